@@ -1,1 +1,160 @@
-//! Stub.
+//! The contract of a sink, and how a sink type is registered.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+
+use crate::error::DeliveryError;
+use crate::event::Event;
+use crate::manifest::{FieldProblem, ResourceName, Secrets, decode_config};
+
+/// Somewhere outside that accepts events.
+///
+/// The engine owns batching, order, retries, rate and concurrency; a sink only sends what it is given and
+/// says what became of each event. `deliver` is called by several tasks at once.
+#[async_trait]
+pub trait Sink: Send + Sync + fmt::Debug {
+    /// Sends the events and returns one outcome per event, in order. A missing outcome counts as retryable.
+    ///
+    /// Not cancel-safe: a dropped call may or may not have sent its events. The engine drops it only when
+    /// the attempt's timeout passes, and counts that as a timeout.
+    async fn deliver(&self, events: &[Event]) -> Vec<Outcome>;
+
+    /// Reaches the target and changes nothing: whether a delivery would stand a chance.
+    async fn check(&self) -> Result<(), DeliveryError> {
+        Ok(())
+    }
+
+    /// Writes out what the sink still holds. Called once, after the last `deliver` has returned.
+    async fn close(&self) -> Result<(), DeliveryError> {
+        Ok(())
+    }
+
+    /// How many events the sink wants in one call, and what a failed call means for its events.
+    fn batching(&self) -> Batching {
+        Batching::SINGLE
+    }
+}
+
+/// What became of one event at the other side.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// The other side has it.
+    Delivered,
+    /// The other side has it and answered with events, which go to the trigger's broker in one commit.
+    Replied(Vec<Event>),
+    /// The other side does not have it, or it is not known whether it has.
+    Failed(DeliveryError),
+}
+
+/// The batches that a sink asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Batching {
+    /// The most events in one call.
+    pub max_events: usize,
+    /// The most bytes of events in one call; one event larger than this is sent alone.
+    pub max_bytes: usize,
+    /// How long the engine may wait for a batch to fill.
+    pub linger: Duration,
+    /// How the events of one batch depend on each other.
+    pub unity: BatchUnity,
+}
+
+impl Batching {
+    /// One event per call.
+    pub const SINGLE: Self = Self {
+        max_events: 1,
+        max_bytes: usize::MAX,
+        linger: Duration::ZERO,
+        unity: BatchUnity::Independent,
+    };
+}
+
+/// How the events of one batch depend on each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BatchUnity {
+    /// All are delivered or none is.
+    Atomic,
+    /// They are delivered in order up to the first failure.
+    Ordered,
+    /// Each has an outcome of its own.
+    Independent,
+}
+
+/// What a component is told about its place when it is built.
+#[derive(Debug, Clone)]
+pub struct ComponentContext {
+    /// The resource that the component was declared as.
+    pub name: ResourceName,
+    /// The Secrets and ConfigMaps that its references are resolved against.
+    pub secrets: Secrets,
+}
+
+/// A boxed future, for traits that are used as objects.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// The configuration of a sink type: what its author writes besides `impl Sink`. The documentation comments
+/// of its fields are the user reference.
+pub trait SinkConfig: DeserializeOwned + JsonSchema + fmt::Debug + Send + Sync + 'static {
+    /// The key under `spec`, such as `stdout`.
+    const TYPE: &'static str;
+
+    /// Checks what the types cannot express. No I/O.
+    fn validate(&self) -> Vec<FieldProblem> {
+        Vec::new()
+    }
+
+    /// Makes the sink. May open connections, and must not wait for the target to be reachable.
+    fn build(
+        &self,
+        context: ComponentContext,
+    ) -> impl Future<Output = Result<Arc<dyn Sink>, DeliveryError>> + Send;
+}
+
+/// A validated sink configuration whose type is forgotten.
+pub trait BuildSink: fmt::Debug + Send + Sync {
+    /// See [`SinkConfig::build`].
+    fn build(&self, context: ComponentContext) -> BoxFuture<'_, Result<Arc<dyn Sink>, DeliveryError>>;
+}
+
+impl<C: SinkConfig> BuildSink for C {
+    fn build(&self, context: ComponentContext) -> BoxFuture<'_, Result<Arc<dyn Sink>, DeliveryError>> {
+        Box::pin(SinkConfig::build(self, context))
+    }
+}
+
+/// One row of the list of sink types.
+#[derive(Debug, Clone, Copy)]
+pub struct SinkType {
+    /// The key under `spec`.
+    pub name: &'static str,
+    /// Reads and validates the value under that key.
+    pub configure: fn(&serde_json::Value) -> Result<Arc<dyn BuildSink>, Vec<FieldProblem>>,
+    /// The JSON schema of the value under that key.
+    pub schema: fn(&mut schemars::SchemaGenerator) -> schemars::Schema,
+}
+
+impl SinkType {
+    /// The row for `C`.
+    pub const fn of<C: SinkConfig>() -> Self {
+        Self { name: C::TYPE, configure: configure::<C>, schema: schema::<C> }
+    }
+}
+
+fn configure<C: SinkConfig>(value: &serde_json::Value) -> Result<Arc<dyn BuildSink>, Vec<FieldProblem>> {
+    let config: C = decode_config(value)?;
+    match config.validate() {
+        problems if problems.is_empty() => Ok(Arc::new(config)),
+        problems => Err(problems),
+    }
+}
+
+fn schema<C: SinkConfig>(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    generator.subschema_for::<C>()
+}

@@ -1,1 +1,176 @@
-//! Stub.
+//! The contract of a source, and how a source type is registered.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+use tokio_util::sync::CancellationToken;
+
+use crate::Code;
+use crate::error::Class;
+use crate::event::Event;
+use crate::manifest::{FieldProblem, decode_config};
+use crate::sink::{BoxFuture, ComponentContext};
+
+/// Something that produces events.
+#[async_trait]
+pub trait Source: Send + fmt::Debug {
+    /// Runs until `shutdown`, and returns once the batch in hand is committed and acknowledged upstream.
+    ///
+    /// Upstream is acknowledged only after the [`Commit`] of its events has resolved. A source that returns
+    /// `Ok` before `shutdown` has nothing more to say; one that returns an error is started again after a
+    /// growing pause, and is not ready until then.
+    async fn run(self: Box<Self>, emitter: Emitter, shutdown: CancellationToken) -> Result<(), SourceError>;
+}
+
+/// Why a source stopped.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{detail} ({code})")]
+pub struct SourceError {
+    /// The stable code of the failure.
+    pub code: Code,
+    /// Whether it may pass by itself.
+    pub class: Class,
+    /// One sentence for people, with what to do where that is known.
+    pub detail: String,
+}
+
+/// A source's way into its broker.
+#[derive(Clone)]
+pub struct Emitter(Arc<dyn Emit>);
+
+impl Emitter {
+    /// An emitter over the engine's side of the contract.
+    pub fn new(emit: Arc<dyn Emit>) -> Self {
+        Self(emit)
+    }
+
+    /// Hands over events, in order, as one commit together with the checkpoint. Waits for room in the ingest
+    /// budget, which is the source's backpressure: a source that waits here must not poll upstream.
+    ///
+    /// Cancel-safe until it returns: a dropped call has handed over nothing.
+    pub async fn emit(&self, events: Vec<Event>, checkpoint: Option<Bytes>) -> Result<Commit, EmitError> {
+        self.0.emit(events, checkpoint).await
+    }
+
+    /// The checkpoint of the last commit, as it was before the process started.
+    pub fn checkpoint(&self) -> Option<Bytes> {
+        self.0.checkpoint()
+    }
+}
+
+impl fmt::Debug for Emitter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Emitter")
+    }
+}
+
+/// The engine's side of [`Emitter`].
+pub trait Emit: Send + Sync {
+    /// See [`Emitter::emit`].
+    fn emit(&self, events: Vec<Event>, checkpoint: Option<Bytes>) -> BoxFuture<'_, Result<Commit, EmitError>>;
+
+    /// See [`Emitter::checkpoint`].
+    fn checkpoint(&self) -> Option<Bytes>;
+}
+
+/// Resolves once the events are durable. Until then upstream must keep them.
+#[must_use = "the events are not durable until the commit resolves"]
+pub struct Commit(BoxFuture<'static, Result<(), EmitError>>);
+
+impl Commit {
+    /// A commit over the log's own.
+    pub fn new(resolved: impl Future<Output = Result<(), EmitError>> + Send + 'static) -> Self {
+        Self(Box::pin(resolved))
+    }
+
+    /// Waits for the commit. Dropping the wait does not undo the append.
+    pub async fn resolved(self) -> Result<(), EmitError> {
+        self.0.await
+    }
+}
+
+impl fmt::Debug for Commit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Commit")
+    }
+}
+
+/// Why the broker did not take a source's events.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EmitError {
+    /// The broker is gone or shutting down; the source should return.
+    #[error("the broker takes no more events")]
+    Closed,
+    /// The broker cannot take events now; upstream keeps them and the source tries again after a pause.
+    #[error("{detail} ({code})")]
+    Refused {
+        /// The stable code of the failure.
+        code: Code,
+        /// One sentence for people.
+        detail: String,
+    },
+}
+
+/// The configuration of a source type. The documentation comments of its fields are the user reference.
+pub trait SourceConfig: DeserializeOwned + JsonSchema + fmt::Debug + Send + Sync + 'static {
+    /// The key under `spec`, such as `schedule`.
+    const TYPE: &'static str;
+
+    /// Checks what the types cannot express. No I/O.
+    fn validate(&self) -> Vec<FieldProblem> {
+        Vec::new()
+    }
+
+    /// Makes the source. May open connections, and must not wait for upstream to be reachable.
+    fn build(
+        &self,
+        context: ComponentContext,
+    ) -> impl Future<Output = Result<Box<dyn Source>, SourceError>> + Send;
+}
+
+/// A validated source configuration whose type is forgotten.
+pub trait BuildSource: fmt::Debug + Send + Sync {
+    /// See [`SourceConfig::build`].
+    fn build(&self, context: ComponentContext) -> BoxFuture<'_, Result<Box<dyn Source>, SourceError>>;
+}
+
+impl<C: SourceConfig> BuildSource for C {
+    fn build(&self, context: ComponentContext) -> BoxFuture<'_, Result<Box<dyn Source>, SourceError>> {
+        Box::pin(SourceConfig::build(self, context))
+    }
+}
+
+/// One row of the list of source types.
+#[derive(Debug, Clone, Copy)]
+pub struct SourceType {
+    /// The key under `spec`.
+    pub name: &'static str,
+    /// Reads and validates the value under that key.
+    pub configure: fn(&serde_json::Value) -> Result<Arc<dyn BuildSource>, Vec<FieldProblem>>,
+    /// The JSON schema of the value under that key.
+    pub schema: fn(&mut schemars::SchemaGenerator) -> schemars::Schema,
+}
+
+impl SourceType {
+    /// The row for `C`.
+    pub const fn of<C: SourceConfig>() -> Self {
+        Self { name: C::TYPE, configure: configure::<C>, schema: schema::<C> }
+    }
+}
+
+fn configure<C: SourceConfig>(value: &serde_json::Value) -> Result<Arc<dyn BuildSource>, Vec<FieldProblem>> {
+    let config: C = decode_config(value)?;
+    match config.validate() {
+        problems if problems.is_empty() => Ok(Arc::new(config)),
+        problems => Err(problems),
+    }
+}
+
+fn schema<C: SourceConfig>(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    generator.subschema_for::<C>()
+}

@@ -1,0 +1,213 @@
+//! The plan: manifests that were validated and resolved against each other, ready to run.
+//!
+//! Making one is pure: no I/O, no clock. The supervisor brings the running process into line with it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use waypost_core::delivery::DeliveryPolicy;
+use waypost_core::filter::Filter;
+use waypost_core::manifest::{Problem, ResourceId, ResourceName, Secrets};
+use waypost_core::sink::{BuildSink, SinkType};
+use waypost_core::source::{BuildSource, SourceType};
+use waypost_core::transformation::{Transformation, TransformationType};
+
+/// The component types that this build knows.
+#[derive(Debug, Clone, Copy)]
+pub struct Registry {
+    /// What a `kind: Source` may be.
+    pub sources: &'static [SourceType],
+    /// What a `kind: Sink` may be.
+    pub sinks: &'static [SinkType],
+    /// What a `kind: Transformation` may be.
+    pub transformations: &'static [TransformationType],
+}
+
+/// Everything that should run, and every problem that was found on the way.
+///
+/// A resource with an error is here in its last valid version where it has one (its [`Declared`] then names
+/// the version and the error), and absent where it never had one.
+#[derive(Debug, Clone, Default)]
+pub struct Plan {
+    /// The brokers, implicit ones included.
+    pub brokers: BTreeMap<ResourceName, Arc<BrokerPlan>>,
+    /// The triggers, those of implicit brokers included.
+    pub triggers: BTreeMap<ResourceName, Arc<TriggerPlan>>,
+    /// The sources.
+    pub sources: BTreeMap<ResourceName, Arc<SourcePlan>>,
+    /// The sinks.
+    pub sinks: BTreeMap<ResourceName, Arc<SinkPlan>>,
+    /// The transformations.
+    pub transformations: BTreeMap<ResourceName, Arc<TransformationPlan>>,
+    /// Every resource that was declared, valid or not, and those that are detached, in the order of the status.
+    pub declared: Vec<Declared>,
+    /// Every problem, sorted by file and line.
+    pub problems: Vec<Problem>,
+    /// The Secrets and ConfigMaps that components resolve their references against.
+    pub secrets: Secrets,
+}
+
+/// One declared resource, as the status tells of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Declared {
+    /// The resource as its manifest names it: original apiVersion and kind.
+    pub id: ResourceId,
+    /// What the manifests say about it.
+    pub state: DeclaredState,
+}
+
+/// What the manifests say about a resource.
+#[derive(Debug, Clone, PartialEq)]
+pub enum DeclaredState {
+    /// Valid, and planned as declared.
+    Valid,
+    /// Invalid. `running` says whether an earlier valid version stays planned; the first error explains.
+    Invalid {
+        /// The first error.
+        problem: Box<Problem>,
+        /// The plan version whose declaration of this resource still runs.
+        running: Option<u64>,
+    },
+    /// No manifest declares it any more.
+    Detached,
+}
+
+/// A broker.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BrokerPlan {
+    /// Its resource.
+    pub id: ResourceId,
+    /// Which log holds its events.
+    pub log: LogKind,
+    /// How long an event is kept although nobody is owed it.
+    pub retention: Duration,
+    /// Whether a reply must be an event or empty (Knative's reading).
+    pub strict_replies: bool,
+    /// The status with which ingress answers an accepted event: 202, or 200 for producers that insist.
+    pub accepted_status: u16,
+    /// A broker that no manifest declares, made for a source or transformation whose sink is no broker.
+    pub implicit: bool,
+}
+
+/// Which log holds a broker's events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogKind {
+    /// In memory: nothing survives the process.
+    Memory,
+}
+
+/// A trigger.
+#[derive(Debug, Clone)]
+pub struct TriggerPlan {
+    /// Its resource.
+    pub id: ResourceId,
+    /// The broker whose events it takes.
+    pub broker: ResourceName,
+    /// Which events it takes.
+    pub filter: Filter,
+    /// What is applied to an event before it is sent, in order.
+    pub transformations: Vec<NamedTransformation>,
+    /// What it sends to.
+    pub subscriber: Subscriber,
+    /// How it sends.
+    pub delivery: DeliveryPolicy,
+    /// Where dead letters are forwarded to; without one they stay in the built-in store.
+    pub dead_letter_sink: Option<Subscriber>,
+    /// Whether it takes nothing for now.
+    pub paused: bool,
+    /// Where it starts in the log when it is new.
+    pub start_from: StartFrom,
+    /// The validated spec, for telling whether a new plan changes it. Equal specs need no restart.
+    pub fingerprint: Fingerprint,
+}
+
+/// The normalised text of what a trigger matches and of how it delivers, kept apart because only matching is
+/// versioned (a filter change takes effect at a position, any other change at once).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fingerprint {
+    /// Broker, filter and start.
+    pub matching: String,
+    /// Subscriber, delivery, transformations, pause.
+    pub delivering: String,
+}
+
+/// A compiled transformation and the name under which errors tell of it.
+#[derive(Debug, Clone)]
+pub struct NamedTransformation {
+    /// `transformations[0] (fields)` or the resource's name.
+    pub name: String,
+    /// The compiled transformation.
+    pub transformation: Arc<dyn Transformation>,
+}
+
+/// Where a new trigger starts in its broker's log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum StartFrom {
+    /// With the first event after the trigger takes effect.
+    #[default]
+    Latest,
+    /// With the oldest event that the log still holds.
+    Earliest,
+    /// With the first event that arrived at this time or later, in nanoseconds since 1970.
+    Time(i64),
+}
+
+/// What a trigger sends to, resolved.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Subscriber {
+    /// A URL outside this process.
+    Http(HttpDestination),
+    /// A sink of this process.
+    Sink(ResourceName),
+    /// A broker of this process.
+    Broker(ResourceName),
+    /// A transformation of this process, which replies.
+    Transformation(ResourceName),
+}
+
+/// A URL outside this process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpDestination {
+    /// An absolute `http` or `https` URL.
+    pub url: String,
+    /// Certificates (PEM) to trust instead of the platform's.
+    pub ca_certificates: Option<String>,
+    /// The audience that a token would be made out for.
+    pub audience: Option<String>,
+}
+
+/// A source.
+#[derive(Debug, Clone)]
+pub struct SourcePlan {
+    /// Its resource.
+    pub id: ResourceId,
+    /// Its validated settings.
+    pub config: Arc<dyn BuildSource>,
+    /// The broker that takes its events.
+    pub broker: ResourceName,
+    /// The normalised spec, for telling whether a new plan changes it.
+    pub fingerprint: String,
+}
+
+/// A sink.
+#[derive(Debug, Clone)]
+pub struct SinkPlan {
+    /// Its resource.
+    pub id: ResourceId,
+    /// Its validated settings.
+    pub config: Arc<dyn BuildSink>,
+    /// The normalised spec, for telling whether a new plan changes it.
+    pub fingerprint: String,
+}
+
+/// A transformation.
+#[derive(Debug, Clone)]
+pub struct TransformationPlan {
+    /// Its resource.
+    pub id: ResourceId,
+    /// The compiled transformation.
+    pub transformation: Arc<dyn Transformation>,
+    /// The normalised spec, for telling whether a new plan changes it.
+    pub fingerprint: String,
+}
