@@ -1,0 +1,272 @@
+//! The contract of a log backend.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use smallvec::SmallVec;
+use tokio::sync::oneshot;
+use waypost_core::manifest::ResourceName;
+
+use crate::clock::Timestamp;
+use crate::dead_letter::DeadLetters;
+use crate::error::{AppendError, CommitError, ReadError, WriteError};
+use crate::ledger::{Ledger, Recount};
+use crate::record::{Batch, Entry, Offset, Position};
+
+/// One broker's log.
+///
+/// All methods may be called from several tasks at once, but each partition has one shared reader, and only
+/// that reader calls [`Matches::record_matches`] for it.
+pub trait Log: Records + Matches + Ledgers {}
+
+impl<T: Records + Matches + Ledgers> Log for T {}
+
+/// Records: appended in batches, read in order.
+#[async_trait]
+pub trait Records: Send + Sync + fmt::Debug + 'static {
+    /// What a resolved [`Commit`] means.
+    fn durability(&self) -> Durability;
+
+    /// The number of partitions, at least 1 and fixed for the life of the log.
+    fn partitions(&self) -> u16;
+
+    /// Takes a batch. It is one commit in one partition: no reader ever sees a part of it, and its records
+    /// stand in order at consecutive offsets. Batches that are taken one after the other in the same partition
+    /// commit in that order. An empty batch commits at once.
+    ///
+    /// The batch counts as accepted only when the commit resolves. Dropping the commit does not undo it.
+    fn append(&self, batch: Batch) -> Result<Commit, AppendError>;
+
+    /// The oldest offset that can be read and the first that is not committed yet.
+    fn bounds(&self, partition: u16) -> Bounds;
+
+    /// Waits until a record with an offset of at least `offset` is committed, or the log closes. Cancel-safe.
+    async fn wait_for(&self, partition: u16, offset: Offset);
+
+    /// Reads committed records in order, starting at `from`: none at the end of the log, at least one
+    /// otherwise, whatever the limit.
+    async fn read(&self, partition: u16, from: Offset, limit: ReadLimit) -> Result<Vec<Arc<Entry>>, ReadError>;
+
+    /// Reads one record that is in the log or parked.
+    async fn fetch(&self, position: Position) -> Result<Arc<Entry>, ReadError>;
+
+    /// The positions of the records with this `source` and `id`, the newest first.
+    async fn find(&self, source: &str, id: &str, limit: usize) -> Result<Vec<Position>, ReadError>;
+
+    /// The first offset whose record arrived at `arrived` or later; the end of the log where none has.
+    async fn first_since(&self, partition: u16, arrived: Timestamp) -> Result<Offset, ReadError>;
+
+    /// The newest checkpoint of a source that was committed with a batch.
+    fn checkpoint(&self, source: &ResourceName) -> Option<Bytes>;
+
+    /// How much room the log takes, and what holds it.
+    fn usage(&self) -> Usage;
+
+    /// Gives up what is both past the retention and owed to nobody. The owner calls it every now and then.
+    async fn trim(&self);
+
+    /// Takes no more batches, resolves those that were taken, and writes everything out.
+    async fn close(&self);
+}
+
+/// Plans and match lists.
+#[async_trait]
+pub trait Matches: Send + Sync {
+    /// The plans in force since the oldest readable position, oldest first. Empty before the first.
+    fn plans(&self) -> Vec<PlanRecord>;
+
+    /// Makes a plan durable. It must be recorded before any match under its version (P5).
+    async fn record_plan(&self, plan: PlanRecord) -> Result<(), WriteError>;
+
+    /// The first offset that the shared reader has not examined.
+    fn matched(&self, partition: u16) -> Offset;
+
+    /// Records what the reader found: the matches become debts of their triggers, in order, and for
+    /// [`Scope::All`] the examined range ends at `batch.to`.
+    fn record_matches(&self, batch: &MatchBatch) -> Result<(), WriteError>;
+
+    /// Reads what a trigger is owed in the examined range, from `from` on, in order.
+    async fn owed(
+        &self,
+        partition: u16,
+        trigger: TriggerNumber,
+        from: Offset,
+        limit: ReadLimit,
+    ) -> Result<Owed, ReadError>;
+}
+
+/// Triggers, their ledgers and their dead letters.
+pub trait Ledgers: Send + Sync {
+    /// The number under which match lists tell of a trigger: assigned at the first call, the same ever after.
+    fn trigger(&self, name: &ResourceName) -> TriggerNumber;
+
+    /// Every trigger that ever had a number and was not forgotten.
+    fn triggers(&self) -> Vec<(TriggerNumber, ResourceName)>;
+
+    /// The ledger of a trigger in a partition. Of a number that was not assigned: an empty ledger.
+    fn ledger(&self, partition: u16, trigger: TriggerNumber) -> Arc<Ledger>;
+
+    /// Counts what is pending anew, from the match lists, the window and the schedule, and corrects the ledger
+    /// where it differed.
+    fn recount(&self, partition: u16, trigger: TriggerNumber) -> Recount;
+
+    /// Drops everything that a trigger is owed, its counters and its number; its dead letters stay.
+    fn forget(&self, trigger: TriggerNumber);
+
+    /// The epoch under which this process holds the ledgers of the partition.
+    fn epoch(&self, partition: u16) -> Epoch;
+
+    /// The store of dead letters.
+    fn dead_letters(&self) -> Arc<dyn DeadLetters>;
+}
+
+/// What a resolved commit means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// The batch is in this process's memory, and is lost with it.
+    Memory,
+    /// The batch was synced to this machine's disk.
+    Synced,
+    /// A quorum of other machines has the batch.
+    Replicated,
+}
+
+/// The number of a trigger in its broker's match lists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TriggerNumber(pub u32);
+
+/// The number of a plan: each has a higher one than those before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PlanVersion(pub u64);
+
+/// Grows with every change of the holder of a partition, so that a former holder can be refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Epoch(pub u64);
+
+/// The readable range of a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// The oldest readable offset.
+    pub start: Offset,
+    /// The first offset that is not committed.
+    pub end: Offset,
+}
+
+/// How much to read at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadLimit {
+    /// The most records.
+    pub records: usize,
+    /// The most bytes of events; one larger event is still read, alone.
+    pub bytes: usize,
+}
+
+/// The triggers that match a range of records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MatchBatch {
+    /// The partition.
+    pub partition: u16,
+    /// The first offset that was examined.
+    pub from: Offset,
+    /// The offset after the last that was examined.
+    pub to: Offset,
+    /// The plan under which it was examined.
+    pub version: PlanVersion,
+    /// Whose matches these are.
+    pub scope: Scope,
+    /// For each record with a match, in order of offsets, the triggers.
+    pub matches: Vec<(Offset, SmallVec<[TriggerNumber; 4]>)>,
+}
+
+/// Whose matches a batch tells of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// All triggers of the broker, each record for the first time.
+    All,
+    /// One trigger that starts in the past: records that were examined before are examined for it alone.
+    Trigger(TriggerNumber),
+}
+
+/// A plan as the log keeps it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlanRecord {
+    /// Its version.
+    pub version: PlanVersion,
+    /// For each partition the first offset that it decides.
+    pub effective: Vec<Offset>,
+    /// What is needed to match under it again, opaque to the log.
+    pub body: Bytes,
+}
+
+/// What a trigger is owed in a range.
+#[derive(Debug, Clone)]
+pub struct Owed {
+    /// The entries, in order.
+    pub entries: Vec<Arc<Entry>>,
+    /// Records that are owed and cannot be read, with the reason.
+    pub unreadable: Vec<(Offset, ReadError)>,
+    /// Where to go on: every match below has been returned.
+    pub next: Offset,
+}
+
+/// How much room a log takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// Bytes in use.
+    pub used: u64,
+    /// Bytes allowed.
+    pub limit: u64,
+    /// The trigger whose oldest debt keeps the most from being trimmed.
+    pub held_by: Option<TriggerNumber>,
+}
+
+/// Where a batch was committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Committed {
+    /// The position of the first record.
+    pub first: Position,
+    /// The number of records.
+    pub count: u32,
+}
+
+/// Resolves once the batch is durable, as [`Durability`] says. Cancel-safe; dropping it does not undo the append.
+#[must_use = "the batch is not durable until the commit resolves"]
+#[derive(Debug)]
+pub struct Commit(State);
+
+#[derive(Debug)]
+enum State {
+    Done(Result<Committed, CommitError>),
+    Pending(oneshot::Receiver<Result<Committed, CommitError>>),
+}
+
+impl Commit {
+    /// A commit that is resolved already.
+    pub fn done(result: Result<Committed, CommitError>) -> Self {
+        Self(State::Done(result))
+    }
+
+    /// A commit that the other end resolves.
+    pub fn pending(receiver: oneshot::Receiver<Result<Committed, CommitError>>) -> Self {
+        Self(State::Pending(receiver))
+    }
+}
+
+impl Future for Commit {
+    type Output = Result<Committed, CommitError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.0 {
+            State::Done(result) => Poll::Ready(result.clone()),
+            State::Pending(receiver) => Pin::new(receiver).poll(context).map(|answer| match answer {
+                Ok(result) => result,
+                Err(_) => Err(CommitError { reason: "the log stopped before it answered".to_owned() }),
+            }),
+        }
+    }
+}
