@@ -60,9 +60,73 @@ macro_rules! codes {
 }
 
 codes! {
-    // --- E01xx manifests: documents, kinds, fields ---
+    // --- E01xx manifests: documents, kinds, fields -----------------------------------------------------
+    /// The text is neither YAML nor JSON, or not UTF-8.
+    MANIFEST_SYNTAX = "E0101", "the file is not valid YAML or JSON";
+    /// The text is larger, deeper or expands to more than a manifest may.
+    MANIFEST_TOO_LARGE = "E0102", "the file goes beyond a limit of manifests";
+    /// The document is valid YAML, but not a map of fields.
+    DOCUMENT_NOT_A_RESOURCE = "E0103", "the document is not a resource";
+    /// No kind is known under this apiVersion.
+    API_VERSION_UNKNOWN = "E0104", "the apiVersion is not known";
+    /// The apiVersion is known, and has no such kind.
+    KIND_UNKNOWN = "E0105", "the kind is not known";
+    /// The kind is known, would move events, and cannot be honoured yet.
+    KIND_NOT_SUPPORTED = "E0106", "the kind is not supported by this version";
+    /// The kind is known, is not ours to run, and moves no events.
+    KIND_IGNORED = "E0107", "the resource is ignored";
+    /// A field that must be there is not.
+    FIELD_MISSING = "E0108", "a required field is missing";
+    /// The kind has no such field.
+    FIELD_UNKNOWN = "E0109", "the field is not known";
+    /// The field holds a value of another type, such as a list instead of a string.
+    FIELD_TYPE = "E0110", "the field has the wrong type";
+    /// The field holds a value that is not allowed.
+    FIELD_VALUE = "E0111", "the value is not allowed";
+    /// The field is known and cannot be honoured yet.
+    FIELD_NOT_SUPPORTED = "E0112", "the field is not supported by this version";
+    /// Two fields of which only one may be given are both given.
+    FIELD_CONFLICT = "E0113", "the fields exclude each other";
+    /// The text is not an ISO 8601 duration.
+    DURATION_INVALID = "E0114", "the duration is not valid";
+    /// The text holds no PEM certificate.
+    CERTIFICATES_INVALID = "E0115", "the certificates are not valid";
+    /// The annotation asks for something that this version does not do.
+    ANNOTATION_IGNORED = "E0116", "the annotation is ignored";
+    /// The file or directory is not there, or may not be read.
+    MANIFEST_UNREADABLE = "E0117", "the manifest cannot be read";
 
     // --- E02xx plan ------------------------------------------------------------------------------------
+    /// The name or namespace is not one that Kubernetes would accept.
+    NAME_INVALID = "E0201", "the name is not valid";
+    /// Two manifests declare the same resource.
+    RESOURCE_DUPLICATE = "E0202", "the resource is declared twice";
+    /// The reference names a resource that no manifest declares.
+    REFERENCE_DANGLING = "E0203", "the reference does not resolve";
+    /// The filter can never be evaluated.
+    FILTER_INVALID = "E0204", "the filter is not valid";
+    /// The reference names a kind that cannot receive events.
+    REFERENCE_NOT_ADDRESSABLE = "E0205", "the referenced kind does not accept events";
+    /// The reference names a resource that is declared with an error and has no valid version.
+    REFERENCE_INVALID = "E0206", "the referenced resource has an error";
+    /// No manifest declares the trigger's broker (yet).
+    BROKER_ABSENT = "E0207", "the broker does not exist";
+    /// The trigger's broker is no longer declared.
+    BROKER_DETACHED = "E0208", "the broker is detached";
+    /// The Service is not declared with a URL.
+    SERVICE_NOT_MAPPED = "E0209", "the Service has no URL";
+    /// The URL is not an absolute `http` or `https` URL.
+    URL_INVALID = "E0210", "the URL is not valid";
+    /// The sinks of transformations lead back to where they started.
+    TRANSFORMATION_CYCLE = "E0211", "the transformations form a cycle";
+    /// A field that is fixed for the life of a resource was changed.
+    FIELD_IMMUTABLE = "E0212", "the field cannot be changed";
+    /// No component type of that name is built in.
+    COMPONENT_TYPE_UNKNOWN = "E0213", "the component type is not known";
+    /// The component refused its settings.
+    COMPONENT_SETTINGS_INVALID = "E0214", "the settings are not valid";
+    /// The Secret, or the key in it, does not exist.
+    SECRET_DANGLING = "E0215", "the Secret does not resolve";
 
     // --- E03xx sources ---------------------------------------------------------------------------------
 
@@ -99,6 +163,46 @@ codes! {
     // --- E05xx log -------------------------------------------------------------------------------------
 
     // --- E06xx events and ingress ----------------------------------------------------------------------
+    /// The request claims to be no CloudEvent at all.
+    NOT_AN_EVENT = "E0601", "the request carries no CloudEvent";
+    /// One of the four attributes that every event has is not there.
+    ATTRIBUTE_MISSING = "E0602", "a required attribute is missing";
+    /// An attribute that must not be empty is.
+    ATTRIBUTE_EMPTY = "E0603", "an attribute is empty";
+    /// The name is not made of a-z and 0-9, is too long, or is reserved.
+    ATTRIBUTE_NAME_INVALID = "E0604", "an attribute name is not allowed";
+    /// One attribute stands in the event more than once.
+    ATTRIBUTE_REPEATED = "E0605", "an attribute is given twice";
+    /// The value is not of the type that the attribute has.
+    ATTRIBUTE_TYPE_INVALID = "E0606", "an attribute has the wrong type";
+    /// The text of a value holds what its type does not allow.
+    ATTRIBUTE_VALUE_INVALID = "E0607", "an attribute value is not allowed";
+    /// The version of the norm is neither 1.0 nor 0.3.
+    SPEC_VERSION_UNKNOWN = "E0608", "the specversion is not supported";
+    /// `source` is no URI-reference.
+    SOURCE_INVALID = "E0609", "the source is not a URI-reference";
+    /// `time` is no RFC 3339 timestamp.
+    TIME_INVALID = "E0610", "the time is not an RFC 3339 timestamp";
+    /// `dataschema` is no absolute URI.
+    DATA_SCHEMA_INVALID = "E0611", "the data schema is not a URI";
+    /// `datacontenttype` is no media type.
+    DATA_CONTENT_TYPE_INVALID = "E0612", "the data content type is not a media type";
+    /// The data is given twice, is not base64, or is not what its content type says.
+    DATA_INVALID = "E0613", "the data is not valid";
+    /// The event has more attributes, or longer ones, than it may.
+    ATTRIBUTES_TOO_LARGE = "E0614", "the event has too many or too long attributes";
+    /// The body of a structured or batch request is not the JSON that it should be.
+    JSON_MALFORMED = "E0615", "the JSON is malformed";
+    /// The event format of a structured or batch request is not JSON in UTF-8.
+    FORMAT_UNSUPPORTED = "E0616", "the event format is not supported";
+    /// The value of a header cannot be decoded to text.
+    HEADER_VALUE_INVALID = "E0617", "a header value cannot be decoded";
+    /// A batch holds more events than it may.
+    BATCH_TOO_LONG = "E0618", "the batch has too many events";
+    /// The events of a batch are not all of one version of the norm.
+    BATCH_VERSIONS_MIXED = "E0619", "the batch mixes versions of CloudEvents";
+    /// A stored event is damaged.
+    EVENT_CORRUPT = "E0620", "a stored event is corrupt";
 
     // --- E07xx process ---------------------------------------------------------------------------------
 
