@@ -161,6 +161,20 @@ codes! {
     SINK_MISCONFIGURED = "E0422", "the sink is misconfigured";
 
     // --- E05xx log -------------------------------------------------------------------------------------
+    /// The size limit is reached, and everything that is held is owed to triggers.
+    LOG_FULL = "E0501", "the log is full";
+    /// The log is closed, or closing: the process is stopping.
+    LOG_CLOSED = "E0502", "the log is closed";
+    /// A write, a read or a sync failed; nothing is acknowledged any more.
+    LOG_FAILED = "E0503", "the log stopped after a storage error";
+    /// Retention gave the record up.
+    LOG_TRIMMED = "E0504", "the record is no longer in the log";
+    /// Nothing was written there yet.
+    LOG_BEYOND_END = "E0505", "the position is beyond the end of the log";
+    /// What is stored is not what was written.
+    LOG_CORRUPT = "E0506", "the log is corrupt";
+    /// Another process holds the partition now.
+    LOG_FENCED = "E0507", "the partition is held by another process";
 
     // --- E06xx events and ingress ----------------------------------------------------------------------
     /// The request claims to be no CloudEvent at all.

@@ -1,3 +1,434 @@
 //! What one trigger is owed from one partition, and what became of each debt.
 //!
-//! Interface (implementation to follow):
+//! A [`Ledger`] holds counts and places, never history: how each attempt ended goes to the backend's [`Journal`],
+//! which may forget the oldest (memory) or keep them on disk. So a debt costs the same however often it was tried.
+
+mod attempt;
+mod counts;
+mod journal;
+mod outcome;
+mod schedule;
+#[cfg(test)]
+mod suite;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::clock::Timestamp;
+use crate::dead_letter::DeadLetterReason;
+use crate::error::WriteError;
+use crate::log::TriggerNumber;
+use crate::record::{Entry, Offset, Position};
+
+pub use attempt::{ATTEMPTS_KEPT, Attempt, AttemptOutcome};
+pub use counts::{Counts, DropReason, Dropped, Recount};
+pub(crate) use journal::{Debt, Journal, Settling};
+pub use outcome::{Outcome, OutcomeState};
+use schedule::{Schedule, Waiting};
+
+/// What became of a debt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Settlement {
+    /// The subscriber has the event.
+    Delivered,
+    /// A manifest, an operator or the event's own `expirytime` asked to drop it.
+    Dropped(DropReason),
+    /// It was given up, and goes to the store of dead letters in the same step. With a moment, it is forwarded to
+    /// the dead-letter sink from then on.
+    DeadLettered(DeadLetterReason, Option<Timestamp>),
+}
+
+/// Whether a settlement changed anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    /// The debt was pending and is settled now.
+    Now,
+    /// The debt was settled before, or there never was one: nothing changed.
+    Already,
+}
+
+/// A delivery whose wait is over.
+#[derive(Debug, Clone)]
+pub struct Due {
+    /// Where the event stands.
+    pub offset: Offset,
+    /// The attempts made so far.
+    pub attempts: u32,
+    /// The event, where the schedule keeps it in memory; otherwise [`crate::Records::fetch`] has it.
+    pub entry: Option<Arc<Entry>>,
+}
+
+/// What one trigger is owed from one partition: the debts that are pending, each in one place, and the counts of
+/// those that are settled.
+///
+/// Every method is one atomic step and blocks for no longer than the backend's journal takes to note it.
+pub struct Ledger {
+    trigger: TriggerNumber,
+    partition: u16,
+    journal: Arc<dyn Journal>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Every match below was taken.
+    next: Offset,
+    /// The end of the matches: the highest offset that ever matched, and one.
+    matched_end: Offset,
+    /// A lower bound of the oldest match that was not taken. Of use while `untaken` is not zero.
+    oldest_untaken: Offset,
+    /// Whether `next` means anything yet.
+    placed: bool,
+    matched: u64,
+    delivered: u64,
+    dead_lettered: u64,
+    dropped: Dropped,
+    untaken: u64,
+    window: BTreeMap<Offset, Flight>,
+    schedule: Schedule,
+}
+
+/// A debt in the window.
+#[derive(Debug)]
+struct Flight {
+    attempts: u32,
+    /// Whether the body is kept outside the log, so that the log may be trimmed above it.
+    parked: bool,
+    entry: Option<Arc<Entry>>,
+}
+
+/// Where a debt stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    Untaken,
+    Window,
+    Waiting(Timestamp),
+    /// Settled, or never a debt.
+    Gone,
+}
+
+impl Ledger {
+    /// An empty ledger whose changes go to `journal`.
+    pub(crate) fn new(partition: u16, trigger: TriggerNumber, journal: Arc<dyn Journal>) -> Self {
+        Self { trigger, partition, journal, state: Mutex::new(State::default()) }
+    }
+
+    /// The trigger that is owed.
+    pub fn trigger(&self) -> TriggerNumber {
+        self.trigger
+    }
+
+    /// The partition that it is owed from.
+    pub fn partition(&self) -> u16 {
+        self.partition
+    }
+
+    /// All counts at one moment.
+    pub fn counts(&self) -> Counts {
+        self.state.lock().counts()
+    }
+
+    /// Where taking goes on: every match below was taken.
+    pub fn next(&self) -> Offset {
+        self.state.lock().next
+    }
+
+    /// The matches that were not taken yet.
+    pub fn untaken(&self) -> u64 {
+        self.state.lock().untaken
+    }
+
+    /// Says where a new trigger starts. Ignored once the ledger has a match or a place.
+    pub fn begin(&self, offset: Offset) {
+        let mut state = self.state.lock();
+        if !state.placed {
+            state.placed = true;
+            state.next = offset;
+        }
+    }
+
+    /// Takes a match into the window. False where it was taken before, or where no match is left to take: then
+    /// there is nothing to deliver. Offsets come in increasing order, none is left out.
+    pub fn take(&self, entry: &Arc<Entry>) -> bool {
+        let offset = entry.position.offset;
+        let mut state = self.state.lock();
+        if offset < state.next || state.untaken == 0 {
+            return false;
+        }
+        state.placed = true;
+        state.next = offset + 1;
+        state.untaken -= 1;
+        let flight = Flight { attempts: 0, parked: false, entry: Some(Arc::clone(entry)) };
+        state.window.insert(offset, flight);
+        true
+    }
+
+    /// Notes a failed attempt at what is in the window, and returns how many were made in all. Of what is not in
+    /// the window nothing is noted.
+    pub fn attempted(&self, offset: Offset, attempt: Attempt) -> u32 {
+        let mut state = self.state.lock();
+        let Some(flight) = state.window.get_mut(&offset) else {
+            return state.schedule.get(offset).map_or(0, |waiting| waiting.attempts);
+        };
+        flight.attempts = flight.attempts.saturating_add(1);
+        let made = flight.attempts;
+        self.journal.attempted(self.debt(offset), attempt);
+        made
+    }
+
+    /// Moves a delivery from the window to the schedule, or changes when it is due where it stands there already.
+    /// From then on the log may be trimmed above it: the body is kept elsewhere. Of what is in neither nothing
+    /// changes.
+    pub fn wait(&self, entry: &Arc<Entry>, due: Timestamp) -> Result<(), WriteError> {
+        let offset = entry.position.offset;
+        let mut state = self.state.lock();
+        let Some(attempts) = state.attempts(offset) else { return Ok(()) };
+        let charge = self.journal.waiting(self.debt(offset), entry, due, attempts)?;
+        state.window.remove(&offset);
+        let entry = self.journal.keeps_bodies_in_memory().then(|| Arc::clone(entry));
+        state.schedule.put(offset, Waiting { due, attempts, entry, charge });
+        Ok(())
+    }
+
+    /// Moves the deliveries whose wait is over at `now` from the schedule to the window, the longest due first.
+    pub fn due(&self, now: Timestamp, limit: usize) -> Vec<Due> {
+        let mut state = self.state.lock();
+        let mut all = Vec::new();
+        while all.len() < limit {
+            let Some((offset, waiting)) = state.schedule.pop_due(now) else { break };
+            all.push(Due { offset, attempts: waiting.attempts, entry: waiting.entry.clone() });
+            let flight = Flight { attempts: waiting.attempts, parked: true, entry: waiting.entry };
+            state.window.insert(offset, flight);
+        }
+        all
+    }
+
+    /// When the next wait is over.
+    pub fn next_due(&self) -> Option<Timestamp> {
+        self.state.lock().schedule.next_due()
+    }
+
+    /// Settles what is in the window or waits, with the attempt that decided it where one was made. A dead letter
+    /// is put into the store in the same step.
+    ///
+    /// On an error nothing changed: the debt stays pending, and is delivered again after a restart.
+    pub fn settle(
+        &self,
+        offset: Offset,
+        settlement: Settlement,
+        attempt: Option<Attempt>,
+    ) -> Result<Settled, WriteError> {
+        let mut state = self.state.lock();
+        let Some(made) = state.attempts(offset) else { return Ok(Settled::Already) };
+        let attempts_made = made.saturating_add(u32::from(attempt.is_some()));
+        let outcome = Counted::of(&settlement);
+        let entry = state.entry(offset);
+        self.journal.settled(Settling {
+            debt: self.debt(offset),
+            entry,
+            settlement,
+            attempt,
+            attempts_made,
+        })?;
+        state.remove(offset);
+        state.count(outcome, 1);
+        Ok(Settled::Now)
+    }
+
+    /// Drops everything that is pending, and what is not taken up to `examined`, the end of the examined range
+    /// ([`crate::Matches::matched`]), with it. Returns how many were dropped; on an error the rest stays pending.
+    pub fn drop_all(&self, reason: DropReason, examined: Offset) -> Result<u64, WriteError> {
+        let mut state = self.state.lock();
+        let mut dropped = 0;
+        while let Some(offset) = state.first_taken() {
+            self.journal.settled(Settling {
+                debt: self.debt(offset),
+                entry: state.entry(offset),
+                settlement: Settlement::Dropped(reason),
+                attempt: None,
+                attempts_made: state.attempts(offset).unwrap_or(0),
+            })?;
+            state.remove(offset);
+            state.count(Counted::Dropped(reason), 1);
+            dropped += 1;
+        }
+        // A match is never beyond `matched_end`, so none of those dropped here is taken later, whatever the
+        // reader recorded since `examined` was read.
+        let next = state.next.max(examined).max(state.matched_end);
+        let untaken = state.untaken;
+        self.journal.passed_over(self.partition, self.trigger, reason, untaken, next)?;
+        state.untaken = 0;
+        state.placed = true;
+        state.next = next;
+        state.count(Counted::Dropped(reason), untaken);
+        Ok(dropped + untaken)
+    }
+
+    /// How many attempts were made at a delivery that is in the window or waits; 0 of any other.
+    pub fn attempts_made(&self, offset: Offset) -> u32 {
+        self.state.lock().attempts(offset).unwrap_or(0)
+    }
+
+    /// The last attempts at a delivery, the newest last: at most [`ATTEMPTS_KEPT`], fewer where the journal has
+    /// forgotten some.
+    pub fn attempts(&self, offset: Offset) -> Vec<Attempt> {
+        self.journal.attempts(self.debt(offset))
+    }
+
+    /// What was taken and neither settled nor put into the schedule, with the attempts made, in order of offsets.
+    /// At the start of the process these are delivered again.
+    pub fn window(&self) -> Vec<(Offset, u32)> {
+        self.state.lock().window.iter().map(|(offset, flight)| (*offset, flight.attempts)).collect()
+    }
+
+    /// The oldest offset that must stay readable in the log for this trigger. None where it holds nothing.
+    pub fn floor(&self) -> Option<Offset> {
+        let state = self.state.lock();
+        let flying = state.window.iter().find(|(_, flight)| !flight.parked).map(|(offset, _)| *offset);
+        let untaken = (state.untaken > 0).then(|| state.oldest_untaken.max(state.next));
+        match (flying, untaken) {
+            (Some(flying), Some(untaken)) => Some(flying.min(untaken)),
+            (flying, untaken) => flying.or(untaken),
+        }
+    }
+
+    /// Adds a match, in the same step in which the log puts it into its match list. False where it cannot become
+    /// a debt any more because taking has passed it: then it must not be in the match list either.
+    pub(crate) fn matched(&self, offset: Offset) -> bool {
+        let mut state = self.state.lock();
+        if offset < state.next {
+            return false;
+        }
+        state.oldest_untaken = if state.untaken == 0 { offset } else { state.oldest_untaken.min(offset) };
+        state.matched_end = state.matched_end.max(offset + 1);
+        state.placed = true;
+        state.matched += 1;
+        state.untaken += 1;
+        true
+    }
+
+    /// Whether this trigger needs the record at `offset`, which it matched, to stay readable in the log. Once this
+    /// was false for an offset it stays so.
+    pub(crate) fn holds(&self, offset: Offset) -> bool {
+        let state = self.state.lock();
+        if offset >= state.next {
+            return state.untaken > 0;
+        }
+        state.window.get(&offset).is_some_and(|flight| !flight.parked)
+    }
+
+    /// Where the debt stands, if it is one.
+    pub(crate) fn place(&self, offset: Offset) -> Place {
+        let state = self.state.lock();
+        if offset >= state.next {
+            return if state.untaken > 0 { Place::Untaken } else { Place::Gone };
+        }
+        if state.window.contains_key(&offset) {
+            return Place::Window;
+        }
+        state.schedule.get(offset).map_or(Place::Gone, |waiting| Place::Waiting(waiting.due))
+    }
+
+    /// Puts in the number of matches from `next` on, as `count_from(next)` finds it in the match lists, and what
+    /// follows from it. The caller sees to it that no match is added meanwhile.
+    pub(crate) fn recount(&self, count_from: impl FnOnce(Offset) -> u64) -> Recount {
+        let mut state = self.state.lock();
+        let recorded = state.counts();
+        state.untaken = count_from(state.next);
+        state.oldest_untaken = state.next;
+        let pending = state.counts().pending;
+        state.matched = state.delivered + state.dead_lettered + state.dropped.total() + pending;
+        Recount { recorded, counted: state.counts() }
+    }
+
+    /// Forgets everything: the trigger is gone. What is settled later changes nothing.
+    pub(crate) fn clear(&self) {
+        *self.state.lock() = State::default();
+    }
+
+    fn debt(&self, offset: Offset) -> Debt {
+        Debt { position: Position { partition: self.partition, offset }, trigger: self.trigger }
+    }
+}
+
+impl fmt::Debug for Ledger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ledger")
+            .field("trigger", &self.trigger)
+            .field("partition", &self.partition)
+            .field("next", &self.next())
+            .field("counts", &self.counts())
+            .finish()
+    }
+}
+
+/// Which counter a settlement moves.
+#[derive(Debug, Clone, Copy)]
+enum Counted {
+    Delivered,
+    DeadLettered,
+    Dropped(DropReason),
+}
+
+impl Counted {
+    fn of(settlement: &Settlement) -> Self {
+        match settlement {
+            Settlement::Delivered => Self::Delivered,
+            Settlement::Dropped(reason) => Self::Dropped(*reason),
+            Settlement::DeadLettered(..) => Self::DeadLettered,
+        }
+    }
+}
+
+impl State {
+    fn counts(&self) -> Counts {
+        let window = self.window.len() as u64;
+        let scheduled = self.schedule.len() as u64;
+        Counts {
+            matched: self.matched,
+            delivered: self.delivered,
+            dead_lettered: self.dead_lettered,
+            dropped: self.dropped,
+            pending: window + scheduled + self.untaken,
+            window,
+            scheduled,
+            untaken: self.untaken,
+        }
+    }
+
+    fn count(&mut self, outcome: Counted, by: u64) {
+        match outcome {
+            Counted::Delivered => self.delivered += by,
+            Counted::DeadLettered => self.dead_lettered += by,
+            Counted::Dropped(reason) => self.dropped.add(reason, by),
+        }
+    }
+
+    /// The attempts made at what was taken and is not settled.
+    fn attempts(&self, offset: Offset) -> Option<u32> {
+        match self.window.get(&offset) {
+            Some(flight) => Some(flight.attempts),
+            None => self.schedule.get(offset).map(|waiting| waiting.attempts),
+        }
+    }
+
+    fn entry(&self, offset: Offset) -> Option<&Arc<Entry>> {
+        match self.window.get(&offset) {
+            Some(flight) => flight.entry.as_ref(),
+            None => self.schedule.get(offset).and_then(|waiting| waiting.entry.as_ref()),
+        }
+    }
+
+    fn remove(&mut self, offset: Offset) {
+        if self.window.remove(&offset).is_none() {
+            self.schedule.remove(offset);
+        }
+    }
+
+    fn first_taken(&self) -> Option<Offset> {
+        self.window.keys().next().copied().or_else(|| self.schedule.first())
+    }
+}

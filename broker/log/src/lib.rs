@@ -42,7 +42,8 @@ pub use clock::{Clock, Timestamp};
 pub use dead_letter::{DeadLetter, DeadLetterId, DeadLetterReason, DeadLetters, Forwarding};
 pub use error::{AppendError, CommitError, ReadError, WriteError};
 pub use ledger::{
-    Attempt, AttemptOutcome, Counts, DropReason, Due, Dropped, Ledger, Recount, Settled, Settlement,
+    Attempt, AttemptOutcome, Counts, DropReason, Dropped, Due, Ledger, Outcome, OutcomeState, Recount, Settled,
+    Settlement,
 };
 pub use log::{
     Bounds, Commit, Committed, Durability, Epoch, Ledgers, Log, MatchBatch, Matches, Owed, PlanRecord, PlanVersion,

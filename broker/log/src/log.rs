@@ -15,7 +15,7 @@ use waypost_core::manifest::ResourceName;
 use crate::clock::Timestamp;
 use crate::dead_letter::DeadLetters;
 use crate::error::{AppendError, CommitError, ReadError, WriteError};
-use crate::ledger::{Ledger, Recount};
+use crate::ledger::{Ledger, Outcome, Recount};
 use crate::record::{Batch, Entry, Offset, Position};
 
 /// One broker's log.
@@ -114,6 +114,10 @@ pub trait Ledgers: Send + Sync {
     /// Counts what is pending anew, from the match lists, the window and the schedule, and corrects the ledger
     /// where it differed.
     fn recount(&self, partition: u16, trigger: TriggerNumber) -> Recount;
+
+    /// What became of the record at `position` for a trigger, as far as the log still knows. None where it knows of
+    /// no match: the record does not match the trigger, is not examined yet, or is long gone.
+    fn outcomes(&self, position: Position, trigger: TriggerNumber) -> Option<Outcome>;
 
     /// Drops everything that a trigger is owed, its counters and its number; its dead letters stay.
     fn forget(&self, trigger: TriggerNumber);

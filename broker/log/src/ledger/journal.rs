@@ -1,0 +1,65 @@
+//! Through what a ledger tells its backend of changes that must survive.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::clock::Timestamp;
+use crate::error::WriteError;
+use crate::ledger::{Attempt, DropReason, Settlement};
+use crate::log::TriggerNumber;
+use crate::record::{Charge, Entry, Offset, Position};
+
+/// One debt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Debt {
+    pub(crate) position: Position,
+    pub(crate) trigger: TriggerNumber,
+}
+
+/// A settlement on its way into the journal.
+#[derive(Debug)]
+pub(crate) struct Settling<'a> {
+    pub(crate) debt: Debt,
+    /// The event, where the ledger has it at hand.
+    pub(crate) entry: Option<&'a Arc<Entry>>,
+    pub(crate) settlement: Settlement,
+    /// The attempt that decided it, where one was made.
+    pub(crate) attempt: Option<Attempt>,
+    /// All attempts, that one included.
+    pub(crate) attempts_made: u32,
+}
+
+/// Notes the changes of ledgers. Each call is made under the ledger's lock, in the order of the changes and before
+/// the ledger shows the change; after an error the ledger is as before. An implementation never calls a ledger.
+pub(crate) trait Journal: fmt::Debug + Send + Sync {
+    /// A failed attempt at what stays in the window.
+    fn attempted(&self, debt: Debt, attempt: Attempt);
+
+    /// A delivery goes to the schedule. What is returned is held as long as it waits there.
+    fn waiting(
+        &self,
+        debt: Debt,
+        entry: &Arc<Entry>,
+        due: Timestamp,
+        attempts_made: u32,
+    ) -> Result<Option<Charge>, WriteError>;
+
+    /// A debt is settled; a dead letter is put into the store.
+    fn settled(&self, settling: Settling<'_>) -> Result<(), WriteError>;
+
+    /// `untaken` debts below `next` are dropped without having been taken.
+    fn passed_over(
+        &self,
+        partition: u16,
+        trigger: TriggerNumber,
+        reason: DropReason,
+        untaken: u64,
+        next: Offset,
+    ) -> Result<(), WriteError>;
+
+    /// The last attempts at a delivery, the newest last.
+    fn attempts(&self, debt: Debt) -> Vec<Attempt>;
+
+    /// Whether the schedule itself must keep the events that wait.
+    fn keeps_bodies_in_memory(&self) -> bool;
+}
