@@ -1,1 +1,291 @@
-//! Stub.
+//! Which events a trigger takes.
+//!
+//! A [`Filter`] is plain data that cannot be built invalid, so that evaluating one cannot fail: an index and an
+//! explanation are made from the same value. The dialects are those of Knative's Trigger and of the
+//! CloudEvents Subscriptions API, read as the norm does where the implementations differ.
+
+use std::fmt;
+use std::ops::Deref;
+
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
+
+use crate::event::Event;
+
+/// The deepest nesting of `all`, `any` and `not` in one filter.
+pub const MAX_FILTER_DEPTH: usize = 32;
+
+/// The most clauses (comparisons of one attribute) in one filter, which bounds the work of one evaluation.
+pub const MAX_FILTER_CLAUSES: usize = 4_096;
+
+/// A condition on the attributes of an event.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Filter {
+    /// Every event.
+    Everything,
+    /// Each named attribute is there and equals its value, case-sensitively.
+    Exact(Clauses),
+    /// Each named attribute is there and starts with its value.
+    Prefix(Clauses),
+    /// Each named attribute is there and ends with its value.
+    Suffix(Clauses),
+    /// The attribute is there, whatever its value (`""` in a Trigger's `filter.attributes`).
+    Present(AttributeName),
+    /// Each of the filters matches.
+    All(Filters),
+    /// At least one of the filters matches.
+    Any(Filters),
+    /// The filter does not match; a missing attribute is no match, so that the negation of it is one.
+    Not(Negated),
+}
+
+impl Filter {
+    /// Whether the filter takes the event. Bounded by [`MAX_FILTER_CLAUSES`] comparisons; allocates nothing.
+    pub fn matches(&self, event: &Event) -> bool {
+        let each = |clauses: &Clauses, test: fn(&str, &str) -> bool| {
+            clauses.iter().all(|clause| {
+                event.attribute(&clause.attribute).is_some_and(|value| test(value.text, &clause.value))
+            })
+        };
+        match self {
+            Self::Everything => true,
+            Self::Exact(clauses) => each(clauses, |text, value| text == value),
+            Self::Prefix(clauses) => each(clauses, |text, value| text.starts_with(value)),
+            Self::Suffix(clauses) => each(clauses, |text, value| text.ends_with(value)),
+            Self::Present(attribute) => event.attribute(attribute).is_some(),
+            Self::All(filters) => filters.iter().all(|filter| filter.matches(event)),
+            Self::Any(filters) => filters.iter().any(|filter| filter.matches(event)),
+            Self::Not(negated) => !negated.matches(event),
+        }
+    }
+
+    /// Every filter of the list matches; one filter alone stands for itself.
+    pub fn all(mut filters: Vec<Self>) -> Result<Self, InvalidFilter> {
+        match filters.len() {
+            1 => Ok(filters.remove(0)),
+            _ => Filters::new(filters).map(Self::All),
+        }
+    }
+
+    /// At least one filter of the list matches; one filter alone stands for itself.
+    pub fn any(mut filters: Vec<Self>) -> Result<Self, InvalidFilter> {
+        match filters.len() {
+            1 => Ok(filters.remove(0)),
+            _ => Filters::new(filters).map(Self::Any),
+        }
+    }
+
+    /// The filter does not match.
+    pub fn negate(filter: Self) -> Result<Self, InvalidFilter> {
+        within_limits(std::slice::from_ref(&filter))?;
+        Ok(Self::Not(Negated(Box::new(filter))))
+    }
+
+    /// How many comparisons one evaluation may take.
+    pub fn clauses(&self) -> usize {
+        match self {
+            Self::Everything => 0,
+            Self::Exact(clauses) | Self::Prefix(clauses) | Self::Suffix(clauses) => clauses.len(),
+            Self::Present(_) => 1,
+            Self::All(filters) | Self::Any(filters) => filters.iter().map(Self::clauses).sum(),
+            Self::Not(negated) => negated.clauses(),
+        }
+    }
+
+    fn depth(&self) -> usize {
+        match self {
+            Self::All(filters) | Self::Any(filters) => 1 + filters.iter().map(Self::depth).max().unwrap_or(0),
+            Self::Not(negated) => 1 + negated.depth(),
+            _ => 1,
+        }
+    }
+}
+
+fn within_limits(filters: &[Filter]) -> Result<(), InvalidFilter> {
+    if filters.iter().any(|filter| filter.depth() >= MAX_FILTER_DEPTH) {
+        return Err(InvalidFilter::TooDeep);
+    }
+    if filters.iter().map(Filter::clauses).sum::<usize>() > MAX_FILTER_CLAUSES {
+        return Err(InvalidFilter::TooManyClauses);
+    }
+    Ok(())
+}
+
+/// The name of an attribute as Knative admits it in a filter: `^[a-z][a-z0-9]*$`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct AttributeName(Box<str>);
+
+impl AttributeName {
+    /// Checks the name.
+    pub fn new(name: &str) -> Result<Self, InvalidFilter> {
+        let mut bytes = name.bytes();
+        let valid = bytes.next().is_some_and(|first| first.is_ascii_lowercase())
+            && bytes.all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+        if valid { Ok(Self(name.into())) } else { Err(InvalidFilter::AttributeName(excerpt(name))) }
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Deref for AttributeName {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for AttributeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// One comparison of an attribute with a value that is not empty.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Clause {
+    attribute: AttributeName,
+    value: Box<str>,
+}
+
+impl Clause {
+    /// Compares `attribute` with `value`.
+    pub fn new(attribute: &str, value: &str) -> Result<Self, InvalidFilter> {
+        let attribute = AttributeName::new(attribute)?;
+        if value.is_empty() {
+            return Err(InvalidFilter::EmptyValue(attribute.0.into()));
+        }
+        Ok(Self { attribute, value: value.into() })
+    }
+
+    /// The attribute.
+    pub fn attribute(&self) -> &AttributeName {
+        &self.attribute
+    }
+
+    /// What the attribute is compared with; never empty.
+    pub fn value(&self) -> &str {
+        &self.value
+    }
+}
+
+/// At least one clause, sorted by attribute, each attribute once.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Clauses(Box<[Clause]>);
+
+impl Clauses {
+    /// The clauses in the order of their attributes.
+    pub fn new(mut clauses: Vec<Clause>) -> Result<Self, InvalidFilter> {
+        if clauses.is_empty() {
+            return Err(InvalidFilter::Empty);
+        }
+        if clauses.len() > MAX_FILTER_CLAUSES {
+            return Err(InvalidFilter::TooManyClauses);
+        }
+        clauses.sort_by(|a, b| a.attribute.cmp(&b.attribute));
+        if let Some(pair) = clauses.windows(2).find(|pair| pair[0].attribute == pair[1].attribute) {
+            return Err(InvalidFilter::AttributeTwice(pair[0].attribute.0.to_string()));
+        }
+        Ok(Self(clauses.into()))
+    }
+}
+
+impl Deref for Clauses {
+    type Target = [Clause];
+
+    fn deref(&self) -> &[Clause] {
+        &self.0
+    }
+}
+
+/// At least one filter, within the limits of depth and number.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Filters(Box<[Filter]>);
+
+impl Filters {
+    /// Checks the limits.
+    pub fn new(filters: Vec<Filter>) -> Result<Self, InvalidFilter> {
+        if filters.is_empty() {
+            return Err(InvalidFilter::Empty);
+        }
+        within_limits(&filters)?;
+        Ok(Self(filters.into()))
+    }
+}
+
+impl Deref for Filters {
+    type Target = [Filter];
+
+    fn deref(&self) -> &[Filter] {
+        &self.0
+    }
+}
+
+/// A filter under `not`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Negated(Box<Filter>);
+
+impl Deref for Negated {
+    type Target = Filter;
+
+    fn deref(&self) -> &Filter {
+        &self.0
+    }
+}
+
+/// Why there is no such filter.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidFilter {
+    /// The name breaks `^[a-z][a-z0-9]*$`.
+    #[error("`{0}` is not an attribute name: use a lower-case letter, then lower-case letters and digits")]
+    AttributeName(String),
+    /// The value is empty.
+    #[error("the value of `{0}` is empty: write a value, or `filter.attributes` with `\"\"` for any value")]
+    EmptyValue(String),
+    /// An attribute stands twice in one map.
+    #[error("the attribute `{0}` is given twice")]
+    AttributeTwice(String),
+    /// No condition at all.
+    #[error("it holds no condition: write one, or leave it out to take every event")]
+    Empty,
+    /// Nested deeper than [`MAX_FILTER_DEPTH`].
+    #[error("it is nested deeper than {MAX_FILTER_DEPTH} levels")]
+    TooDeep,
+    /// More than [`MAX_FILTER_CLAUSES`].
+    #[error("it compares more than {MAX_FILTER_CLAUSES} attributes: split the trigger")]
+    TooManyClauses,
+}
+
+fn excerpt(name: &str) -> String {
+    name.chars().take(64).collect()
+}
+
+impl Serialize for Filter {
+    /// Writes an item of a Trigger's `filters`; [`Filter::Everything`] as `{}` and [`Filter::Present`], which
+    /// `filters` cannot say, as `{"present": name}`.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        match self {
+            Self::Everything => {}
+            Self::Exact(clauses) => map.serialize_entry("exact", clauses)?,
+            Self::Prefix(clauses) => map.serialize_entry("prefix", clauses)?,
+            Self::Suffix(clauses) => map.serialize_entry("suffix", clauses)?,
+            Self::Present(attribute) => map.serialize_entry("present", attribute)?,
+            Self::All(filters) => map.serialize_entry("all", &**filters)?,
+            Self::Any(filters) => map.serialize_entry("any", &**filters)?,
+            Self::Not(negated) => map.serialize_entry("not", &**negated)?,
+        }
+        map.end()
+    }
+}
+
+impl Serialize for Clauses {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.iter().map(|clause| (&clause.attribute, &*clause.value)))
+    }
+}
+

@@ -1,11 +1,31 @@
 //! Manifests: what users declare, as they are read from files or from Kubernetes.
+//!
+//! Reading is pure. [`ManifestFile::read`] turns the text of one file into resources and problems, each with its
+//! place; what depends on several resources is the plan's to judge.
 
+mod address;
+pub mod document;
+mod spec;
+
+use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Serialize, Serializer};
+
+use crate::Code;
+
+pub use self::address::{InvalidUrl, check_url, resolve_relative};
+pub use self::spec::{
+    BackoffSpec, BrokerReference, BrokerSpec, Component, DeliveryExtras, DeliverySpec, Destination, Reference, SourceSpec, Spec,
+    Target, TransformationSpec, TransformationUse, TriggerSpec, TriggerStart,
+};
+pub use crate::secret::Secrets;
 
 /// The namespace and name of a resource.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ResourceName {
     /// The namespace; `default` where a manifest names none.
     pub namespace: String,
@@ -26,6 +46,140 @@ impl fmt::Display for ResourceName {
     }
 }
 
+/// A resource as its manifest names it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ResourceId {
+    /// The group and version, such as `eventing.knative.dev/v1`.
+    pub api_version: Cow<'static, str>,
+    /// The kind, such as `Trigger`.
+    pub kind: Cow<'static, str>,
+    /// The namespace; `default` where the manifest names none.
+    pub namespace: String,
+    /// The name.
+    pub name: String,
+}
+
+impl ResourceId {
+    /// A resource of this kind.
+    pub fn new(
+        api_version: impl Into<Cow<'static, str>>,
+        kind: impl Into<Cow<'static, str>>,
+        name: ResourceName,
+    ) -> Self {
+        Self { api_version: api_version.into(), kind: kind.into(), namespace: name.namespace, name: name.name }
+    }
+
+    /// The namespace and name alone.
+    pub fn resource_name(&self) -> ResourceName {
+        ResourceName::new(self.namespace.clone(), self.name.clone())
+    }
+}
+
+impl fmt::Display for ResourceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}/{}", self.kind, self.namespace, self.name)
+    }
+}
+
+/// A place in a text. Lines and columns count from 1, columns in characters. A field stands where its key does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Mark {
+    /// The line.
+    pub line: u32,
+    /// The column.
+    pub column: u32,
+}
+
+impl Mark {
+    /// The beginning of a text.
+    pub const START: Self = Self { line: 1, column: 1 };
+}
+
+/// A place in a file.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Location {
+    /// The path of the file as it was given.
+    pub file: Arc<str>,
+    /// The place in the file.
+    pub mark: Mark,
+}
+
+/// Whether a problem keeps its resource from being applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Severity {
+    /// The resource is not applied.
+    Error,
+    /// The resource is applied, and may not do what was meant.
+    Warning,
+}
+
+/// Something wrong with a manifest.
+///
+/// Serialises to the members `code`, `severity`, `message`, `help`, `file`, `line`, `column` and `path`, which
+/// programs rely on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The stable code.
+    pub code: Code,
+    /// Whether the resource is applied all the same.
+    pub severity: Severity,
+    /// One sentence: what is wrong.
+    pub message: String,
+    /// One sentence: what to do.
+    pub help: String,
+    /// Where the field stands; `None` for a resource that comes from no file.
+    pub location: Option<Location>,
+    /// The field, such as `spec.filters[1].exact.type`; empty for the document as a whole.
+    pub path: String,
+    /// The resource that the problem belongs to, where that much could be read.
+    pub resource: Option<ResourceId>,
+}
+
+impl Problem {
+    /// Whether the problem keeps its resource from being applied.
+    pub fn is_error(&self) -> bool {
+        self.severity == Severity::Error
+    }
+}
+
+impl Serialize for Problem {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(8))?;
+        map.serialize_entry("code", &self.code)?;
+        map.serialize_entry("severity", &self.severity)?;
+        map.serialize_entry("message", &self.message)?;
+        map.serialize_entry("help", &self.help)?;
+        map.serialize_entry("file", &self.location.as_ref().map(|location| &*location.file))?;
+        map.serialize_entry("line", &self.location.as_ref().map(|location| location.mark.line))?;
+        map.serialize_entry("column", &self.location.as_ref().map(|location| location.mark.column))?;
+        map.serialize_entry("path", &self.path)?;
+        map.end()
+    }
+}
+
+impl fmt::Display for Problem {
+    /// `file:line:column: error[E0203]: message (path)` and the help on a line of its own.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(Location { file, mark }) = &self.location {
+            write!(f, "{file}:{}:{}: ", mark.line, mark.column)?;
+        }
+        let severity = match self.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        };
+        write!(f, "{severity}[{}]: {}", self.code, self.message)?;
+        if !self.path.is_empty() {
+            write!(f, " ({})", self.path)?;
+        }
+        if !self.help.is_empty() {
+            write!(f, "\n  help: {}", self.help)?;
+        }
+        Ok(())
+    }
+}
+
 /// What is wrong with one field of a component's settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FieldProblem {
@@ -34,10 +188,6 @@ pub struct FieldProblem {
     /// One sentence: what is wrong and what to write instead.
     pub message: String,
 }
-
-/// The Secrets and ConfigMaps of the manifests, which settings may refer to.
-#[derive(Debug, Clone, Default)]
-pub struct Secrets {}
 
 /// Reads a component's settings, naming the field that does not fit.
 pub fn decode_config<C: DeserializeOwned>(value: &serde_json::Value) -> Result<C, Vec<FieldProblem>> {
