@@ -208,6 +208,9 @@ pub struct TransformationPlan {
     pub id: ResourceId,
     /// The compiled transformation.
     pub transformation: Arc<dyn Transformation>,
+    /// The broker that takes the results, where the manifest names a sink: the sink itself, or the implicit
+    /// broker whose trigger sends to it. Without one the results go back to the caller.
+    pub broker: Option<ResourceName>,
     /// The normalised spec, for telling whether a new plan changes it.
     pub fingerprint: String,
 }
