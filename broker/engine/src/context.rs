@@ -1,0 +1,112 @@
+//! What every part of the engine shares.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio_util::sync::CancellationToken;
+use waypost_clients::http::Pool;
+use waypost_core::manifest::ResourceName;
+use waypost_core::transformation::Transformation;
+use waypost_log::Clock;
+
+use crate::alarm::Alarm;
+use crate::broker::Broker;
+use crate::budget::Budget;
+use crate::metrics::Metrics;
+use crate::sinks::RunningSink;
+use crate::tasks::Tasks;
+
+/// What every part of the engine shares. One per engine, behind an `Arc`.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) clock: Clock,
+    pub(crate) alarm: Alarm,
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) directory: Directory,
+    pub(crate) metrics: Metrics,
+    /// Bytes between acceptance and commit.
+    pub(crate) ingest: Budget,
+    /// The bytes that all windows together should stay within.
+    pub(crate) windows: WindowBudget,
+    pub(crate) max_event_bytes: usize,
+    /// The readers, workers, forwarders and the alarm.
+    pub(crate) dispatch: Tasks,
+    /// Cancelled when the deadline of the shutdown has come: attempts are cut, and not counted.
+    pub(crate) cut: CancellationToken,
+}
+
+/// What runs now, by name. Looked up on the hot path without a lock.
+#[derive(Debug, Default)]
+pub(crate) struct Directory {
+    brokers: ArcSwap<HashMap<ResourceName, Arc<Broker>>>,
+    sinks: ArcSwap<HashMap<ResourceName, Arc<RunningSink>>>,
+    transformations: ArcSwap<Transformations>,
+}
+
+type Transformations = HashMap<ResourceName, Arc<dyn Transformation>>;
+
+impl Directory {
+    pub(crate) fn broker(&self, name: &ResourceName) -> Option<Arc<Broker>> {
+        self.brokers.load().get(name).cloned()
+    }
+
+    pub(crate) fn sink(&self, name: &ResourceName) -> Option<Arc<RunningSink>> {
+        self.sinks.load().get(name).cloned()
+    }
+
+    pub(crate) fn transformation(&self, name: &ResourceName) -> Option<Arc<dyn Transformation>> {
+        self.transformations.load().get(name).cloned()
+    }
+
+    pub(crate) fn brokers(&self) -> Vec<Arc<Broker>> {
+        self.brokers.load().values().cloned().collect()
+    }
+
+    pub(crate) fn set_brokers(&self, brokers: HashMap<ResourceName, Arc<Broker>>) {
+        self.brokers.store(Arc::new(brokers));
+    }
+
+    pub(crate) fn set_sinks(&self, sinks: HashMap<ResourceName, Arc<RunningSink>>) {
+        self.sinks.store(Arc::new(sinks));
+    }
+
+    pub(crate) fn set_transformations(&self, transformations: Transformations) {
+        self.transformations.store(Arc::new(transformations));
+    }
+}
+
+/// A limit on the bytes that windows hold, shared fairly: each trigger with a window in use may hold an equal
+/// part, and always at least one event.
+pub(crate) struct WindowBudget {
+    limit: usize,
+    in_use: std::sync::atomic::AtomicUsize,
+}
+
+impl WindowBudget {
+    pub(crate) fn new(limit: usize) -> Self {
+        Self { limit, in_use: std::sync::atomic::AtomicUsize::new(0) }
+    }
+
+    /// The bytes that one trigger's window may hold now.
+    pub(crate) fn part(&self) -> usize {
+        self.limit / self.in_use.load(std::sync::atomic::Ordering::Relaxed).max(1)
+    }
+
+    /// A window came into use or fell empty.
+    pub(crate) fn used(&self, in_use: bool) {
+        let ordering = std::sync::atomic::Ordering::Relaxed;
+        if in_use {
+            self.in_use.fetch_add(1, ordering);
+        } else {
+            self.in_use.fetch_sub(1, ordering);
+        }
+    }
+}
+
+impl fmt::Debug for WindowBudget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WindowBudget").field("limit", &self.limit).field("in_use", &self.in_use).finish()
+    }
+}

@@ -1,0 +1,266 @@
+//! Sends a trigger's dead letters on to its dead-letter sink.
+//!
+//! The store keeps every dead letter until the sink has it. One that the sink does not take is tried again by the
+//! trigger's own retry policy; when that is used up it stays in the store for an operator.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::{Arc, Weak};
+
+use arc_swap::ArcSwapOption;
+use parking_lot::Mutex;
+use waypost_core::delivery::DeliveryPolicy;
+use waypost_core::error::DeliveryError;
+use waypost_core::manifest::ResourceName;
+use waypost_log::{
+    Cause, DeadLetter, DeadLetterId, DeadLetters, Entry, Forwarding, Metadata, Record, Timestamp, TriggerNumber,
+};
+
+use crate::alarm::Wake;
+use crate::context::Context;
+use crate::dead_letter::dead_letter_event;
+use crate::delivery::{self, Verdict};
+use crate::subscriber::{Answer, Sending, Subscriber, Terms};
+use crate::subscription::Delivering;
+
+/// The most dead letters of one trigger that are sent at one time.
+const FORWARDS_AT_ONCE: usize = 4;
+
+/// Sends a trigger's dead letters on to its dead-letter sink.
+pub(crate) struct Forwarder {
+    trigger: ResourceName,
+    broker: ResourceName,
+    number: TriggerNumber,
+    store: Arc<dyn DeadLetters>,
+    context: Arc<Context>,
+    destination: ArcSwapOption<Destination>,
+    state: Mutex<State>,
+    me: Weak<Self>,
+}
+
+#[derive(Debug)]
+struct Destination {
+    subscriber: Arc<Subscriber>,
+    policy: DeliveryPolicy,
+    terms: Terms,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    halted: bool,
+    workers: usize,
+    under_way: HashSet<DeadLetterId>,
+    alarm: Option<Timestamp>,
+}
+
+impl Forwarder {
+    pub(crate) fn new(
+        trigger: ResourceName,
+        broker: ResourceName,
+        number: TriggerNumber,
+        store: Arc<dyn DeadLetters>,
+        context: Arc<Context>,
+    ) -> Arc<Self> {
+        Arc::new_cyclic(|me| Self {
+            trigger,
+            broker,
+            number,
+            store,
+            context,
+            destination: ArcSwapOption::empty(),
+            state: Mutex::new(State { halted: true, ..State::default() }),
+            me: me.clone(),
+        })
+    }
+
+    /// Takes over where a version of the trigger sends its dead letters.
+    pub(crate) fn set_destination(&self, delivering: &Delivering) {
+        let destination = delivering.dead_letter_sink.as_ref().map(|subscriber| {
+            Arc::new(Destination {
+                subscriber: Arc::clone(subscriber),
+                policy: delivering.policy.clone(),
+                terms: delivering.terms.clone(),
+            })
+        });
+        self.destination.store(destination);
+        self.kick();
+    }
+
+    /// Forwards nothing until [`Forwarder::resume`].
+    pub(crate) fn halt(&self) {
+        self.state.lock().halted = true;
+    }
+
+    pub(crate) fn resume(&self) {
+        self.state.lock().halted = false;
+        self.kick();
+    }
+
+    /// Starts a worker where something may be due and room for one more is.
+    pub(crate) fn kick(&self) {
+        let Some(me) = self.me.upgrade() else { return };
+        if self.destination.load().is_none() {
+            return;
+        }
+        let mut state = self.state.lock();
+        if state.halted || state.workers >= FORWARDS_AT_ONCE {
+            return;
+        }
+        state.workers += 1;
+        drop(state);
+        self.context.dispatch.spawn("dead-letter forwarders", me.work());
+    }
+
+    async fn work(self: Arc<Self>) {
+        let mut worker = Worker { forwarder: &self, ended: false };
+        while let Some(under_way) = self.next() {
+            let Some(destination) = self.destination.load_full() else { continue };
+            // Taken out of the store meanwhile: an operator was faster.
+            let Some(letter) = self.store.get(under_way.id).await else { continue };
+            tokio::select! {
+                biased;
+                () = self.forward(&letter, &destination) => {}
+                () = self.context.cut.cancelled() => {}
+            }
+        }
+        worker.ended = true;
+        self.set_alarm();
+    }
+
+    /// The longest due dead letter that nobody forwards yet. When there is none, the worker is no longer counted:
+    /// decided under the lock under which workers are started, so that no wake-up is lost.
+    fn next(&self) -> Option<UnderWay<'_>> {
+        let now = self.context.clock.now();
+        let mut state = self.state.lock();
+        let stopped = state.halted || self.context.cut.is_cancelled() || self.destination.load().is_none();
+        let due = if stopped {
+            None
+        } else {
+            let due = self.store.due(&self.trigger, now, state.under_way.len() + 1);
+            due.into_iter().find(|id| !state.under_way.contains(id))
+        };
+        let Some(id) = due else {
+            state.workers -= 1;
+            return None;
+        };
+        state.under_way.insert(id);
+        drop(state);
+        self.kick();
+        Some(UnderWay { forwarder: self, id })
+    }
+
+    async fn forward(&self, letter: &DeadLetter, destination: &Destination) {
+        let Forwarding::Waiting { attempts, .. } = letter.forwarding else { return };
+        // Only what has a body waits to be forwarded.
+        let Some(original) = &letter.entry else { return };
+        let event = dead_letter_event(letter, &original.event);
+        let record = Record { metadata: Metadata::clone(&original.metadata), event: event.clone() };
+        let entry = Entry::new(original.position, original.arrived, record, None);
+        let cause = Cause {
+            broker: self.broker.clone(),
+            position: letter.position,
+            trigger: self.number,
+            output: DEAD_LETTER_OUTPUT,
+        };
+        let sending = Sending { entry: &entry, event: &event, cause, want_reply: false };
+        let mut lane = destination.subscriber.lane();
+        let answer = destination.subscriber.send(&mut lane, &sending, &destination.terms, &self.context).await;
+        let outcome = match answer {
+            // A reply of the dead-letter sink is not wanted, and not routed.
+            Answer::Delivered { .. } | Answer::Replied { .. } => {
+                self.context.metrics.dead_letter_forwarded();
+                self.store.remove(letter.id)
+            }
+            Answer::Failed(error) => {
+                self.store.set_forwarding(letter.id, self.after_failure(attempts + 1, destination, error))
+            }
+        };
+        if let Err(error) = outcome {
+            tracing::error!(
+                trigger = %self.trigger, dead_letter = letter.id.0, code = error.code().id(), %error,
+                "what became of a dead letter cannot be written down; it is forwarded again after a restart"
+            );
+            self.halt();
+        }
+    }
+
+    fn after_failure(&self, attempts: u32, destination: &Destination, error: DeliveryError) -> Forwarding {
+        let now = self.context.clock.now();
+        // The deadline was for the delivery; a dead letter has all the time that its retries take.
+        let policy = DeliveryPolicy { deadline: None, ..destination.policy.clone() };
+        match delivery::judge(&policy, attempts, now, now, fastrand::f64(), &error) {
+            Verdict::Retry { due } => Forwarding::Waiting { attempts, due },
+            Verdict::Pause => Forwarding::Waiting { attempts: attempts - 1, due: now.after(MISCONFIGURED_PAUSE) },
+            Verdict::DeadLetter | Verdict::Drop(_) => {
+                tracing::warn!(
+                    trigger = %self.trigger, destination = destination.subscriber.destination(), attempts,
+                    code = error.code.id(), detail = error.detail,
+                    "the dead-letter sink does not take a dead letter; it stays in the store"
+                );
+                Forwarding::GivenUp { attempts, detail: error.to_string() }
+            }
+        }
+    }
+
+    fn set_alarm(&self) {
+        let mut state = self.state.lock();
+        if state.halted {
+            return;
+        }
+        let Some(due) = self.store.next_due(&self.trigger) else { return };
+        if due <= self.context.clock.now() && !state.under_way.is_empty() {
+            // Those that forward what is due look again when they are done.
+            return;
+        }
+        if state.alarm.is_none_or(|set| due < set) {
+            state.alarm = Some(due);
+            drop(state);
+            self.context.alarm.set(due, self.me.clone());
+        }
+    }
+}
+
+/// The output number under which a dead letter that goes to a broker names its cause.
+const DEAD_LETTER_OUTPUT: u32 = u32::MAX;
+
+/// The wait before a misconfigured dead-letter sink is tried again.
+const MISCONFIGURED_PAUSE: std::time::Duration = std::time::Duration::from_secs(10);
+
+impl Wake for Forwarder {
+    fn wake(self: Arc<Self>) {
+        self.state.lock().alarm = None;
+        self.kick();
+    }
+}
+
+/// Keeps a worker counted until it ends, also when it panics.
+struct Worker<'a> {
+    forwarder: &'a Forwarder,
+    ended: bool,
+}
+
+impl Drop for Worker<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.forwarder.state.lock().workers -= 1;
+        }
+    }
+}
+
+/// Marks a dead letter as being forwarded.
+struct UnderWay<'a> {
+    forwarder: &'a Forwarder,
+    id: DeadLetterId,
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.forwarder.state.lock().under_way.remove(&self.id);
+    }
+}
+
+impl fmt::Debug for Forwarder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Forwarder").field("trigger", &self.trigger).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,48 @@
+//! Which triggers take an event.
+
+use std::fmt;
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+use waypost_core::Event;
+use waypost_core::filter::Filter;
+use waypost_log::{PlanVersion, TriggerNumber};
+
+use crate::subscription::Subscription;
+
+/// The triggers of a broker at one version of the plan. A reader matches a record by exactly one of these.
+pub(crate) struct Matcher {
+    pub(crate) version: PlanVersion,
+    rows: Vec<Row>,
+}
+
+/// One trigger.
+pub(crate) struct Row {
+    pub(crate) filter: Filter,
+    pub(crate) subscription: Arc<Subscription>,
+}
+
+impl Matcher {
+    pub(crate) fn new(version: PlanVersion, rows: Vec<Row>) -> Self {
+        Self { version, rows }
+    }
+
+    /// The rows of the triggers that take the event, as places in this matcher.
+    pub(crate) fn matches(&self, event: &Event) -> SmallVec<[usize; 4]> {
+        self.rows.iter().enumerate().filter(|(_, row)| row.filter.matches(event)).map(|(place, _)| place).collect()
+    }
+
+    pub(crate) fn subscription(&self, place: usize) -> &Arc<Subscription> {
+        &self.rows[place].subscription
+    }
+
+    pub(crate) fn number(&self, place: usize) -> TriggerNumber {
+        self.rows[place].subscription.number
+    }
+}
+
+impl fmt::Debug for Matcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Matcher").field("version", &self.version).field("triggers", &self.rows.len()).finish()
+    }
+}

@@ -1,0 +1,155 @@
+//! Sources that run: each in its own task, started again when it fails.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+use waypost_core::Event;
+use waypost_core::codes;
+use waypost_core::manifest::{ResourceName, Secrets};
+use waypost_core::sink::{BoxFuture, ComponentContext};
+use waypost_core::source::{BuildSource, Commit, Emit, EmitError, Emitter, SourceError};
+use waypost_log::{Batch, Checkpoint, Metadata, Origin, Record};
+
+use crate::context::Context;
+use crate::subscriber::take_hops;
+
+/// The first wait before a source that failed is started again; it doubles.
+const FIRST_RESTART: Duration = Duration::from_secs(1);
+
+/// The longest wait before a source is started again.
+const LAST_RESTART: Duration = Duration::from_secs(60);
+
+/// A source that ran this long without failing starts again after the first wait.
+const HEALTHY_AFTER: Duration = Duration::from_secs(60);
+
+/// A source of the plan.
+#[derive(Debug)]
+pub(crate) struct RunningSource {
+    name: ResourceName,
+    broker: ResourceName,
+    context: Arc<Context>,
+    state: Mutex<State>,
+    stop: CancellationToken,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum State {
+    Starting,
+    Running,
+    /// It said that it has nothing more to say.
+    Finished,
+    Failed(SourceError),
+}
+
+impl RunningSource {
+    /// A source that stops when `stop` is cancelled.
+    pub(crate) fn new(
+        name: ResourceName,
+        broker: ResourceName,
+        context: Arc<Context>,
+        stop: CancellationToken,
+    ) -> Arc<Self> {
+        Arc::new(Self { name, broker, context, state: Mutex::new(State::Starting), stop })
+    }
+
+    /// Tells the source to stop: it finishes the batch in hand.
+    pub(crate) fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    pub(crate) fn state(&self) -> State {
+        self.state.lock().clone()
+    }
+
+    /// Runs the source until it is told to stop or has nothing more to say.
+    pub(crate) async fn run(self: Arc<Self>, config: Arc<dyn BuildSource>, secrets: Secrets) {
+        let mut pause = FIRST_RESTART;
+        while !self.stop.is_cancelled() {
+            let started = tokio::time::Instant::now();
+            match self.run_once(&*config, secrets.clone()).await {
+                Ok(()) => {
+                    *self.state.lock() = State::Finished;
+                    return;
+                }
+                Err(error) => {
+                    if started.elapsed() >= HEALTHY_AFTER {
+                        pause = FIRST_RESTART;
+                    }
+                    tracing::warn!(
+                        source = %self.name, code = error.code.id(), detail = error.detail,
+                        "the source failed; starting it again in {pause:?}"
+                    );
+                    *self.state.lock() = State::Failed(error);
+                }
+            }
+            tokio::select! {
+                () = self.stop.cancelled() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+            pause = pause.saturating_mul(2).min(LAST_RESTART);
+        }
+    }
+
+    async fn run_once(self: &Arc<Self>, config: &dyn BuildSource, secrets: Secrets) -> Result<(), SourceError> {
+        let context = ComponentContext { name: self.name.clone(), secrets };
+        let source = tokio::select! {
+            source = config.build(context) => source?,
+            () = self.stop.cancelled() => return Ok(()),
+        };
+        *self.state.lock() = State::Running;
+        let emitter = Emitter::new(Arc::new(BrokerEmit { source: Arc::clone(self) }));
+        source.run(emitter, self.stop.clone()).await
+    }
+}
+
+/// A source's way into its broker.
+struct BrokerEmit {
+    source: Arc<RunningSource>,
+}
+
+impl Emit for BrokerEmit {
+    fn emit(&self, events: Vec<Event>, checkpoint: Option<Bytes>) -> BoxFuture<'_, Result<Commit, EmitError>> {
+        Box::pin(async move {
+            let RunningSource { name, broker, context, .. } = &*self.source;
+            let share = context.ingest.take(events.iter().map(Event::size).sum()).await;
+            let Some(broker) = context.directory.broker(broker) else {
+                return Err(EmitError::Refused {
+                    code: codes::SUBSCRIBER_NOT_RESOLVED,
+                    detail: format!("the broker {broker} does not exist; declare it, or change the source's sink"),
+                });
+            };
+            let records = events.into_iter().map(|event| {
+                let (event, hops) = take_hops(&event);
+                let metadata = Metadata { origin: Origin::Source, ..Metadata::default() };
+                let hops = hops.unwrap_or(metadata.hops);
+                Record { metadata: Metadata { hops, ..metadata }, event }
+            });
+            let batch = Batch {
+                checkpoint: checkpoint.map(|value| Checkpoint { source: name.clone(), value }),
+                // One partition for one source: its checkpoints commit in the order in which it emits.
+                key: Some(key_of(name)),
+                ..Batch::of(records)
+            };
+            let refused = |code: waypost_core::Code, detail: String| EmitError::Refused { code, detail };
+            let commit =
+                broker.append(batch.holding(share)).map_err(|error| refused(error.code(), error.to_string()))?;
+            Ok(Commit::new(async move {
+                commit.await.map(|_| ()).map_err(|error| refused(error.code(), error.to_string()))
+            }))
+        })
+    }
+
+    fn checkpoint(&self) -> Option<Bytes> {
+        self.source.context.directory.broker(&self.source.broker)?.checkpoint(&self.source.name)
+    }
+}
+
+/// A number that is always the same for the same name.
+fn key_of(name: &ResourceName) -> u64 {
+    let bytes = name.namespace.bytes().chain([b'/']).chain(name.name.bytes());
+    // FNV-1a: the key must not change from one build to the next, which the standard hasher does not promise.
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}

@@ -1,0 +1,242 @@
+//! What a trigger sends to, ready to be sent to.
+
+mod http;
+
+use std::sync::Arc;
+
+use smallvec::smallvec;
+use waypost_core::delivery::Format;
+use waypost_core::error::DeliveryError;
+use waypost_core::manifest::ResourceName;
+use waypost_core::sink::Outcome;
+use waypost_core::transformation::{Moment, Transformation};
+use waypost_core::{Event, codes};
+use waypost_log::{Batch, Cause, Entry, Metadata, Origin, Record};
+
+pub(crate) use self::http::Answer;
+use self::http::{HttpLane, HttpOptions, HttpSubscriber, Outgoing};
+use crate::context::Context;
+use crate::plan;
+use crate::sinks::RunningSink;
+
+/// A subscriber, resolved to what runs.
+#[derive(Debug)]
+pub(crate) enum Subscriber {
+    /// A URL outside this process.
+    Http(HttpSubscriber),
+    /// A sink of this process.
+    Sink(Arc<RunningSink>),
+    /// A broker of this process, looked up at each attempt: it may come and go.
+    Broker(ResourceName),
+    /// A transformation of this process: what it makes of the event is the reply.
+    Transformation { name: ResourceName, transformation: Arc<dyn Transformation> },
+    /// Nothing can be sent, and this is why.
+    Unresolved { destination: String, error: DeliveryError },
+}
+
+/// What a subscriber must know about the trigger that it serves.
+#[derive(Debug, Clone)]
+pub(crate) struct Terms {
+    pub(crate) namespace: String,
+    pub(crate) format: Format,
+    pub(crate) timeout: std::time::Duration,
+    pub(crate) strict_replies: bool,
+}
+
+/// What one worker keeps between attempts: for HTTP its connection.
+pub(crate) enum Lane {
+    Http(HttpLane),
+    InProcess,
+}
+
+/// One event on its way to a subscriber.
+pub(crate) struct Sending<'a> {
+    /// The entry that the trigger was owed.
+    pub(crate) entry: &'a Entry,
+    /// What is sent: the entry's own event, or what the transformations made of it.
+    pub(crate) event: &'a Event,
+    /// The delivery that this is, should it cause another event.
+    pub(crate) cause: Cause,
+    /// Whether an event in the answer is wanted.
+    pub(crate) want_reply: bool,
+}
+
+impl Subscriber {
+    /// Makes a planned subscriber ready. A sink or transformation that the plan names and the process does not
+    /// run is [`Subscriber::Unresolved`].
+    pub(crate) fn resolve(planned: &plan::Subscriber, terms: &Terms, context: &Context) -> Self {
+        let missing = |kind: &str, name: &ResourceName| Self::Unresolved {
+            destination: format!("{kind} {name}"),
+            error: DeliveryError::misconfigured(
+                codes::SUBSCRIBER_NOT_RESOLVED,
+                format!("the {kind} {name} is not running; see its status"),
+            ),
+        };
+        match planned {
+            plan::Subscriber::Http(destination) => {
+                let options = HttpOptions {
+                    namespace: terms.namespace.clone(),
+                    format: terms.format,
+                    timeout: terms.timeout,
+                    strict_replies: terms.strict_replies,
+                    max_reply_bytes: context.max_event_bytes,
+                };
+                match HttpSubscriber::new(&context.pool, destination, options) {
+                    Ok(subscriber) => Self::Http(subscriber),
+                    Err(error) => Self::Unresolved { destination: destination.url.clone(), error },
+                }
+            }
+            plan::Subscriber::Sink(name) => {
+                context.directory.sink(name).map_or_else(|| missing("Sink", name), Self::Sink)
+            }
+            plan::Subscriber::Broker(name) => Self::Broker(name.clone()),
+            plan::Subscriber::Transformation(name) => match context.directory.transformation(name) {
+                Some(transformation) => Self::Transformation { name: name.clone(), transformation },
+                None => missing("Transformation", name),
+            },
+        }
+    }
+
+    /// The name of the place, for errors and dead letters.
+    pub(crate) fn destination(&self) -> String {
+        match self {
+            Self::Http(subscriber) => subscriber.destination().to_owned(),
+            Self::Sink(sink) => format!("/{}/sinks/{}", sink.name().namespace, sink.name().name),
+            Self::Broker(name) => format!("/{}/{}", name.namespace, name.name),
+            Self::Transformation { name, .. } => format!("/{}/transformations/{}", name.namespace, name.name),
+            Self::Unresolved { destination, .. } => destination.clone(),
+        }
+    }
+
+    pub(crate) fn lane(&self) -> Lane {
+        match self {
+            Self::Http(subscriber) => Lane::Http(subscriber.lane()),
+            _ => Lane::InProcess,
+        }
+    }
+
+    /// Makes one attempt. Not cancel-safe: a dropped attempt may have been received.
+    pub(crate) async fn send(
+        &self,
+        lane: &mut Lane,
+        sending: &Sending<'_>,
+        terms: &Terms,
+        context: &Context,
+    ) -> Answer {
+        match (self, lane) {
+            (Self::Http(_), Lane::Http(lane)) => {
+                let entry = sending.entry;
+                let unchanged = sending.event.packed().as_ptr() == entry.event.packed().as_ptr();
+                let outgoing = Outgoing {
+                    event: sending.event,
+                    head: unchanged.then(|| entry.head()),
+                    passed_headers: &entry.metadata.headers,
+                    want_reply: sending.want_reply,
+                    now: context.clock.now(),
+                };
+                lane.deliver(&outgoing).await
+            }
+            (Self::Sink(sink), _) => {
+                match tokio::time::timeout(terms.timeout, sink.deliver(std::slice::from_ref(sending.event))).await {
+                    Ok(outcomes) => answer_of(outcomes.into_iter().next()),
+                    Err(_) => Answer::Failed(
+                        DeliveryError::retryable(
+                            codes::SUBSCRIBER_TIMEOUT,
+                            format!("the sink did not finish within {:?}", terms.timeout),
+                        )
+                        .congested(),
+                    ),
+                }
+            }
+            (Self::Broker(name), _) => append_to_broker(name, sending, context).await,
+            (Self::Transformation { transformation, .. }, _) => {
+                let moment = Moment { arrived_nanoseconds: sending.entry.arrived.0 };
+                match transformation.apply(sending.event, &moment) {
+                    Ok(events) if events.is_empty() => Answer::Delivered { status: None, body_ignored: false },
+                    Ok(events) => Answer::Replied { status: None, events },
+                    Err(error) => Answer::Failed(DeliveryError::permanent(
+                        codes::TRANSFORMATION_FAILED,
+                        error.to_string(),
+                    )),
+                }
+            }
+            (Self::Unresolved { error, .. }, _) => Answer::Failed(error.clone()),
+            (Self::Http(subscriber), lane @ Lane::InProcess) => {
+                // The subscriber was changed under this worker: it takes a lane of the right kind.
+                *lane = Lane::Http(subscriber.lane());
+                Box::pin(self.send(lane, sending, terms, context)).await
+            }
+        }
+    }
+}
+
+fn answer_of(outcome: Option<Outcome>) -> Answer {
+    match outcome {
+        Some(Outcome::Delivered) => Answer::Delivered { status: None, body_ignored: false },
+        Some(Outcome::Replied(events)) => Answer::Replied { status: None, events },
+        Some(Outcome::Failed(error)) => Answer::Failed(error),
+        None => Answer::Failed(DeliveryError::retryable(
+            codes::SINK_UNAVAILABLE,
+            "the sink gave no outcome for the event",
+        )),
+    }
+}
+
+/// Hands an event to another broker of this process: an append with its cause and one hop less.
+async fn append_to_broker(name: &ResourceName, sending: &Sending<'_>, context: &Context) -> Answer {
+    let Some(broker) = context.directory.broker(name) else {
+        return Answer::Failed(DeliveryError::retryable(
+            codes::SUBSCRIBER_NOT_RESOLVED,
+            format!("the broker {name} does not exist; declare it, or change the subscriber"),
+        ));
+    };
+    let events = std::slice::from_ref(sending.event);
+    match caused_batch(events, sending) {
+        Ok(batch) => match broker.append_caused(batch).await {
+            Ok(()) => Answer::Delivered { status: None, body_ignored: false },
+            Err(error) => Answer::Failed(error),
+        },
+        Err(error) => Answer::Failed(error),
+    }
+}
+
+/// The batch of events that a delivery caused. Fails where no hop is left.
+pub(crate) fn caused_batch(events: &[Event], sending: &Sending<'_>) -> Result<Batch, DeliveryError> {
+    let hops = sending.entry.metadata.hops.saturating_sub(1);
+    if hops == 0 {
+        return Err(DeliveryError::permanent(
+            codes::REPLY_HOPS_SPENT,
+            "the event was caused by a chain of replies that used up all its hops; look for triggers that match \
+             what they cause",
+        ));
+    }
+    let records = events.iter().enumerate().map(|(output, event)| {
+        let output = u32::try_from(output).unwrap_or(u32::MAX);
+        let metadata = Metadata {
+            hops,
+            origin: Origin::Delivery,
+            cause: Some(Cause { output, ..sending.cause.clone() }),
+            headers: sending.entry.metadata.headers.clone(),
+            unknown: smallvec![],
+        };
+        let (event, given) = take_hops(event);
+        let metadata = Metadata { hops: given.map_or(hops, |given| given.min(hops)), ..metadata };
+        Record { metadata, event }
+    });
+    let batch = Batch { records: records.collect(), checkpoint: None, from_reserve: true };
+    Ok(batch)
+}
+
+/// Knative's loop counter as an attribute.
+pub const HOPS_ATTRIBUTE: &str = "knativebrokerttl";
+
+/// Takes Knative's loop counter out of an event: what it says, where it says a number from 0 to 255 or more.
+pub fn take_hops(event: &Event) -> (Event, Option<u8>) {
+    let Some(value) = event.attribute(HOPS_ATTRIBUTE) else {
+        return (event.clone(), None);
+    };
+    let hops = value.text.parse::<i64>().ok().map(|hops| u8::try_from(hops.clamp(0, 255)).unwrap_or(u8::MAX));
+    // Only an optional attribute goes, so what remains is still valid.
+    let event = event.without_attribute(HOPS_ATTRIBUTE).unwrap_or_else(|_| event.clone());
+    (event, hops)
+}

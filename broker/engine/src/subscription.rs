@@ -1,0 +1,443 @@
+//! A trigger's way through its broker's log: what it is owed is taken into a window and worked off.
+//!
+//! The shared reader offers each match as it finds it. As long as the window has room the match is taken at
+//! once, with the entry that the reader holds: the hot path. When the window is full the subscription *lags*:
+//! offers only wake it, and it pages through what it is owed by itself until it has caught up.
+//!
+//! Workers exist only while there is work. Each owns its lane (for HTTP its connection), takes one item after
+//! the other, and starts the next worker when there is more to do and the congestion window allows it. A worker
+//! ends under the same lock under which work is offered, so no wake-up is lost.
+
+mod attempt;
+mod window;
+
+use std::fmt;
+use std::sync::{Arc, Weak};
+
+use arc_swap::ArcSwap;
+use parking_lot::{Mutex, MutexGuard};
+use waypost_core::delivery::DeliveryPolicy;
+use waypost_core::error::DeliveryError;
+use waypost_core::manifest::ResourceName;
+use waypost_log::{Counts, DropReason, Entry, Ledger, Log, ReadError, ReadLimit, Timestamp, TriggerNumber, WriteError};
+
+use self::window::{Halt, Item, Next, Window};
+use crate::alarm::Wake;
+use crate::context::Context;
+use crate::forwarder::Forwarder;
+use crate::plan::NamedTransformation;
+use crate::subscriber::{Subscriber, Terms};
+
+/// A trigger's way through its broker's log.
+pub(crate) struct Subscription {
+    pub(crate) name: ResourceName,
+    pub(crate) broker: ResourceName,
+    pub(crate) number: TriggerNumber,
+    log: Arc<dyn Log>,
+    ledgers: Vec<Arc<Ledger>>,
+    context: Arc<Context>,
+    delivering: ArcSwap<Delivering>,
+    forwarder: Arc<Forwarder>,
+    window: Mutex<Window>,
+    me: Weak<Self>,
+}
+
+/// How the newest valid version of a trigger delivers: applies to all that is pending.
+#[derive(Debug)]
+pub(crate) struct Delivering {
+    pub(crate) policy: DeliveryPolicy,
+    pub(crate) transformations: Vec<NamedTransformation>,
+    pub(crate) subscriber: Subscriber,
+    pub(crate) dead_letter_sink: Option<Arc<Subscriber>>,
+    pub(crate) terms: Terms,
+    pub(crate) paused: bool,
+}
+
+/// What the status tells of a subscription besides its ledger.
+#[derive(Debug, Clone)]
+pub(crate) struct Standing {
+    pub(crate) counts: Counts,
+    pub(crate) in_flight: u64,
+    pub(crate) paused: bool,
+    pub(crate) detached: bool,
+    pub(crate) misconfigured: Option<DeliveryError>,
+    /// Committed records that the shared reader has not examined yet.
+    pub(crate) lag_events: u64,
+    /// When the oldest unexamined or untaken record arrived, where that is known at no cost.
+    pub(crate) subscriber: String,
+}
+
+/// How much is read at once when a subscription catches up.
+const CATCH_UP_BYTES: usize = 1024 * 1024;
+
+/// How long a subscription waits before it reads again what could not be read.
+const READ_RETRY: std::time::Duration = std::time::Duration::from_secs(1);
+
+impl Subscription {
+    pub(crate) fn new(
+        name: ResourceName,
+        broker: ResourceName,
+        log: Arc<dyn Log>,
+        context: Arc<Context>,
+        delivering: Delivering,
+    ) -> Arc<Self> {
+        let number = log.trigger(&name);
+        let ledgers: Vec<_> = (0..log.partitions()).map(|partition| log.ledger(partition, number)).collect();
+        let forwarder = Forwarder::new(name.clone(), broker.clone(), number, log.dead_letters(), Arc::clone(&context));
+        forwarder.set_destination(&delivering);
+        let window = Window::new(&delivering, &ledgers);
+        Arc::new_cyclic(|me| Self {
+            name,
+            broker,
+            number,
+            log,
+            ledgers,
+            context,
+            delivering: ArcSwap::from_pointee(delivering),
+            forwarder,
+            window: Mutex::new(window),
+            me: me.clone(),
+        })
+    }
+
+    /// Takes over a new version of how the trigger delivers. Attempts in flight end as they began.
+    pub(crate) fn set_delivering(&self, delivering: Delivering) {
+        self.forwarder.set_destination(&delivering);
+        let mut window = self.lock();
+        window.set_policy(&delivering);
+        self.delivering.store(Arc::new(delivering));
+        self.kick(&mut window);
+    }
+
+    pub(crate) fn delivering(&self) -> Arc<Delivering> {
+        self.delivering.load_full()
+    }
+
+    /// Starts, or goes on after having been detached.
+    pub(crate) fn attach(&self) {
+        let mut window = self.lock();
+        window.halt.detached = false;
+        window.look_for_due = true;
+        self.kick(&mut window);
+        drop(window);
+        self.forwarder.resume();
+    }
+
+    /// Makes no more attempts. What is pending stays pending, attempts in flight end as they end.
+    pub(crate) fn detach(&self) {
+        self.lock().halt.detached = true;
+        self.forwarder.halt();
+    }
+
+    /// Makes no more attempts for the rest of the process.
+    pub(crate) fn stop(&self) {
+        self.lock().halt.stopping = true;
+        self.forwarder.halt();
+    }
+
+    /// Keeps a trigger that starts in the past from taking anything while its past is being matched.
+    pub(crate) fn hold(&self) {
+        self.lock().halt.catching_up = true;
+    }
+
+    /// The past has been matched.
+    pub(crate) fn release(&self) {
+        let mut window = self.lock();
+        window.halt.catching_up = false;
+        for place in &mut window.places {
+            place.lagging = true;
+        }
+        self.kick(&mut window);
+    }
+
+    /// The first offset that the trigger takes in a partition, where it has none yet.
+    pub(crate) fn begin(&self, partition: u16, offset: u64) {
+        self.ledgers[usize::from(partition)].begin(offset);
+    }
+
+    /// Offers a match, right after it was recorded. Offers come in log order per partition.
+    pub(crate) fn offer(&self, entry: &Arc<Entry>) {
+        let partition = usize::from(entry.position.partition);
+        let part = self.context.windows.part();
+        let mut window = self.lock();
+        if !window.places[partition].lagging {
+            if window.halt.any() || !window.has_room(entry.size(), part) {
+                window.places[partition].lagging = true;
+            } else if self.ledgers[partition].take(entry) {
+                self.push(&mut window, Item { entry: Arc::clone(entry) });
+            }
+        }
+        self.kick(&mut window);
+    }
+
+    /// Counts all that is pending as dropped: an operator, or the retention of what is detached, gave it up.
+    pub(crate) fn drop_pending(&self, reason: DropReason) -> Result<u64, WriteError> {
+        let mut window = self.lock();
+        let in_use = !window.is_empty();
+        window.ready.clear();
+        window.bytes = 0;
+        if in_use && window.is_empty() {
+            self.context.windows.used(false);
+        }
+        drop(window);
+        let mut dropped = 0;
+        for ledger in &self.ledgers {
+            dropped += ledger.drop_all(reason, self.log.matched(ledger.partition()))?;
+        }
+        Ok(dropped)
+    }
+
+    pub(crate) fn standing(&self) -> Standing {
+        let window = self.lock();
+        let lag_events = (0..self.log.partitions())
+            .map(|partition| self.log.bounds(partition).end.saturating_sub(self.log.matched(partition)))
+            .sum();
+        let mut counts = Counts::default();
+        for ledger in &self.ledgers {
+            counts = counts.and(&ledger.counts());
+        }
+        Standing {
+            counts,
+            in_flight: window.in_hand as u64,
+            paused: window.halt.paused,
+            detached: window.halt.detached,
+            misconfigured: window.halt.misconfigured.as_ref().map(|halted| halted.error.clone()),
+            lag_events,
+            subscriber: self.delivering.load().subscriber.destination(),
+        }
+    }
+
+    /// The partition and offset of the oldest record that waits to be taken, where one does.
+    pub(crate) fn oldest_untaken(&self) -> Option<(u16, u64)> {
+        self.ledgers.iter().find(|ledger| ledger.untaken() > 0).map(|ledger| (ledger.partition(), ledger.next()))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Window> {
+        self.window.lock()
+    }
+
+    fn push(&self, window: &mut Window, item: Item) {
+        if window.is_empty() {
+            self.context.windows.used(true);
+        }
+        window.bytes += item.entry.size();
+        window.ready.push_back(item);
+    }
+
+    /// Starts a worker where there is work and room for one more. Each worker that finds more work starts the
+    /// next, so that a burst wakes as many as it needs and not more.
+    fn kick(&self, window: &mut Window) {
+        if window.halt.any() || !window.has_work() || window.workers >= window.congestion.limit() {
+            return;
+        }
+        let Some(me) = self.me.upgrade() else { return };
+        window.workers += 1;
+        self.context.dispatch.spawn("delivery workers", me.work());
+    }
+
+    async fn work(self: Arc<Self>) {
+        let mut worker = Worker { subscription: &self, ended: false };
+        let mut lane = None;
+        loop {
+            match self.next() {
+                Next::Attempt(item) => self.attempt(&mut lane, item).await,
+                Next::Refill => self.refill().await,
+                Next::Done => break,
+            }
+        }
+        worker.ended = true;
+    }
+
+    /// What a worker does next. When it says [`Next::Done`], the worker is no longer counted.
+    fn next(&self) -> Next {
+        let mut window = self.lock();
+        if window.halt.any() || window.workers > window.congestion.limit() {
+            window.workers -= 1;
+            return Next::Done;
+        }
+        if window.wants_refill() {
+            window.refilling = true;
+            self.kick(&mut window);
+            return Next::Refill;
+        }
+        let Some(item) = window.ready.pop_front() else {
+            window.workers -= 1;
+            return Next::Done;
+        };
+        window.in_hand += 1;
+        self.kick(&mut window);
+        Next::Attempt(item)
+    }
+
+    /// Takes what is due and, in the partitions that lag, what is owed. One worker does it at a time.
+    async fn refill(&self) {
+        let refilling = Refilling(self);
+        self.take_due().await;
+        for ledger in &self.ledgers {
+            self.catch_up(ledger).await;
+        }
+        drop(refilling);
+    }
+
+    async fn take_due(&self) {
+        for ledger in &self.ledgers {
+            let room = {
+                let mut window = self.lock();
+                window.look_for_due = false;
+                window.room_for_due()
+            };
+            let due = ledger.due(self.context.clock.now(), room);
+            if due.len() == room && room > 0 {
+                self.lock().look_for_due = true;
+            }
+            for due in due {
+                let position = waypost_log::Position { partition: ledger.partition(), offset: due.offset };
+                let entry = match due.entry {
+                    Some(entry) => Ok(entry),
+                    None => self.log.fetch(position).await,
+                };
+                match entry {
+                    Ok(entry) => {
+                        let mut window = self.lock();
+                        self.push(&mut window, Item { entry });
+                    }
+                    Err(error) => self.give_up_unreadable(ledger, due.offset, &error),
+                }
+            }
+        }
+        self.set_alarm_beyond(self.context.clock.now());
+    }
+
+    /// Reads a page of what the trigger is owed in a partition, and ends the lag where nothing is left.
+    async fn catch_up(&self, ledger: &Ledger) {
+        let partition = usize::from(ledger.partition());
+        let (limit, from) = {
+            let window = self.lock();
+            if !window.places[partition].lagging {
+                return;
+            }
+            let part = self.context.windows.part();
+            let limit = ReadLimit { records: window.room(), bytes: CATCH_UP_BYTES.min(part).max(1) };
+            (limit, window.places[partition].read_to.max(ledger.next()))
+        };
+        if limit.records == 0 {
+            return;
+        }
+        let owed = match self.log.owed(ledger.partition(), self.number, from, limit).await {
+            Ok(owed) => owed,
+            Err(error) => return self.read_again_later(&error),
+        };
+        for (offset, error) in &owed.unreadable {
+            self.give_up_unreadable(ledger, *offset, error);
+        }
+        let mut window = self.lock();
+        window.places[partition].read_to = owed.next;
+        for entry in owed.entries {
+            if ledger.take(&entry) {
+                self.push(&mut window, Item { entry });
+            }
+        }
+        // The reader records a match before it offers it, and offers under this lock: when nothing is untaken
+        // now, every later match will be offered.
+        if ledger.untaken() == 0 {
+            window.places[partition].lagging = false;
+        }
+    }
+
+    fn read_again_later(&self, error: &ReadError) {
+        tracing::warn!(
+            trigger = %self.name, broker = %self.broker, code = error.code().id(), %error,
+            "what the trigger is owed cannot be read; trying again in {READ_RETRY:?}"
+        );
+        let mut window = self.lock();
+        let until = self.context.clock.now().after(READ_RETRY);
+        window.halt.unreadable_until = Some(until);
+        drop(window);
+        self.wake_at(until);
+    }
+
+    /// Sets the alarm for what is due later than `now`; what is due by then is being looked for.
+    fn set_alarm_beyond(&self, now: Timestamp) {
+        let due = self.ledgers.iter().filter_map(|ledger| ledger.next_due()).min();
+        if let Some(due) = due.filter(|due| *due > now) {
+            self.wake_at(due);
+        }
+    }
+
+    fn wake_at(&self, due: Timestamp) {
+        let mut window = self.lock();
+        if window.alarm.is_none_or(|set| due < set) {
+            window.alarm = Some(due);
+            drop(window);
+            self.context.alarm.set(due, self.me.clone());
+        }
+    }
+}
+
+impl Wake for Subscription {
+    fn wake(self: Arc<Self>) {
+        let now = self.context.clock.now();
+        let mut window = self.lock();
+        // Two alarms may be set, the earlier one later: the one that stays set is the later.
+        if window.alarm.is_some_and(|set| set <= now) {
+            window.alarm = None;
+        }
+        window.halt.time_passes(now);
+        window.look_for_due = true;
+        self.kick(&mut window);
+        let halted = window.halt.any();
+        drop(window);
+        if halted {
+            // Nobody takes what is due; the waking that ends the halt looks again.
+            return;
+        }
+        self.set_alarm_beyond(now);
+    }
+}
+
+/// Keeps a worker counted until it ends, also when it panics.
+struct Worker<'a> {
+    subscription: &'a Subscription,
+    ended: bool,
+}
+
+impl Drop for Worker<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            let mut window = self.subscription.lock();
+            window.workers -= 1;
+            self.subscription.kick(&mut window);
+        }
+    }
+}
+
+/// Marks that a worker refills the window, until it has, also when it panics.
+struct Refilling<'a>(&'a Subscription);
+
+impl Drop for Refilling<'_> {
+    fn drop(&mut self) {
+        let mut window = self.0.lock();
+        window.refilling = false;
+        self.0.kick(&mut window);
+    }
+}
+
+impl fmt::Debug for Subscription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subscription").field("name", &self.name).field("broker", &self.broker).finish_non_exhaustive()
+    }
+}
+
+impl Halt {
+    /// Lets go of what was to wait until now.
+    fn time_passes(&mut self, now: Timestamp) {
+        if self.unreadable_until.is_some_and(|until| until <= now) {
+            self.unreadable_until = None;
+        }
+        if let Some(misconfigured) = &mut self.misconfigured
+            && misconfigured.until.is_some_and(|until| until <= now)
+        {
+            misconfigured.until = None;
+        }
+    }
+}

@@ -1,0 +1,345 @@
+//! One attempt at one event, from the window to its outcome in the ledger.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use waypost_core::error::DeliveryError;
+use waypost_core::transformation::Moment;
+use waypost_core::{Event, codes};
+use waypost_log::{
+    Attempt, AttemptOutcome, Cause, DeadLetterReason, DropReason, Entry, Ledger, Log, Offset, ReadError, Settlement,
+    WriteError,
+};
+
+use super::window::{Item, Misconfigured};
+use super::{Delivering, Subscription};
+use crate::congestion::Signal;
+use crate::delivery::{self, Verdict};
+use crate::subscriber::{Answer, Lane, Sending, caused_batch};
+
+/// The first wait before a misconfigured subscriber is probed; it doubles.
+const FIRST_PROBE: Duration = Duration::from_secs(1);
+
+/// The longest wait between two probes.
+const LAST_PROBE: Duration = Duration::from_secs(60);
+
+/// The first wait before a reply that the full log refused is offered again; it doubles.
+const FIRST_REPLY_WAIT: Duration = Duration::from_millis(50);
+
+/// A worker's lane and the version of the trigger that it was made for.
+pub(super) struct OwnLane {
+    made_for: Arc<Delivering>,
+    lane: Lane,
+}
+
+/// What came of sending an event.
+enum Sent {
+    Delivered { status: Option<u16> },
+    /// The transformations gave no event.
+    Nothing,
+    Failed(DeliveryError),
+}
+
+impl Subscription {
+    /// Attempts one event and writes down what became of it. A panic, or a shutdown that cuts the attempt, puts
+    /// the event back into the window as if nothing had been tried.
+    pub(super) async fn attempt(&self, own: &mut Option<OwnLane>, item: Item) {
+        let in_hand = InHand { subscription: self, item: Some(item) };
+        let entry = Arc::clone(in_hand.entry());
+        let delivering = self.delivering();
+        let clock = &self.context.clock;
+        let ledger = &self.ledgers[usize::from(entry.position.partition)];
+        let expiry = entry.event.attribute("expirytime").map(|value| value.text);
+        let started = clock.now();
+        if let Some(reason) = delivery::before_attempt(&delivering.policy, entry.arrived, started, expiry) {
+            return self.settled(in_hand, ledger, Settlement::Dropped(reason), None);
+        }
+        let own = lane_for(own, &delivering);
+        let sent = tokio::select! {
+            biased;
+            sent = self.send(&delivering, own, &entry) => sent,
+            () = self.context.cut.cancelled() => return,
+        };
+        let ended = clock.now();
+        let number = ledger.attempts_made(entry.position.offset).saturating_add(1);
+        let attempt = |outcome| Attempt { number, started, ended, outcome };
+        match sent {
+            Sent::Delivered { status } => {
+                self.signal(Signal::Answered);
+                self.context.metrics.delivered(ended.since(started));
+                let attempt = attempt(AttemptOutcome::Delivered { status });
+                self.settled(in_hand, ledger, Settlement::Delivered, Some(attempt));
+            }
+            Sent::Nothing => self.settled(in_hand, ledger, Settlement::Dropped(DropReason::Filtered), None),
+            Sent::Failed(error) => {
+                self.signal(if error.congested { Signal::Congested } else { Signal::Answered });
+                self.context.metrics.failed(error.class, error.code);
+                let verdict =
+                    delivery::judge(&delivering.policy, number, entry.arrived, ended, fastrand::f64(), &error);
+                let attempt = attempt(failed_outcome(&error));
+                self.act(in_hand, ledger, &delivering, verdict, error, attempt);
+            }
+        }
+    }
+
+    /// Does what the delivery state machine decided about a failed attempt.
+    fn act(
+        &self,
+        in_hand: InHand<'_>,
+        ledger: &Ledger,
+        delivering: &Delivering,
+        verdict: Verdict,
+        error: DeliveryError,
+        attempt: Attempt,
+    ) {
+        let entry = Arc::clone(in_hand.entry());
+        match verdict {
+            Verdict::Retry { due } => {
+                ledger.attempted(entry.position.offset, attempt);
+                match ledger.wait(&entry, due) {
+                    Ok(()) => {
+                        in_hand.done();
+                        self.wake_at(due);
+                    }
+                    Err(error) => self.storage_failed(in_hand, &error),
+                }
+            }
+            Verdict::DeadLetter => {
+                let reason = dead_letter_reason(error, delivering);
+                tracing::debug!(
+                    trigger = %self.name, position = %entry.position, code = reason.code.id(), detail = reason.detail,
+                    "dead-lettered"
+                );
+                let forward = delivering.dead_letter_sink.is_some().then(|| self.context.clock.now());
+                self.settled(in_hand, ledger, Settlement::DeadLettered(reason, forward), Some(attempt));
+                self.forwarder.kick();
+            }
+            Verdict::Drop(reason) => self.settled(in_hand, ledger, Settlement::Dropped(reason), Some(attempt)),
+            Verdict::Pause => {
+                // Back to the window first: the probe takes it from there.
+                drop(in_hand);
+                self.pause_until_mended(error);
+            }
+        }
+    }
+
+    /// Applies the transformations and sends what comes out, in order.
+    async fn send(&self, delivering: &Delivering, own: &mut OwnLane, entry: &Arc<Entry>) -> Sent {
+        if delivering.transformations.is_empty() {
+            return self.send_one(delivering, own, entry, &entry.event, 0).await;
+        }
+        let events = match transform(delivering, entry) {
+            Ok(events) => events,
+            Err(error) => return Sent::Failed(error),
+        };
+        let mut sent = Sent::Nothing;
+        let mut output = 0;
+        for event in &events {
+            sent = self.send_one(delivering, own, entry, event, output).await;
+            if let Sent::Failed(_) = sent {
+                return sent;
+            }
+            output += 1;
+        }
+        sent
+    }
+
+    async fn send_one(
+        &self,
+        delivering: &Delivering,
+        own: &mut OwnLane,
+        entry: &Arc<Entry>,
+        event: &Event,
+        output: u32,
+    ) -> Sent {
+        let cause =
+            Cause { broker: self.broker.clone(), position: entry.position, trigger: self.number, output };
+        let sending = Sending { entry, event, cause, want_reply: true };
+        let answer = delivering.subscriber.send(&mut own.lane, &sending, &delivering.terms, &self.context).await;
+        match answer {
+            Answer::Delivered { status, body_ignored } => {
+                if body_ignored {
+                    self.context.metrics.reply_body_ignored();
+                }
+                Sent::Delivered { status }
+            }
+            Answer::Replied { status, events } => match self.append_replies(&events, &sending, delivering).await {
+                Ok(()) => Sent::Delivered { status },
+                Err(error) => Sent::Failed(error),
+            },
+            Answer::Failed(error) => Sent::Failed(error),
+        }
+    }
+
+    /// Appends the replies of a delivery to its broker, as one commit. While the log is full the reply waits here,
+    /// for the subscriber has done its work; only after the attempt's timeout does the delivery count as failed.
+    async fn append_replies(
+        &self,
+        events: &[Event],
+        sending: &Sending<'_>,
+        delivering: &Delivering,
+    ) -> Result<(), DeliveryError> {
+        let batch = caused_batch(events, sending)?;
+        let give_up = tokio::time::Instant::now() + delivering.terms.timeout;
+        let mut pause = FIRST_REPLY_WAIT;
+        loop {
+            let refused = match self.log.append(batch.clone()) {
+                Ok(commit) => {
+                    return commit.await.map(|_| self.context.metrics.replied()).map_err(|error| {
+                        DeliveryError::retryable(codes::REPLY_NOT_APPENDED, error.to_string())
+                    });
+                }
+                Err(refused) => refused,
+            };
+            if tokio::time::Instant::now() + pause > give_up {
+                return Err(DeliveryError::retryable(
+                    codes::REPLY_NOT_APPENDED,
+                    format!("the broker did not take the reply: {refused}"),
+                ));
+            }
+            tokio::time::sleep(pause).await;
+            pause = pause.saturating_mul(2).min(Duration::from_secs(1));
+        }
+    }
+
+    fn settled(&self, in_hand: InHand<'_>, ledger: &Ledger, settlement: Settlement, attempt: Option<Attempt>) {
+        match ledger.settle(in_hand.entry().position.offset, settlement, attempt) {
+            Ok(_) => in_hand.done(),
+            Err(error) => self.storage_failed(in_hand, &error),
+        }
+    }
+
+    /// The ledger cannot be written: what is in flight stays pending, and nothing more is attempted.
+    fn storage_failed(&self, in_hand: InHand<'_>, error: &WriteError) {
+        tracing::error!(
+            trigger = %self.name, broker = %self.broker, code = error.code().id(), %error,
+            "what became of a delivery cannot be written down; the trigger stops, and goes on after a restart"
+        );
+        self.stop();
+        drop(in_hand);
+    }
+
+    /// A record that is owed and can never be read again: it becomes a dead letter, so that its debt is settled.
+    pub(super) fn give_up_unreadable(&self, ledger: &Ledger, offset: Offset, error: &ReadError) {
+        let reason = DeadLetterReason {
+            code: error.code(),
+            detail: error.to_string(),
+            destination: self.delivering().subscriber.destination(),
+            status: None,
+            body_excerpt: None,
+        };
+        tracing::error!(
+            trigger = %self.name, broker = %self.broker, offset, code = error.code().id(), %error,
+            "an event that the trigger is owed cannot be read; it is dead-lettered"
+        );
+        if let Err(error) = ledger.settle(offset, Settlement::DeadLettered(reason, None), None) {
+            tracing::error!(trigger = %self.name, code = error.code().id(), %error, "the ledger cannot be written");
+            self.stop();
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        self.lock().congestion.on(signal);
+    }
+
+    /// Stops attempts until the next probe. The wait doubles from probe to probe.
+    fn pause_until_mended(&self, error: DeliveryError) {
+        let mut window = self.lock();
+        let before = window.halt.misconfigured.take();
+        if before.is_none() {
+            tracing::warn!(
+                trigger = %self.name, code = error.code.id(), detail = error.detail,
+                "the subscriber is misconfigured; the trigger pauses and looks again by itself"
+            );
+        }
+        let pause = before.map_or(FIRST_PROBE, |before| before.pause.saturating_mul(2).min(LAST_PROBE));
+        let until = self.context.clock.now().after(pause);
+        window.congestion.on(Signal::Congested);
+        window.halt.misconfigured = Some(Misconfigured { error, until: Some(until), pause });
+        drop(window);
+        self.wake_at(until);
+    }
+}
+
+/// The worker's lane, made anew where the trigger was changed since it was made.
+fn lane_for<'a>(own: &'a mut Option<OwnLane>, delivering: &Arc<Delivering>) -> &'a mut OwnLane {
+    if own.as_ref().is_none_or(|own| !Arc::ptr_eq(&own.made_for, delivering)) {
+        *own = None;
+    }
+    own.get_or_insert_with(|| OwnLane { made_for: Arc::clone(delivering), lane: delivering.subscriber.lane() })
+}
+
+fn transform(delivering: &Delivering, entry: &Entry) -> Result<Vec<Event>, DeliveryError> {
+    let moment = Moment { arrived_nanoseconds: entry.arrived.0 };
+    let mut events = vec![entry.event.clone()];
+    for step in &delivering.transformations {
+        let mut next = Vec::with_capacity(events.len());
+        for event in &events {
+            let made = step.transformation.apply(event, &moment).map_err(|error| {
+                DeliveryError::permanent(codes::TRANSFORMATION_FAILED, format!("{}: {error}", step.name))
+            })?;
+            next.extend(made);
+        }
+        events = next;
+    }
+    Ok(events)
+}
+
+fn failed_outcome(error: &DeliveryError) -> AttemptOutcome {
+    AttemptOutcome::Failed {
+        code: error.code,
+        status: error.status,
+        detail: error.detail.clone(),
+        body_excerpt: error.body_excerpt.clone(),
+    }
+}
+
+fn dead_letter_reason(error: DeliveryError, delivering: &Delivering) -> DeadLetterReason {
+    DeadLetterReason {
+        code: error.code,
+        detail: error.detail,
+        destination: delivering.subscriber.destination(),
+        status: error.status,
+        body_excerpt: error.body_excerpt,
+    }
+}
+
+/// An item that a worker holds. Goes back to the front of the window unless it is done.
+struct InHand<'a> {
+    subscription: &'a Subscription,
+    item: Option<Item>,
+}
+
+impl InHand<'_> {
+    fn entry(&self) -> &Arc<Entry> {
+        &self.item.as_ref().expect("the item is held until `done` or the drop").entry
+    }
+
+    /// The ledger knows what became of the item: it leaves the window.
+    fn done(mut self) {
+        let Some(item) = self.item.take() else { return };
+        let subscription = self.subscription;
+        let mut window = subscription.lock();
+        window.in_hand -= 1;
+        window.bytes = window.bytes.saturating_sub(item.entry.size());
+        if let Some(halted) = &window.halt.misconfigured
+            && halted.until.is_none()
+        {
+            tracing::info!(trigger = %subscription.name, "the subscriber accepts events again");
+            window.halt.misconfigured = None;
+        }
+        if window.is_empty() {
+            subscription.context.windows.used(false);
+        }
+    }
+}
+
+impl Drop for InHand<'_> {
+    fn drop(&mut self) {
+        if let Some(item) = self.item.take() {
+            let mut window = self.subscription.lock();
+            window.in_hand -= 1;
+            window.ready.push_front(item);
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! The owner of the engine's tasks.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Owns a group of tasks: each is counted by kind, a panic is seen and told, and all can be waited for.
+#[derive(Clone)]
+pub struct Tasks(Arc<Inner>);
+
+struct Inner {
+    tracker: TaskTracker,
+    stop: CancellationToken,
+    running: Mutex<Vec<(&'static str, usize)>>,
+    panics: AtomicU64,
+}
+
+impl Tasks {
+    /// An empty group.
+    pub fn new() -> Self {
+        Self(Arc::new(Inner {
+            tracker: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            running: Mutex::new(Vec::new()),
+            panics: AtomicU64::new(0),
+        }))
+    }
+
+    /// Cancelled when the group stops. Tasks end at their next point where that loses nothing.
+    pub fn stop(&self) -> &CancellationToken {
+        &self.0.stop
+    }
+
+    /// Starts a task of the group. `kind` names it in the shutdown report.
+    pub fn spawn(&self, kind: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        let running = Running::start(&self.0, kind);
+        self.0.tracker.spawn(async move {
+            // Moved in, so that it is dropped with the task however the task ends.
+            let _running = running;
+            task.await;
+        });
+    }
+
+    /// Tells the tasks to stop, waits until they have or the deadline passes, and returns how many of which
+    /// kind have not.
+    pub async fn stop_until(&self, deadline: Instant) -> Vec<String> {
+        self.0.stop.cancel();
+        self.0.tracker.close();
+        if tokio::time::timeout_at(deadline, self.0.tracker.wait()).await.is_ok() {
+            return Vec::new();
+        }
+        let running = self.0.running.lock();
+        running.iter().filter(|(_, count)| *count > 0).map(|(kind, count)| format!("{count} {kind}")).collect()
+    }
+
+    /// How many tasks of the group have panicked.
+    pub fn panics(&self) -> u64 {
+        self.0.panics.load(Ordering::Relaxed)
+    }
+}
+
+impl Default for Tasks {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Tasks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tasks").field("running", &*self.0.running.lock()).finish_non_exhaustive()
+    }
+}
+
+/// Counts one running task; the kinds are few, so a list serves.
+struct Running {
+    tasks: Arc<Inner>,
+    kind: &'static str,
+}
+
+impl Running {
+    fn start(tasks: &Arc<Inner>, kind: &'static str) -> Self {
+        let mut running = tasks.running.lock();
+        match running.iter_mut().find(|(name, _)| *name == kind) {
+            Some((_, count)) => *count += 1,
+            None => running.push((kind, 1)),
+        }
+        Self { tasks: Arc::clone(tasks), kind }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some((_, count)) = self.tasks.running.lock().iter_mut().find(|(name, _)| *name == self.kind) {
+            *count -= 1;
+        }
+        if std::thread::panicking() {
+            self.tasks.panics.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(task = self.kind, "a task panicked; please report this with the lines above");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn names_the_laggards() {
+        let tasks = Tasks::new();
+        let stop = tasks.stop().clone();
+        tasks.spawn("polite task", async move { stop.cancelled().await });
+        tasks.spawn("stubborn task", std::future::pending());
+        let left = tasks.stop_until(Instant::now() + Duration::from_secs(1)).await;
+        assert_eq!(left, ["1 stubborn task"]);
+    }
+
+    #[tokio::test]
+    async fn counts_a_panic_and_goes_on() {
+        let tasks = Tasks::new();
+        tasks.spawn("broken task", async { panic!("on purpose") });
+        assert!(tasks.stop_until(Instant::now() + Duration::from_secs(5)).await.is_empty());
+        assert_eq!(tasks.panics(), 1);
+    }
+}
