@@ -162,11 +162,11 @@ impl<'a> Draft<'a> {
                 attribute_type: AttributeType::String,
             }),
             (DataForm::Json, Some(content_type)) if !declares_json(content_type) => {
-                self.set_form(DataForm::Raw)
+                self.set_form(DataForm::Raw);
             }
             (DataForm::Text, None) => self.set_form(DataForm::Raw),
             (DataForm::Text, Some(content_type)) if declares_json(content_type) => {
-                self.set_form(DataForm::Raw)
+                self.set_form(DataForm::Raw);
             }
             _ => {}
         }

@@ -13,6 +13,7 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use smallvec::SmallVec;
 
+pub(super) use self::encode::{Member, data_member};
 pub use self::encode::{encode, encode_batch};
 use super::draft::{Draft, DraftData};
 use super::error::{DecodeError, InvalidEvent, excerpt};

@@ -4,13 +4,12 @@
 //! and extensions as text, Boolean or number. What it does not keep is lost on the way there.
 
 use cloudevents::event::SpecVersion as SdkVersion;
-use cloudevents::event::{
-    AttributeValue as SdkValue, AttributesReader, AttributesWriter, Data, ExtensionValue,
-};
+use cloudevents::event::{AttributesReader, AttributesWriter, Data, ExtensionValue};
 use cloudevents::{EventBuilder as _, EventBuilderV03, EventBuilderV10};
 
 use super::error::InvalidEvent;
-use super::{AttributeType, AttributeValue, DataForm, Event, SpecVersion, declares_json};
+use super::json::{Member, data_member};
+use super::{AttributeType, AttributeValue, Event, SpecVersion, declares_json};
 use crate::codes;
 
 impl TryFrom<&Event> for cloudevents::Event {
@@ -41,8 +40,8 @@ impl TryFrom<&Event> for cloudevents::Event {
             converted = EventBuilderV03::from(converted).build().map_err(refused)?;
         }
         let (_, schema, _) = converted.take_data();
-        if let Some(data) = event.data_bytes() {
-            converted.set_data_unchecked(sdk_data(event, data));
+        if let Some(member) = data_member(event) {
+            converted.set_data_unchecked(sdk_data(&member));
         }
         converted.set_datacontenttype(event.data_content_type());
         converted.set_dataschema(schema);
@@ -65,15 +64,13 @@ fn is_sdk_attribute(version: SpecVersion, name: &str) -> bool {
     )
 }
 
-fn sdk_data(event: &Event, data: &[u8]) -> Data {
-    if event.declares_json()
-        && let Ok(json) = serde_json::from_slice(data)
-    {
-        return Data::Json(json);
-    }
-    match std::str::from_utf8(data) {
-        Ok(text) if event.data_form() == DataForm::Text => Data::String(text.to_owned()),
-        _ => Data::Binary(data.to_vec()),
+fn sdk_data(member: &Member<'_>) -> Data {
+    match member {
+        Member::Json(json) => {
+            serde_json::from_slice(json).map_or_else(|_| Data::Binary(json.to_vec()), Data::Json)
+        }
+        Member::Text(text) => Data::String((*text).to_owned()),
+        Member::Base64(bytes) => Data::Binary(bytes.to_vec()),
     }
 }
 
@@ -103,7 +100,9 @@ impl TryFrom<cloudevents::Event> for Event {
             builder = builder.subject(subject);
         }
         if let Some(time) = event.time() {
-            builder = builder.time(SdkValue::Time(time).to_string());
+            // The JSON form ends in `Z`, as the SDK itself writes it; its display form does not.
+            let text = serde_json::to_value(time).ok();
+            builder = builder.time(text.as_ref().and_then(serde_json::Value::as_str).unwrap_or_default());
         }
         if let Some(schema) = event.dataschema() {
             builder = builder.data_schema(schema.as_str());

@@ -39,7 +39,7 @@ fn room_for(event: &Event) -> usize {
 }
 
 /// How the data stands in the document.
-enum Member<'a> {
+pub(in crate::event) enum Member<'a> {
     Json(&'a [u8]),
     Text(&'a str),
     Base64(&'a [u8]),
@@ -88,7 +88,7 @@ fn declares_base64(event: &Event) -> bool {
 }
 
 /// Chooses the member by form and content type (J9).
-fn data_member(event: &Event) -> Option<Member<'_>> {
+pub(in crate::event) fn data_member(event: &Event) -> Option<Member<'_>> {
     let data = event.data_bytes()?;
     if event.spec_version() == SpecVersion::V03 && declares_base64(event) {
         return Some(Member::Base64(data));
