@@ -172,9 +172,12 @@ pub fn fits_binary(event: &Event) -> bool {
     })
 }
 
+/// Headers in the order in which they are written.
+pub type Head = Vec<(HeaderName, HeaderValue)>;
+
 /// The headers of an event in binary mode; the body is [`Event::data`]. Values that need no escape share the buffer
 /// of the event.
-pub fn binary_head(event: &Event) -> Vec<(HeaderName, HeaderValue)> {
+pub fn binary_head(event: &Event) -> Head {
     let mut head = Vec::with_capacity(event.attribute_count() + 1);
     head.push((SPEC_VERSION, HeaderValue::from_static(event.spec_version().as_str())));
     for (name, value) in event.attributes() {
