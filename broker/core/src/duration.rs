@@ -66,13 +66,15 @@ pub fn parse(text: &str) -> Result<Duration, InvalidDuration> {
             if !after_t && matches!(unit, 'Y' | 'M') {
                 return Err(invalid("years and months have no fixed length: write days (`D`)"));
             }
-            let at = units.iter().position(|(name, time, _)| *name == unit && *time == after_t).ok_or_else(|| {
-                if !after_t && matches!(unit, 'H' | 'S') {
-                    invalid("hours, minutes and seconds follow a `T`, as in `PT5S`")
-                } else {
-                    invalid("its units are W, D, and after a `T` H, M, S, in this order and each once")
-                }
-            })?;
+            let at = units.iter().position(|(name, time, _)| *name == unit && *time == after_t).ok_or_else(
+                || {
+                    if !after_t && matches!(unit, 'H' | 'S') {
+                        invalid("hours, minutes and seconds follow a `T`, as in `PT5S`")
+                    } else {
+                        invalid("its units are W, D, and after a `T` H, M, S, in this order and each once")
+                    }
+                },
+            )?;
             let seconds = units[at].2;
             units = &units[at + 1..];
             let (value, fraction) = nanoseconds_of(number, seconds)
@@ -81,8 +83,10 @@ pub fn parse(text: &str) -> Result<Duration, InvalidDuration> {
             nanoseconds = nanoseconds.checked_add(value).ok_or_else(|| invalid("it is too long"))?;
         }
     }
-    let seconds = u64::try_from(nanoseconds / NANOSECONDS_PER_SECOND).map_err(|_| invalid("it is too long"))?;
-    let remainder = u32::try_from(nanoseconds % NANOSECONDS_PER_SECOND).expect("less than a second of nanoseconds");
+    let seconds =
+        u64::try_from(nanoseconds / NANOSECONDS_PER_SECOND).map_err(|_| invalid("it is too long"))?;
+    let remainder =
+        u32::try_from(nanoseconds % NANOSECONDS_PER_SECOND).expect("less than a second of nanoseconds");
     Ok(Duration::new(seconds, remainder))
 }
 
@@ -97,9 +101,9 @@ fn nanoseconds_of(number: &str, unit_seconds: u128) -> Option<(u128, bool)> {
         return None;
     }
     let unit = unit_seconds * NANOSECONDS_PER_SECOND;
-    let whole = whole.bytes().fold(0u128, |sum, digit| {
-        sum.saturating_mul(10).saturating_add(u128::from(digit - b'0'))
-    });
+    let whole = whole
+        .bytes()
+        .fold(0u128, |sum, digit| sum.saturating_mul(10).saturating_add(u128::from(digit - b'0')));
     let mut nanoseconds = whole.saturating_mul(unit);
     let mut scale = unit;
     for digit in fraction.unwrap_or_default().bytes() {

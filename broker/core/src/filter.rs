@@ -288,4 +288,3 @@ impl Serialize for Clauses {
         serializer.collect_map(self.iter().map(|clause| (&clause.attribute, &*clause.value)))
     }
 }
-

@@ -4,8 +4,22 @@
 //! place; what depends on several resources is the plan's to judge.
 
 mod address;
+mod annotations;
+mod broker;
+mod certificates;
+mod component;
+mod delivery;
+mod destination;
 pub mod document;
+mod file;
+mod filters;
+mod kind;
+pub mod native;
+mod reader;
+mod service;
 mod spec;
+mod trigger;
+mod values;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -18,9 +32,12 @@ use serde::{Deserialize, Serialize, Serializer};
 use crate::Code;
 
 pub use self::address::{InvalidUrl, check_url, resolve_relative};
+pub use self::file::{MAX_FILE_BYTES, ManifestFile, Manifests, Resource};
+pub use self::kind::{KNATIVE_EVENTING, KNATIVE_SERVING, NATIVE};
+pub use self::reader::nearest;
 pub use self::spec::{
-    BackoffSpec, BrokerReference, BrokerSpec, Component, DeliveryExtras, DeliverySpec, Destination, Reference, SourceSpec, Spec,
-    Target, TransformationSpec, TransformationUse, TriggerSpec, TriggerStart,
+    BackoffSpec, BrokerReference, BrokerSpec, Component, DeliveryExtras, DeliverySpec, Destination,
+    Reference, SourceSpec, Spec, StartFrom, Target, TransformationSpec, TransformationUse, TriggerSpec,
 };
 pub use crate::secret::Secrets;
 
@@ -67,7 +84,12 @@ impl ResourceId {
         kind: impl Into<Cow<'static, str>>,
         name: ResourceName,
     ) -> Self {
-        Self { api_version: api_version.into(), kind: kind.into(), namespace: name.namespace, name: name.name }
+        Self {
+            api_version: api_version.into(),
+            kind: kind.into(),
+            namespace: name.namespace,
+            name: name.name,
+        }
     }
 
     /// The namespace and name alone.

@@ -6,15 +6,16 @@ use std::fmt;
 use std::sync::Arc;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::manifest::ResourceName;
 
 /// A secret as settings name it.
 ///
 /// Its `Debug` prints where the secret comes from, never the secret.
-#[derive(Clone, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[derive(Clone, PartialEq, Eq, JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
 pub enum SecretValue {
     /// The secret itself, readable by whoever reads the manifest.
     Value(String),
@@ -33,6 +34,34 @@ impl fmt::Debug for SecretValue {
             Self::SecretKeyRef(reference) => write!(f, "secretKeyRef {}/{}", reference.name, reference.key),
             Self::File(path) => write!(f, "file {path}"),
             Self::Env(name) => write!(f, "env {name}"),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for SecretValue {
+    /// Reads by way of JSON, because the messages that serde derives quote what they did not expect, which here
+    /// may be the secret.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        const HELP: &str = "a secret is a map with one of `value`, `secretKeyRef`, `file` and `env`";
+        let serde_json::Value::Object(map) = serde_json::Value::deserialize(deserializer)? else {
+            return Err(D::Error::custom(HELP));
+        };
+        let mut fields = map.into_iter();
+        let (Some((form, value)), None) = (fields.next(), fields.next()) else {
+            return Err(D::Error::custom(HELP));
+        };
+        let text = |value: serde_json::Value| match value {
+            serde_json::Value::String(text) => Ok(text),
+            _ => Err(D::Error::custom(format!("the `{form}` of a secret is a string: put it in quotes"))),
+        };
+        match form.as_str() {
+            "value" => text(value).map(Self::Value),
+            "file" => text(value).map(Self::File),
+            "env" => text(value).map(Self::Env),
+            "secretKeyRef" => SecretKeyReference::deserialize(value).map(Self::SecretKeyRef).map_err(|_| {
+                D::Error::custom("a `secretKeyRef` has the two strings `name` and `key` and nothing else")
+            }),
+            _ => Err(D::Error::custom(HELP)),
         }
     }
 }
@@ -61,10 +90,9 @@ impl SecretValue {
                 Ok(Sensitive(text.to_owned()))
             }
             Self::File(path) => {
-                let mut text = outside()?.read_file(path).map_err(|reason| UnresolvedSecret::Outside {
-                    origin: format!("file {path}"),
-                    reason,
-                })?;
+                let mut text = outside()?
+                    .read_file(path)
+                    .map_err(|reason| UnresolvedSecret::Outside { origin: format!("file {path}"), reason })?;
                 if text.ends_with('\n') {
                     text.pop();
                     if text.ends_with('\r') {
@@ -73,10 +101,9 @@ impl SecretValue {
                 }
                 Ok(Sensitive(text))
             }
-            Self::Env(name) => outside()?
-                .read_env(name)
-                .map(Sensitive)
-                .map_err(|reason| UnresolvedSecret::Outside { origin: format!("environment variable {name}"), reason }),
+            Self::Env(name) => outside()?.read_env(name).map(Sensitive).map_err(|reason| {
+                UnresolvedSecret::Outside { origin: format!("environment variable {name}"), reason }
+            }),
         }
     }
 }
@@ -251,7 +278,10 @@ mod tests {
     }
 
     fn secrets() -> Secrets {
-        let values = KeyValues::from([("password".to_owned(), b"from secret".to_vec()), ("key".to_owned(), vec![0xff])]);
+        let values = KeyValues::from([
+            ("password".to_owned(), b"from secret".to_vec()),
+            ("key".to_owned(), vec![0xff]),
+        ]);
         let config = KeyValues::from([("topic".to_owned(), b"orders".to_vec())]);
         Secrets::new(
             HashMap::from([(ResourceName::new("shop", "database"), Arc::new(values))]),
@@ -290,6 +320,24 @@ mod tests {
         ] {
             let error = read(json).resolve("shop", &secrets()).expect_err(json).to_string();
             assert!(error.contains(hint), "{json}: {error}");
+        }
+    }
+
+    #[test]
+    fn never_quotes_what_it_did_not_expect() {
+        for json in [
+            r#""hunter2""#,
+            r#"{"value": {"hunter2": 1}}"#,
+            r#"{"value": ["hunter2"]}"#,
+            r#"{"hunter2": "x"}"#,
+            r#"{"value": "hunter2", "file": "x"}"#,
+            r#"{"secretKeyRef": "hunter2"}"#,
+            r#"{"env": ["hunter2"]}"#,
+            "{}",
+        ] {
+            let error = serde_json::from_str::<SecretValue>(json).expect_err(json).to_string();
+            assert!(error.contains("secret"), "{error}");
+            assert!(!error.contains("hunter2"), "{error}");
         }
     }
 

@@ -54,7 +54,11 @@ pub struct Map(Vec<(String, Node)>);
 impl Map {
     /// The field, unless it is absent or null, which are the same in a manifest.
     pub fn get(&self, name: &str) -> Option<&Node> {
-        self.0.iter().find(|(key, _)| key == name).map(|(_, node)| node).filter(|node| node.value != Value::Null)
+        self.0
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, node)| node)
+            .filter(|node| node.value != Value::Null)
     }
 
     /// The fields.
@@ -74,6 +78,19 @@ impl Map {
 }
 
 impl Node {
+    /// The same tree with every node at one place, for text that stands in a value of another text.
+    pub(super) fn moved_to(mut self, mark: Mark) -> Self {
+        self.mark = mark;
+        self.value = match self.value {
+            Value::List(items) => Value::List(items.into_iter().map(|node| node.moved_to(mark)).collect()),
+            Value::Map(Map(fields)) => {
+                Value::Map(Map(fields.into_iter().map(|(name, node)| (name, node.moved_to(mark))).collect()))
+            }
+            scalar => scalar,
+        };
+        self
+    }
+
     /// The same value as JSON.
     pub fn to_json(&self) -> serde_json::Value {
         match &self.value {
@@ -82,9 +99,9 @@ impl Node {
             Value::Number(value) => serde_json::Value::Number(value.clone()),
             Value::String(value) => serde_json::Value::String(value.clone()),
             Value::List(items) => items.iter().map(Self::to_json).collect(),
-            Value::Map(map) => {
-                serde_json::Value::Object(map.iter().map(|(key, node)| (key.to_owned(), node.to_json())).collect())
-            }
+            Value::Map(map) => serde_json::Value::Object(
+                map.iter().map(|(key, node)| (key.to_owned(), node.to_json())).collect(),
+            ),
         }
     }
 
@@ -100,6 +117,11 @@ impl Node {
         }
         node.mark
     }
+}
+
+/// What text without quotes means.
+pub(super) fn plain(text: &str) -> Value {
+    scalar::resolve(text)
 }
 
 /// The child that the first segments of `path` name, and what follows of the path.
@@ -118,10 +140,13 @@ fn step<'n, 'p>(node: &'n Node, path: &'p str) -> Option<(&'n Node, &'p str)> {
             let matching = |key: &&str| {
                 path.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
             };
-            let (key, child) = map.iter().filter(|(key, _)| matching(key)).max_by_key(|(key, _)| key.len())?;
+            let (key, child) =
+                map.iter().filter(|(key, _)| matching(key)).max_by_key(|(key, _)| key.len())?;
             Some((child, &path[key.len()..]))
         }
         _ => None,
     }
 }
 
+#[cfg(test)]
+mod suite;

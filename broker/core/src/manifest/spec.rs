@@ -1,6 +1,5 @@
 //! The typed form of manifests: valid each by itself, not yet resolved against each other.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -80,7 +79,7 @@ pub struct TriggerSpec {
     /// Whether it takes nothing for now.
     pub paused: bool,
     /// Where it starts when it is new.
-    pub start_from: TriggerStart,
+    pub start_from: StartFrom,
 }
 
 /// A trigger's broker and the field that names it.
@@ -96,7 +95,7 @@ pub struct BrokerReference {
 
 /// Where a new trigger starts in its broker's log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum TriggerStart {
+pub enum StartFrom {
     /// With the first event after the trigger takes effect.
     #[default]
     Latest,
@@ -226,6 +225,3 @@ pub struct DeliveryExtras {
     /// The age after which an event is dropped instead of attempted.
     pub deadline: Option<Duration>,
 }
-
-/// Annotations by name.
-pub(super) type Annotations<'n> = BTreeMap<&'n str, (&'n str, Mark)>;

@@ -38,9 +38,10 @@ pub struct SyntaxProblem {
 /// Reads a stream of YAML documents, or one JSON document, and hands over each that is not empty. The first
 /// error ends the reading.
 pub fn parse(text: &str, mut document: impl FnMut(Node)) -> Result<(), SyntaxProblem> {
+    let last_line = count_lines(text);
     let mut parser = Parser::new_from_str(text);
     let mut builder = Builder::default();
-    while let Some((event, span)) = next(&mut parser)? {
+    while let Some((event, span)) = next(&mut parser, last_line)? {
         match event {
             Event::StreamEnd => break,
             Event::DocumentStart(_) => builder = Builder { weight: builder.weight, ..Builder::default() },
@@ -50,19 +51,29 @@ pub fn parse(text: &str, mut document: impl FnMut(Node)) -> Result<(), SyntaxPro
                 }
             }
             Event::Nothing | Event::StreamStart => {}
-            event => builder.event(event, mark(span.start))?,
+            event => builder.event(event, mark(span.start, last_line))?,
         }
     }
     Ok(())
 }
 
-fn next<'t>(parser: &mut Parser<'t, StrInput<'t>>) -> Result<Option<(Event<'t>, Span)>, SyntaxProblem> {
-    parser.next_event().transpose().map_err(|error| syntax(mark(*error.marker()), error.info()))
+fn next<'t>(
+    parser: &mut Parser<'t, StrInput<'t>>,
+    last_line: u32,
+) -> Result<Option<(Event<'t>, Span)>, SyntaxProblem> {
+    parser.next_event().transpose().map_err(|error| syntax(mark(*error.marker(), last_line), error.info()))
 }
 
-fn mark(marker: Marker) -> Mark {
+/// The parser counts columns from 0, and puts the end of the text on the line behind the last.
+fn mark(marker: Marker, last_line: u32) -> Mark {
     let number = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
-    Mark { line: number(marker.line()).max(1), column: number(marker.col()).saturating_add(1) }
+    Mark { line: number(marker.line()).clamp(1, last_line), column: number(marker.col()).saturating_add(1) }
+}
+
+fn count_lines(text: &str) -> u32 {
+    let breaks = memchr::memchr_iter(b'\n', text.as_bytes()).count();
+    let lines = breaks + usize::from(!text.ends_with('\n'));
+    u32::try_from(lines).unwrap_or(u32::MAX).max(1)
 }
 
 fn syntax(mark: Mark, reason: impl Into<String>) -> SyntaxProblem {
@@ -117,7 +128,8 @@ impl Builder {
         match event {
             Event::Scalar(text, style, anchor, tag) => {
                 let merge_key = style == ScalarStyle::Plain && text == MERGE_KEY;
-                if let (true, Some(Open { content: Content::Map(map), .. })) = (merge_key, self.open.last_mut())
+                if let (true, Some(Open { content: Content::Map(map), .. })) =
+                    (merge_key, self.open.last_mut())
                     && map.key.is_none()
                 {
                     map.key = Some(Key::Merge);
@@ -206,7 +218,10 @@ impl Builder {
         let Measure { weight, depth } = measure(node);
         self.weight = self.weight.saturating_add(weight);
         if self.weight > MAX_ALIAS_WEIGHT {
-            return Err(too_large(mark, "anchors and aliases expand to more than 16 MiB: write the values out"));
+            return Err(too_large(
+                mark,
+                "anchors and aliases expand to more than 16 MiB: write the values out",
+            ));
         }
         if self.open.len() + depth > MAX_DEPTH {
             return Err(too_large(mark, format!("maps and lists are nested deeper than {MAX_DEPTH} levels")));

@@ -1,0 +1,95 @@
+//! Broker, of Knative's group and of ours.
+
+use std::time::Duration;
+
+use super::BrokerSpec;
+use super::annotations::Annotations;
+use super::delivery::delivery;
+use super::destination::reference;
+use super::document::{Map, Node, Value};
+use super::reader::{Path, Reader};
+use super::spec::Fixed;
+use crate::codes;
+
+const KNOWN: [&str; 5] = ["delivery", "log", "retention", "strictReplies", "acceptedStatus"];
+const PLANNED: [&str; 1] = ["deduplication"];
+
+/// Knative's annotation that selects the implementation; any is taken, none may change.
+const CLASS: &str = "eventing.knative.dev/broker.class";
+
+/// Reads a Broker, whose spec may be absent.
+pub(super) fn broker(
+    reader: &mut Reader<'_>,
+    spec: Option<&Map>,
+    path: &Path<'_>,
+    annotations: &Annotations<'_>,
+    namespace: &str,
+) -> BrokerSpec {
+    annotations.only(reader, &[], &[]);
+    let class = annotations.get(CLASS).map(|(value, mark)| Fixed { value: value.to_owned(), mark });
+    let Some(spec) = spec else { return BrokerSpec { class, ..BrokerSpec::default() } };
+    reader.only(spec, path, &KNOWN, &PLANNED);
+    let delivery =
+        reader.optional(spec, path, "delivery", |reader, node, path| delivery(reader, node, path, namespace));
+    if reader.strict {
+        BrokerSpec {
+            delivery,
+            class,
+            retention: reader.optional(spec, path, "retention", retention),
+            memory: reader.optional(spec, path, "log", log).is_some(),
+            strict_replies: reader.optional(spec, path, "strictReplies", Reader::boolean).unwrap_or_default(),
+            accepted_status: reader.optional(spec, path, "acceptedStatus", accepted_status),
+            config: None,
+        }
+    } else {
+        let config = |reader: &mut Reader<'_>, node: &Node, path: &Path<'_>| {
+            let reference = reference(reader, node, path, namespace)?;
+            let value = format!("{} {} {}", reference.api_version, reference.kind, reference.name);
+            Some(Fixed { value, mark: node.mark })
+        };
+        BrokerSpec {
+            delivery,
+            class,
+            config: reader.optional(spec, path, "config", config),
+            ..BrokerSpec::default()
+        }
+    }
+}
+
+fn retention(reader: &mut Reader<'_>, node: &Node, path: &Path<'_>) -> Option<Duration> {
+    let map = reader.map(node, path)?;
+    reader.only(map, path, &["age"], &["size"]);
+    reader.optional(map, path, "age", |reader, node, path| reader.duration(node, path, false))
+}
+
+/// `memory` is the only log that a broker of this version can ask for by itself.
+fn log(reader: &mut Reader<'_>, node: &Node, path: &Path<'_>) -> Option<()> {
+    match &node.value {
+        Value::String(text) if text == "memory" => Some(()),
+        Value::String(text) if ["embedded", "kafka", "nats"].contains(&text.as_str()) => {
+            reader.not_supported(node.mark, path);
+            None
+        }
+        Value::Map(map) if map.iter().any(|(name, _)| ["embedded", "kafka", "nats"].contains(&name)) => {
+            reader.not_supported(node.mark, path);
+            None
+        }
+        _ => {
+            let message = format!("`{path}` names no log");
+            reader.error(codes::FIELD_VALUE, node.mark, path, message, "write `memory`, or leave it out");
+            None
+        }
+    }
+}
+
+fn accepted_status(reader: &mut Reader<'_>, node: &Node, path: &Path<'_>) -> Option<u16> {
+    match reader.integer(node, path, 0, 999)? {
+        200 => Some(200),
+        202 => Some(202),
+        other => {
+            let message = format!("`{path}` cannot be {other}");
+            reader.error(codes::FIELD_VALUE, node.mark, path, message, "write 200 or 202");
+            None
+        }
+    }
+}

@@ -1,0 +1,372 @@
+//! A file of manifests to resources and problems.
+
+use std::sync::Arc;
+
+use super::annotations::Annotations;
+use super::document::{self, Map, Node, Value};
+use super::kind::{self, Class, Names};
+use super::reader::{Path, Reader};
+use super::spec::Spec;
+use super::{Location, Mark, NATIVE, Problem, ResourceId, ResourceName, Severity};
+use super::{broker, component, service, trigger, values};
+use crate::Code;
+use crate::codes;
+
+/// The most bytes of one file.
+pub const MAX_FILE_BYTES: usize = 64 * 1024 * 1024;
+
+/// The namespace of a resource that names none.
+const DEFAULT_NAMESPACE: &str = "default";
+
+/// The fields of Kubernetes' object metadata; native kinds refuse any other.
+const METADATA: [&str; 15] = [
+    "name",
+    "namespace",
+    "labels",
+    "annotations",
+    "generateName",
+    "uid",
+    "resourceVersion",
+    "generation",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "ownerReferences",
+    "finalizers",
+    "managedFields",
+    "selfLink",
+];
+
+/// All that was read, file by file, in the order in which it counts: of two declarations of a resource the
+/// first one holds.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Manifests {
+    /// The files.
+    pub files: Vec<ManifestFile>,
+}
+
+/// What one file declares.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ManifestFile {
+    /// The path, as problems name it.
+    pub path: Arc<str>,
+    /// The resources, valid or not, in the order of the file. None where the file could not be parsed.
+    pub resources: Vec<Resource>,
+    /// The problems that belong to no resource.
+    pub problems: Vec<Problem>,
+    /// Whether everything in the file could be told apart. Where it could not, a resource that an earlier
+    /// version of the file declared may still be meant.
+    pub complete: bool,
+}
+
+/// A resource of a file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resource {
+    /// Its identity.
+    pub id: ResourceId,
+    /// The place of its name.
+    pub mark: Mark,
+    /// What it declares; `None` if one of the problems is an error.
+    pub spec: Option<Spec>,
+    /// What is wrong with it by itself.
+    pub problems: Vec<Problem>,
+}
+
+impl ManifestFile {
+    /// Reads the content of a file. Never fails: what cannot be read is a problem of the file.
+    pub fn read(path: impl Into<Arc<str>>, content: &[u8]) -> Self {
+        let mut file =
+            Self { path: path.into(), resources: Vec::new(), problems: Vec::new(), complete: true };
+        if let Err((code, message, help, mark)) = file.read_documents(content) {
+            file.fail(code, message, help.to_owned(), Some(mark));
+        }
+        file
+    }
+
+    /// A file whose content could not be had.
+    pub fn unreadable(path: impl Into<Arc<str>>, reason: &str) -> Self {
+        let mut file =
+            Self { path: path.into(), resources: Vec::new(), problems: Vec::new(), complete: false };
+        let help = "check the path and the rights".to_owned();
+        file.fail(codes::MANIFEST_UNREADABLE, format!("{} cannot be read: {reason}", file.path), help, None);
+        file
+    }
+
+    fn read_documents(&mut self, content: &[u8]) -> Result<(), (Code, String, &'static str, Mark)> {
+        if content.len() > MAX_FILE_BYTES {
+            let message = format!("the file is larger than {} MiB", MAX_FILE_BYTES / 1024 / 1024);
+            return Err((codes::MANIFEST_TOO_LARGE, message, "split the file", Mark::START));
+        }
+        let text = std::str::from_utf8(content).map_err(|error| {
+            let before = &content[..error.valid_up_to()];
+            let lines = before.iter().filter(|byte| **byte == b'\n').count();
+            let mark = Mark { line: u32::try_from(lines + 1).unwrap_or(u32::MAX), column: 1 };
+            let message = "the file is not text in UTF-8".to_owned();
+            (codes::MANIFEST_SYNTAX, message, "save it as UTF-8", mark)
+        })?;
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let path = Arc::clone(&self.path);
+        document::parse(text, |node| self.document(&path, node)).map_err(|problem| {
+            let message = match problem.code {
+                codes::MANIFEST_SYNTAX => format!("the file is not valid YAML or JSON: {problem}"),
+                _ => problem.to_string(),
+            };
+            (
+                problem.code,
+                message,
+                "correct the file; until then what it declared last keeps running",
+                problem.mark,
+            )
+        })
+    }
+
+    /// Drops what was read before the error: half of a file is not what its author meant.
+    fn fail(&mut self, code: Code, message: String, help: String, mark: Option<Mark>) {
+        let location = mark.map(|mark| Location { file: Arc::clone(&self.path), mark });
+        self.resources.clear();
+        self.complete = false;
+        self.problems = vec![Problem {
+            code,
+            severity: Severity::Error,
+            message,
+            help,
+            location,
+            path: String::new(),
+            resource: None,
+        }];
+    }
+
+    fn document(&mut self, path: &Arc<str>, node: Node) {
+        if let Some(items) = list_items(&node) {
+            for item in items.iter().filter(|item| item.value != Value::Null) {
+                self.resource(path, item);
+            }
+        } else {
+            self.resource(path, &node);
+        }
+        // The tree of each document is dropped here, before the next one is read.
+        drop(node);
+    }
+
+    fn resource(&mut self, path: &Arc<str>, node: &Node) {
+        let mut reader = Reader::new(path);
+        match read(&mut reader, node) {
+            Read::Resource { id, mark, spec } => {
+                let spec = spec.filter(|_| !reader.failed());
+                self.resources.push(Resource { id, mark, spec, problems: reader.problems });
+            }
+            Read::Ignored => self.problems.append(&mut reader.problems),
+            Read::Unidentified => {
+                self.complete = false;
+                self.problems.append(&mut reader.problems);
+            }
+        }
+    }
+}
+
+/// The items of kubectl's `List`.
+fn list_items(node: &Node) -> Option<&[Node]> {
+    let Value::Map(map) = &node.value else { return None };
+    let is = |field, text: &str| {
+        map.get(field).is_some_and(|node| matches!(&node.value, Value::String(value) if value == text))
+    };
+    if !is("apiVersion", kind::CORE) || !is("kind", "List") {
+        return None;
+    }
+    match map.get("items").map(|node| &node.value) {
+        Some(Value::List(items)) => Some(items),
+        None => Some(&[]),
+        Some(_) => None,
+    }
+}
+
+/// What a document turned out to be.
+enum Read {
+    Resource { id: ResourceId, mark: Mark, spec: Option<Spec> },
+    Ignored,
+    Unidentified,
+}
+
+fn read(reader: &mut Reader<'_>, node: &Node) -> Read {
+    let root = Path::Root;
+    let Value::Map(map) = &node.value else {
+        let message = format!(
+            "a resource is a map with `apiVersion`, `kind` and `metadata`, not {}",
+            node.value.describe()
+        );
+        let help = "write a resource, or separate documents by `---`";
+        reader.error(codes::DOCUMENT_NOT_A_RESOURCE, node.mark, &root, message, help);
+        return Read::Unidentified;
+    };
+    let own = (map, node.mark);
+    let help = "every resource has an apiVersion, such as `eventing.knative.dev/v1`";
+    let api_version = reader.required(own, &root, "apiVersion", help, Reader::text);
+    let kind =
+        reader.required(own, &root, "kind", "every resource has a kind, such as `Trigger`", Reader::text);
+    let (Some(api_version), Some(kind)) = (api_version, kind) else { return Read::Unidentified };
+    let (class, names) = match kind::classify(api_version, kind) {
+        Ok(known) => known,
+        Err(unknown) => {
+            let mark = map.get(unknown.field).map_or(node.mark, |node| node.mark);
+            reader.error(unknown.code, mark, &root.field(unknown.field), unknown.message, unknown.help);
+            return Read::Unidentified;
+        }
+    };
+    if class == Class::Ignored {
+        ignored(reader, map, node.mark, (api_version, kind));
+        return Read::Ignored;
+    }
+    if class == Class::List {
+        let help = "write `items` as a list of resources, not of further lists";
+        reader.error(codes::DOCUMENT_NOT_A_RESOURCE, node.mark, &root, "the List cannot be read", help);
+        return Read::Unidentified;
+    }
+    reader.strict = api_version == NATIVE;
+    let Some((name, mark)) = name(reader, own) else { return Read::Unidentified };
+    let id = match names {
+        Names::Known { api_version, kind } => ResourceId::new(api_version, kind, name),
+        Names::AsWritten { api_version, kind } => {
+            ResourceId::new(api_version.to_owned(), kind.to_owned(), name)
+        }
+    };
+    // Problems that were found before the name was known are of the resource as well.
+    for problem in &mut reader.problems {
+        problem.resource = Some(id.clone());
+    }
+    reader.resource = Some(id.clone());
+    let spec = spec(reader, own, class, &id);
+    Read::Resource { id, mark, spec }
+}
+
+fn ignored(reader: &mut Reader<'_>, map: &Map, mark: Mark, (api_version, kind): (&str, &str)) {
+    let mark = map.get("kind").map_or(mark, |node| node.mark);
+    let root = Path::Root;
+    let message = format!("{kind} of {api_version} is ignored: it is not for Waypost to run");
+    reader.warning(codes::KIND_IGNORED, mark, &root.field("kind"), message, "leave it out to silence this");
+}
+
+/// The name, with the place where it stands, and the namespace.
+fn name(reader: &mut Reader<'_>, root: (&Map, Mark)) -> Option<(ResourceName, Mark)> {
+    let path = Path::Root;
+    let metadata_path = path.field("metadata");
+    let help = "every resource has `metadata` with a `name`";
+    let node = reader.required(root, &path, "metadata", help, |_, node, _| Some(node))?;
+    let metadata = reader.map(node, &metadata_path)?;
+    reader.only(metadata, &metadata_path, &METADATA, &[]);
+    let name_path = metadata_path.field("name");
+    let Some(name_node) = metadata.get("name") else {
+        let help = if metadata.get("generateName").is_some() {
+            "give it a fixed `name`: a generated one would be another resource at every reading"
+        } else {
+            "give the resource a name"
+        };
+        reader.missing(node.mark, &name_path, help);
+        return None;
+    };
+    let name = reader.text(name_node, &name_path)?;
+    let mut valid = check_name(reader, name, name_node.mark, &name_path, MAX_NAME_BYTES, true);
+    let namespace = match metadata.get("namespace") {
+        Some(node) => {
+            let path = metadata_path.field("namespace");
+            let namespace = reader.text(node, &path)?;
+            valid &= check_name(reader, namespace, node.mark, &path, MAX_LABEL_BYTES, false);
+            namespace
+        }
+        None => DEFAULT_NAMESPACE,
+    };
+    valid.then(|| (ResourceName::new(namespace, name), name_node.mark))
+}
+
+/// The most bytes of a name (a DNS subdomain) and of a namespace or part of a name (a DNS label): RFC 1123.
+const MAX_NAME_BYTES: usize = 253;
+const MAX_LABEL_BYTES: usize = 63;
+
+fn check_name(
+    reader: &mut Reader<'_>,
+    name: &str,
+    mark: Mark,
+    path: &Path<'_>,
+    longest: usize,
+    dots: bool,
+) -> bool {
+    let label = |label: &str| {
+        let alphanumeric = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+        let bytes = label.as_bytes();
+        bytes.first().is_some_and(alphanumeric)
+            && bytes.last().is_some_and(alphanumeric)
+            && bytes.iter().all(|byte| alphanumeric(byte) || *byte == b'-')
+    };
+    let valid = name.len() <= longest && if dots { name.split('.').all(label) } else { label(name) };
+    if !valid {
+        let shown: String = name.chars().take(80).collect();
+        let more = if dots { ", `-` and `.`" } else { " and `-`" };
+        let help = format!(
+            "use at most {longest} lower-case letters, digits{more}, with a letter or digit at each end"
+        );
+        reader.error(codes::NAME_INVALID, mark, path, format!("`{shown}` is not a valid name"), help);
+    }
+    valid
+}
+
+fn spec(reader: &mut Reader<'_>, (map, mark): (&Map, Mark), class: Class, id: &ResourceId) -> Option<Spec> {
+    let root = Path::Root;
+    reader.only(map, &root, &["apiVersion", "kind", "metadata", "spec", "status"], &[]);
+    if class == Class::NotYet {
+        let mark = map.get("kind").map_or(mark, |node| node.mark);
+        let message = format!("{} of {} is not supported by this version", id.kind, id.api_version);
+        let help = "leave it out: nothing it declares would be honoured";
+        reader.error(codes::KIND_NOT_SUPPORTED, mark, &root.field("kind"), message, help);
+        return None;
+    }
+    let annotations = match map.get("metadata").map(|node| &node.value) {
+        Some(Value::Map(metadata)) => Annotations::read(reader, metadata),
+        _ => Annotations::default(),
+    };
+    let path = root.field("spec");
+    let namespace = id.namespace.as_str();
+    let spec = map.get("spec");
+    let spec_map = match spec {
+        Some(node) => Some((reader.map(node, &path)?, node.mark)),
+        None => None,
+    };
+    let required = |reader: &mut Reader<'_>| {
+        if spec_map.is_none() {
+            reader.missing(mark, &path, &format!("write what the {} does", id.kind));
+        }
+        spec_map
+    };
+    match class {
+        Class::Broker => {
+            let spec = broker::broker(reader, spec_map.map(|(map, _)| map), &path, &annotations, namespace);
+            Some(Spec::Broker(spec))
+        }
+        Class::Trigger => {
+            let spec = required(reader)?;
+            trigger::trigger(reader, spec, &path, &annotations, namespace).map(Box::new).map(Spec::Trigger)
+        }
+        Class::Source => {
+            annotations.only(reader, &[], &[]);
+            let spec = required(reader)?;
+            component::source(reader, spec, &path, namespace).map(Spec::Source)
+        }
+        Class::Sink => {
+            annotations.only(reader, &[], &[]);
+            required(reader).map(|(map, mark)| Spec::Sink(component::sink(map, mark)))
+        }
+        Class::Transformation => {
+            annotations.only(reader, &[], &[]);
+            let spec = required(reader)?;
+            Some(Spec::Transformation(component::transformation(reader, spec, &path, namespace)))
+        }
+        Class::Service => {
+            let url = service::url(reader, map, spec_map.map(|(map, _)| map), &annotations);
+            Some(Spec::Service { url })
+        }
+        Class::Secret => Some(Spec::Secret(Arc::new(values::secret(reader, map)))),
+        Class::ConfigMap => Some(Spec::ConfigMap(Arc::new(values::config_map(reader, map)))),
+        Class::NotYet | Class::Ignored | Class::List => None,
+    }
+}
+
+#[cfg(test)]
+mod suite;

@@ -1,0 +1,200 @@
+//! A Trigger's `filter` and `filters`.
+
+use super::document::{Map, Node, Value};
+use super::reader::{Path, Reader, nearest};
+use crate::codes;
+use crate::filter::{Clause, Clauses, Filter, InvalidFilter};
+
+/// The dialects of this version.
+const DIALECTS: [&str; 6] = ["exact", "prefix", "suffix", "all", "any", "not"];
+
+/// Dialects that are named in the documentation and come later.
+const PLANNED: [&str; 3] = ["cesql", "cel", "jsonpath"];
+
+/// Reads which events the trigger takes. `filters` wins over `filter`, and an empty list is as good as none;
+/// what is written is checked either way.
+pub(super) fn filter(reader: &mut Reader<'_>, spec: &Map, path: &Path<'_>) -> Option<Filter> {
+    let legacy = match spec.get("filter") {
+        Some(node) => legacy(reader, node, &path.field("filter")),
+        None => Some(Filter::Everything),
+    };
+    let Some(node) = spec.get("filters") else { return legacy };
+    let path = path.field("filters");
+    if matches!(node.value, Value::Map(_)) {
+        let message = format!("`{path}` must be a list, not a map");
+        reader.error(
+            codes::FIELD_TYPE,
+            node.mark,
+            &path,
+            message,
+            "begin each dialect with `- `, all must match",
+        );
+        return None;
+    }
+    let items = reader.list(node, &path)?;
+    if items.is_empty() {
+        return legacy;
+    }
+    let filters = nested(reader, items, &path);
+    build(reader, node, &path, Filter::all(filters?))
+}
+
+/// `filter.attributes`: each attribute equals its value, or is there where the value is empty.
+fn legacy(reader: &mut Reader<'_>, node: &Node, path: &Path<'_>) -> Option<Filter> {
+    let map = reader.map(node, path)?;
+    reader.only(map, path, &["attributes"], &[]);
+    let Some(attributes) = map.get("attributes") else {
+        if !map.is_empty() && !reader.strict {
+            let message = format!("`{path}` has no `attributes`, so that it takes every event");
+            reader.warning(
+                codes::FILTER_INVALID,
+                node.mark,
+                path,
+                message,
+                "write the attributes below `attributes`",
+            );
+        }
+        return Some(Filter::Everything);
+    };
+    let path = path.field("attributes");
+    let fields = reader.map(attributes, &path)?;
+    let mut filters = Vec::new();
+    let mut clauses = Vec::new();
+    let mut valid = true;
+    for (name, node) in fields.iter() {
+        let path = path.field(name);
+        let Some(value) = reader.string(node, &path) else {
+            valid = false;
+            continue;
+        };
+        let added = if value.is_empty() {
+            crate::filter::AttributeName::new(name).map(|name| filters.push(Filter::Present(name)))
+        } else {
+            Clause::new(name, value).map(|clause| clauses.push(clause))
+        };
+        valid &= build(reader, node, &path, added).is_some();
+    }
+    if !valid {
+        return None;
+    }
+    if !clauses.is_empty() {
+        let exact = build(reader, attributes, &path, Clauses::new(clauses))?;
+        filters.insert(0, Filter::Exact(exact));
+    }
+    if filters.is_empty() {
+        return Some(Filter::Everything);
+    }
+    build(reader, attributes, &path, Filter::all(filters))
+}
+
+/// Reads each item of a list, or none of them.
+fn nested(reader: &mut Reader<'_>, items: &[Node], path: &Path<'_>) -> Option<Vec<Filter>> {
+    // Every item is read, so that the problems of all are found.
+    let read: Vec<_> =
+        items.iter().enumerate().map(|(index, node)| item(reader, node, &path.item(index))).collect();
+    read.into_iter().collect()
+}
+
+/// Reads one item: a map with exactly one dialect.
+fn item(reader: &mut Reader<'_>, node: &Node, path: &Path<'_>) -> Option<Filter> {
+    let map = reader.map(node, path)?;
+    let mut valid = true;
+    for (name, node) in map.iter().filter(|(name, _)| !DIALECTS.contains(name)) {
+        let path = path.field(name);
+        valid = false;
+        if PLANNED.contains(&name) {
+            reader.not_supported(node.mark, &path);
+        } else {
+            let help = match nearest(name, DIALECTS) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("write one of {}", DIALECTS.join(", ")),
+            };
+            reader.error(
+                codes::FILTER_INVALID,
+                node.mark,
+                &path,
+                format!("`{name}` is not a filter dialect"),
+                help,
+            );
+        }
+    }
+    let dialects: Vec<_> = map.iter().filter(|(name, _)| DIALECTS.contains(name)).collect();
+    match dialects.as_slice() {
+        [] if valid => {
+            let help = format!("write one of {}, or leave the item out", DIALECTS.join(", "));
+            reader.error(codes::FILTER_INVALID, node.mark, path, format!("`{path}` holds no dialect"), help);
+            None
+        }
+        [(name, node)] => dialect(reader, name, node, &path.field(name)).filter(|_| valid),
+        [] => None,
+        [(first, _), (second, _), ..] => {
+            let message = format!("`{path}` holds more than one dialect: `{first}` and `{second}`");
+            let help = "write each as an item of its own, which must all match";
+            reader.error(codes::FILTER_INVALID, node.mark, path, message, help);
+            None
+        }
+    }
+}
+
+fn dialect(reader: &mut Reader<'_>, name: &str, node: &Node, path: &Path<'_>) -> Option<Filter> {
+    match name {
+        "exact" => clauses(reader, node, path).map(Filter::Exact),
+        "prefix" => clauses(reader, node, path).map(Filter::Prefix),
+        "suffix" => clauses(reader, node, path).map(Filter::Suffix),
+        "not" => {
+            let inner = item(reader, node, path)?;
+            build(reader, node, path, Filter::negate(inner))
+        }
+        any_or_all => {
+            let items = reader.list(node, path)?;
+            let filters = nested(reader, items, path)?;
+            let combined = if any_or_all == "any" { Filter::any(filters) } else { Filter::all(filters) };
+            build(reader, node, path, combined)
+        }
+    }
+}
+
+fn clauses(reader: &mut Reader<'_>, node: &Node, path: &Path<'_>) -> Option<Clauses> {
+    let map = reader.map(node, path)?;
+    let mut clauses = Vec::with_capacity(map.len());
+    let mut valid = true;
+    for (name, node) in map.iter() {
+        let path = path.field(name);
+        let clause =
+            reader.string(node, &path).and_then(|value| build(reader, node, &path, Clause::new(name, value)));
+        match clause {
+            Some(clause) => clauses.push(clause),
+            None => valid = false,
+        }
+    }
+    if !valid {
+        return None;
+    }
+    build(reader, node, path, Clauses::new(clauses))
+}
+
+fn build<T>(
+    reader: &mut Reader<'_>,
+    node: &Node,
+    path: &Path<'_>,
+    built: Result<T, InvalidFilter>,
+) -> Option<T> {
+    match built {
+        Ok(built) => Some(built),
+        Err(invalid) => {
+            let help = match &invalid {
+                InvalidFilter::AttributeName(name) => {
+                    let lower: String =
+                        name.to_lowercase().chars().filter(char::is_ascii_alphanumeric).collect();
+                    match crate::filter::AttributeName::new(&lower) {
+                        Ok(lower) => format!("did you mean `{lower}`?"),
+                        Err(_) => "attribute names are like `type`, `source` or `partitionkey`".to_owned(),
+                    }
+                }
+                _ => "see the filters of Trigger in the reference".to_owned(),
+            };
+            reader.error(codes::FILTER_INVALID, node.mark, path, invalid.to_string(), help);
+            None
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! The specs of the native kinds as users write them: the JSON schema and the reference documentation are
+//! generated from these types.
+//!
+//! Manifests are read by hand, so that every problem is found with its place; a test holds the two together.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+
+use crate::duration::IsoDuration;
+
+/// Takes events, makes them durable, and offers them to its triggers.
+#[derive(Debug, Clone, JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BrokerSpec {
+    /// The delivery of triggers that have none of their own. Without it, ten retries with exponential backoff
+    /// from `PT0.2S`.
+    pub delivery: Option<DeliverySpec>,
+    /// Which log holds the events.
+    pub log: Option<Log>,
+    /// How long an event is kept although no trigger is owed it. Seven days by default.
+    pub retention: Option<Retention>,
+    /// Whether a subscriber's answer with a body that is no CloudEvent is a failed delivery, as Knative has it.
+    pub strict_replies: Option<bool>,
+    /// The status for an event that was accepted: 202, or 200 for producers that insist on it.
+    #[schemars(range(min = 200, max = 202))]
+    pub accepted_status: Option<u16>,
+}
+
+/// Which log holds a broker's events.
+#[derive(Debug, Clone, JsonSchema)]
+#[schemars(rename_all = "camelCase")]
+pub enum Log {
+    /// In memory: fast, and nothing survives the process.
+    Memory,
+}
+
+/// How long events are kept.
+#[derive(Debug, Clone, JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Retention {
+    /// The age from which an event may go, once no trigger is owed it.
+    pub age: Option<IsoDuration>,
+}
+
+/// Sends the events of a broker that pass its filter to a subscriber.
+#[derive(Debug, Clone, JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TriggerSpec {
+    /// The broker, in the trigger's namespace. Exactly one of `broker` and `brokerRef` is given.
+    pub broker: Option<String>,
+    /// The broker, in any namespace.
+    pub broker_ref: Option<Reference>,
+    /// Knative's older filter; `filters` wins over it.
+    pub filter: Option<AttributesFilter>,
+    /// Which events the trigger takes: all items must match. Every event where it is empty or absent.
+    pub filters: Option<Vec<Filter>>,
+    /// What is applied to an event before it is sent, in order.
+    pub transformations: Option<Vec<NamedTransformation>>,
+    /// Where the events go.
+    pub subscriber: Destination,
+    /// How the events are delivered. It replaces the broker's as a whole; only the dead-letter sink falls back.
+    pub delivery: Option<DeliverySpec>,
+    /// Where a new trigger starts in the broker's log: `latest`, `earliest` or a time (RFC 3339).
+    pub start_from: Option<String>,
+    /// Whether the trigger takes nothing for now. What arrives meanwhile waits for it.
+    pub paused: Option<bool>,
+}
+
+/// Knative's older filter.
+#[derive(Debug, Clone, JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AttributesFilter {
+    /// Attributes and the values that they must have; an empty value stands for any.
+    pub attributes: Option<BTreeMap<String, String>>,
+}
+
+/// A condition on the attributes of an event.
+#[derive(Debug, Clone, JsonSchema)]
+#[schemars(rename_all = "camelCase")]
+pub enum Filter {
+    /// Each attribute is there and equals its value.
+    Exact(BTreeMap<String, String>),
+    /// Each attribute is there and starts with its value.
+    Prefix(BTreeMap<String, String>),
+    /// Each attribute is there and ends with its value.
+    Suffix(BTreeMap<String, String>),
+    /// All of the filters match.
+    All(Vec<Filter>),
+    /// At least one of the filters matches.
+    Any(Vec<Filter>),
+    /// The filter does not match.
+    Not(Box<Filter>),
+}
+
+/// A transformation by its name. Written out inline, it is a map with its type as the only key.
+#[derive(Debug, Clone, JsonSchema)]
+#[schemars(rename_all = "camelCase")]
+pub struct NamedTransformation {
+    /// The name of a Transformation in the trigger's namespace.
+    pub name: Option<String>,
+}
+
+/// Where events are sent: a resource, or a URL.
+#[derive(Debug, Clone, JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Destination {
+    /// A Sink, Transformation, Broker or Service.
+    #[schemars(rename = "ref")]
+    pub reference: Option<Reference>,
+    /// An absolute URL; beside `ref` of a Service, one relative to its URL.
+    pub uri: Option<String>,
+    /// Certificates (PEM) to trust instead of the platform's.
+    #[schemars(rename = "CACerts")]
+    pub ca_certificates: Option<String>,
+    /// The audience that a token is made out for.
+    pub audience: Option<String>,
+}
+
+/// Names a resource.
+#[derive(Debug, Clone, JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Reference {
+    /// The group and version, such as `waypost.dev/v1alpha1`.
+    pub api_version: String,
+    /// The kind, such as `Sink`.
+    pub kind: String,
+    /// The name.
+    pub name: String,
+    /// The namespace; that of the referring resource by default.
+    pub namespace: Option<String>,
+    /// Knative's choice among the addresses of the resource.
+    pub address: Option<String>,
+}
+
+/// How events are delivered.
+#[derive(Debug, Clone, JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DeliverySpec {
+    /// Where events go that could not be delivered. Without one they stay in the built-in store.
+    pub dead_letter_sink: Option<Destination>,
+    /// Attempts after the first: `retry: 3` means four attempts. None where it is absent.
+    pub retry: Option<u32>,
+    /// The time for one attempt, `PT5M` by default.
+    pub timeout: Option<IsoDuration>,
+    /// How the wait between attempts grows, `exponential` by default.
+    pub backoff_policy: Option<BackoffPolicy>,
+    /// The unit of the wait, `PT0.2S` by default.
+    pub backoff_delay: Option<IsoDuration>,
+    /// The longest wait between attempts, `PT10M` by default.
+    pub backoff_max: Option<IsoDuration>,
+    /// The most of a `Retry-After` that is honoured, `PT5M` by default; `PT0S` turns it off.
+    pub retry_after_max: Option<IsoDuration>,
+    /// How events are written to an HTTP subscriber, `binary` by default.
+    pub format: Option<Format>,
+    /// The most calls to the subscriber at one time, 64 by default.
+    #[schemars(range(min = 1, max = 10_000))]
+    pub max_in_flight: Option<u32>,
+    /// The age, from its arrival, after which an event is dropped instead of attempted.
+    pub deadline: Option<IsoDuration>,
+    /// Whether events of one key stay in order. `none` is the only choice of this version.
+    pub ordering: Option<Ordering>,
+}
+
+/// How the wait before retry `n`, counted from 1, grows.
+#[derive(Debug, Clone, JsonSchema)]
+#[schemars(rename_all = "camelCase")]
+pub enum BackoffPolicy {
+    /// `delay * 2^(n-1)`
+    Exponential,
+    /// `delay * n`
+    Linear,
+    /// `delay`
+    Constant,
+}
+
+/// How events are written to an HTTP subscriber.
+#[derive(Debug, Clone, JsonSchema)]
+#[schemars(rename_all = "camelCase")]
+pub enum Format {
+    /// Attributes as headers, data as the body.
+    Binary,
+    /// One JSON document.
+    Json,
+}
+
+/// Whether events of one key stay in order.
+#[derive(Debug, Clone, JsonSchema)]
+#[schemars(rename_all = "camelCase")]
+pub enum Ordering {
+    /// No order.
+    None,
+}

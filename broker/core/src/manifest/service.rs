@@ -1,0 +1,68 @@
+//! Services as names for URLs.
+
+use super::annotations::Annotations;
+use super::check_url;
+use super::document::{Map, Value};
+use super::reader::{Path, Reader};
+use crate::codes;
+
+/// The URL that a Service maps to: our annotation, then what the Service itself says (`ExternalName`, or the
+/// address in the status of a Knative Service). None is no problem until something refers to it.
+pub(super) fn url(
+    reader: &mut Reader<'_>,
+    root: &Map,
+    spec: Option<&Map>,
+    annotations: &Annotations<'_>,
+) -> Option<String> {
+    annotations.only(reader, &["url"], &[]);
+    let annotated = annotations.own(reader, "url", |reader, url, mark, path| match check_url(url) {
+        Ok(()) => Some(url.to_owned()),
+        Err(invalid) => {
+            let help = "write an absolute URL such as `http://localhost:8090/`";
+            reader.error(codes::URL_INVALID, mark, path, invalid.to_string(), help);
+            None
+        }
+    });
+    annotated.or_else(|| spec.and_then(|spec| external_name(reader, spec))).or_else(|| address(root))
+}
+
+fn external_name(reader: &mut Reader<'_>, spec: &Map) -> Option<String> {
+    let root = Path::Root;
+    let path = root.field("spec");
+    if !spec.get("type").is_some_and(|node| node.value == Value::String("ExternalName".to_owned())) {
+        return None;
+    }
+    let node = spec.get("externalName")?;
+    let path = path.field("externalName");
+    let host = reader.text(node, &path)?;
+    let url = match port(spec) {
+        Some(port) if port != 80 => format!("http://{host}:{port}"),
+        _ => format!("http://{host}"),
+    };
+    match check_url(&url) {
+        Ok(()) => Some(url),
+        Err(_) => {
+            let message = format!("`{host}` is not the name of a host");
+            reader.error(codes::URL_INVALID, node.mark, &path, message, "write a host name without a scheme");
+            None
+        }
+    }
+}
+
+/// The first port of the Service.
+fn port(spec: &Map) -> Option<u64> {
+    let Value::List(ports) = &spec.get("ports")?.value else { return None };
+    let Value::Map(port) = &ports.first()?.value else { return None };
+    let Value::Number(number) = &port.get("port")?.value else { return None };
+    number.as_u64()
+}
+
+fn address(root: &Map) -> Option<String> {
+    let mut map = root;
+    for name in ["status", "address"] {
+        let Value::Map(inner) = &map.get(name)?.value else { return None };
+        map = inner;
+    }
+    let Value::String(url) = &map.get("url")?.value else { return None };
+    check_url(url).ok().map(|()| url.clone())
+}
