@@ -31,6 +31,8 @@ pub(crate) struct Context {
     /// The bytes that all windows together should stay within.
     pub(crate) windows: WindowBudget,
     pub(crate) max_event_bytes: usize,
+    /// The size limit of a log in memory.
+    pub(crate) memory_log_bytes: u64,
     /// The readers, workers, forwarders and the alarm.
     pub(crate) dispatch: Tasks,
     /// Cancelled when the deadline of the shutdown has come: attempts are cut, and not counted.

@@ -1,1 +1,36 @@
-//! Stub.
+//! What happens to an event between the log and its subscribers.
+//!
+//! A [`plan::Plan`] says what should run; the [`Engine`] runs it: brokers with their shared readers,
+//! subscriptions with their windows and workers, forwarders of dead letters, sources and sinks.
+//!
+//! Calls go one way: supervisor → broker → reader → subscription → delivery → subscriber. Nothing calls back up.
+
+mod alarm;
+mod broker;
+mod budget;
+mod congestion;
+mod context;
+mod dead_letter;
+mod delivery;
+mod engine;
+mod forwarder;
+mod housekeeper;
+mod matching;
+mod metrics;
+pub mod plan;
+mod sinks;
+mod sources;
+mod status;
+mod subscriber;
+mod subscription;
+mod supervisor;
+mod tasks;
+
+pub use broker::{Broker, PublishError};
+pub use budget::{Budget, Share};
+pub use engine::{Engine, EngineOptions, Limits, RecountLine};
+pub use sinks::RunningSink;
+pub use status::{
+    DEFAULT_STATUS_LIMIT, LogStatus, PlanStatus, ResourceStatus, Status, StatusQuery, TriggerStatus,
+};
+pub use subscriber::{HOPS_ATTRIBUTE, take_hops};

@@ -141,18 +141,6 @@ pub struct NamedTransformation {
     pub transformation: Arc<dyn Transformation>,
 }
 
-/// Where a new trigger starts in its broker's log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum StartFrom {
-    /// With the first event after the trigger takes effect.
-    #[default]
-    Latest,
-    /// With the oldest event that the log still holds.
-    Earliest,
-    /// With the first event that arrived at this time or later, in nanoseconds since 1970.
-    Time(i64),
-}
-
 /// What a trigger sends to, resolved.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Subscriber {

@@ -33,6 +33,7 @@ pub(crate) struct RunningSource {
     context: Arc<Context>,
     state: Mutex<State>,
     stop: CancellationToken,
+    ended: CancellationToken,
 }
 
 #[derive(Debug, Clone)]
@@ -52,12 +53,17 @@ impl RunningSource {
         context: Arc<Context>,
         stop: CancellationToken,
     ) -> Arc<Self> {
-        Arc::new(Self { name, broker, context, state: Mutex::new(State::Starting), stop })
+        Arc::new(Self { name, broker, context, state: Mutex::new(State::Starting), stop, ended: CancellationToken::new() })
     }
 
     /// Tells the source to stop: it finishes the batch in hand.
     pub(crate) fn stop(&self) {
         self.stop.cancel();
+    }
+
+    /// Waits until the source has ended. Cancel-safe.
+    pub(crate) async fn ended(&self) {
+        self.ended.cancelled().await;
     }
 
     pub(crate) fn state(&self) -> State {
@@ -66,6 +72,8 @@ impl RunningSource {
 
     /// Runs the source until it is told to stop or has nothing more to say.
     pub(crate) async fn run(self: Arc<Self>, config: Arc<dyn BuildSource>, secrets: Secrets) {
+        // Cancelled also when the source panics, so that its successor is not kept waiting.
+        let _ended = self.ended.clone().drop_guard();
         let mut pause = FIRST_RESTART;
         while !self.stop.is_cancelled() {
             let started = tokio::time::Instant::now();

@@ -2,14 +2,12 @@
 
 mod http;
 
-use std::sync::Arc;
-
 use smallvec::smallvec;
 use waypost_core::delivery::Format;
 use waypost_core::error::DeliveryError;
 use waypost_core::manifest::ResourceName;
 use waypost_core::sink::Outcome;
-use waypost_core::transformation::{Moment, Transformation};
+use waypost_core::transformation::Moment;
 use waypost_core::{Event, codes};
 use waypost_log::{Batch, Cause, Entry, Metadata, Origin, Record};
 
@@ -17,19 +15,18 @@ pub(crate) use self::http::Answer;
 use self::http::{HttpLane, HttpOptions, HttpSubscriber, Outgoing};
 use crate::context::Context;
 use crate::plan;
-use crate::sinks::RunningSink;
 
 /// A subscriber, resolved to what runs.
 #[derive(Debug)]
 pub(crate) enum Subscriber {
     /// A URL outside this process.
     Http(HttpSubscriber),
-    /// A sink of this process.
-    Sink(Arc<RunningSink>),
-    /// A broker of this process, looked up at each attempt: it may come and go.
+    /// A sink of this process. Like the two below it is looked up at each attempt: it may come, go and change.
+    Sink(ResourceName),
+    /// A broker of this process.
     Broker(ResourceName),
     /// A transformation of this process: what it makes of the event is the reply.
-    Transformation { name: ResourceName, transformation: Arc<dyn Transformation> },
+    Transformation(ResourceName),
     /// Nothing can be sent, and this is why.
     Unresolved { destination: String, error: DeliveryError },
 }
@@ -62,16 +59,8 @@ pub(crate) struct Sending<'a> {
 }
 
 impl Subscriber {
-    /// Makes a planned subscriber ready. A sink or transformation that the plan names and the process does not
-    /// run is [`Subscriber::Unresolved`].
+    /// Makes a planned subscriber ready.
     pub(crate) fn resolve(planned: &plan::Subscriber, terms: &Terms, context: &Context) -> Self {
-        let missing = |kind: &str, name: &ResourceName| Self::Unresolved {
-            destination: format!("{kind} {name}"),
-            error: DeliveryError::misconfigured(
-                codes::SUBSCRIBER_NOT_RESOLVED,
-                format!("the {kind} {name} is not running; see its status"),
-            ),
-        };
         match planned {
             plan::Subscriber::Http(destination) => {
                 let options = HttpOptions {
@@ -86,14 +75,9 @@ impl Subscriber {
                     Err(error) => Self::Unresolved { destination: destination.url.clone(), error },
                 }
             }
-            plan::Subscriber::Sink(name) => {
-                context.directory.sink(name).map_or_else(|| missing("Sink", name), Self::Sink)
-            }
+            plan::Subscriber::Sink(name) => Self::Sink(name.clone()),
             plan::Subscriber::Broker(name) => Self::Broker(name.clone()),
-            plan::Subscriber::Transformation(name) => match context.directory.transformation(name) {
-                Some(transformation) => Self::Transformation { name: name.clone(), transformation },
-                None => missing("Transformation", name),
-            },
+            plan::Subscriber::Transformation(name) => Self::Transformation(name.clone()),
         }
     }
 
@@ -101,9 +85,9 @@ impl Subscriber {
     pub(crate) fn destination(&self) -> String {
         match self {
             Self::Http(subscriber) => subscriber.destination().to_owned(),
-            Self::Sink(sink) => format!("/{}/sinks/{}", sink.name().namespace, sink.name().name),
+            Self::Sink(name) => format!("/{}/sinks/{}", name.namespace, name.name),
             Self::Broker(name) => format!("/{}/{}", name.namespace, name.name),
-            Self::Transformation { name, .. } => format!("/{}/transformations/{}", name.namespace, name.name),
+            Self::Transformation(name) => format!("/{}/transformations/{}", name.namespace, name.name),
             Self::Unresolved { destination, .. } => destination.clone(),
         }
     }
@@ -136,30 +120,9 @@ impl Subscriber {
                 };
                 lane.deliver(&outgoing).await
             }
-            (Self::Sink(sink), _) => {
-                match tokio::time::timeout(terms.timeout, sink.deliver(std::slice::from_ref(sending.event))).await {
-                    Ok(outcomes) => answer_of(outcomes.into_iter().next()),
-                    Err(_) => Answer::Failed(
-                        DeliveryError::retryable(
-                            codes::SUBSCRIBER_TIMEOUT,
-                            format!("the sink did not finish within {:?}", terms.timeout),
-                        )
-                        .congested(),
-                    ),
-                }
-            }
+            (Self::Sink(name), _) => deliver_to_sink(name, sending, terms, context).await,
             (Self::Broker(name), _) => append_to_broker(name, sending, context).await,
-            (Self::Transformation { transformation, .. }, _) => {
-                let moment = Moment { arrived_nanoseconds: sending.entry.arrived.0 };
-                match transformation.apply(sending.event, &moment) {
-                    Ok(events) if events.is_empty() => Answer::Delivered { status: None, body_ignored: false },
-                    Ok(events) => Answer::Replied { status: None, events },
-                    Err(error) => Answer::Failed(DeliveryError::permanent(
-                        codes::TRANSFORMATION_FAILED,
-                        error.to_string(),
-                    )),
-                }
-            }
+            (Self::Transformation(name), _) => transform(name, sending, context),
             (Self::Unresolved { error, .. }, _) => Answer::Failed(error.clone()),
             (Self::Http(subscriber), lane @ Lane::InProcess) => {
                 // The subscriber was changed under this worker: it takes a lane of the right kind.
@@ -168,6 +131,43 @@ impl Subscriber {
             }
         }
     }
+}
+
+async fn deliver_to_sink(name: &ResourceName, sending: &Sending<'_>, terms: &Terms, context: &Context) -> Answer {
+    let Some(sink) = context.directory.sink(name) else { return not_running("Sink", name) };
+    let events = std::slice::from_ref(sending.event);
+    match tokio::time::timeout(terms.timeout, sink.deliver(events)).await {
+        Ok(outcomes) => answer_of(outcomes.into_iter().next()),
+        Err(_) => Answer::Failed(
+            DeliveryError::retryable(
+                codes::SUBSCRIBER_TIMEOUT,
+                format!("the sink {name} did not finish within {:?}", terms.timeout),
+            )
+            .congested(),
+        ),
+    }
+}
+
+fn transform(name: &ResourceName, sending: &Sending<'_>, context: &Context) -> Answer {
+    let Some(transformation) = context.directory.transformation(name) else {
+        return not_running("Transformation", name);
+    };
+    let moment = Moment { arrived_nanoseconds: sending.entry.arrived.0 };
+    match transformation.apply(sending.event, &moment) {
+        Ok(events) if events.is_empty() => Answer::Delivered { status: None, body_ignored: false },
+        Ok(events) => Answer::Replied { status: None, events },
+        Err(error) => {
+            Answer::Failed(DeliveryError::permanent(codes::TRANSFORMATION_FAILED, error.to_string()))
+        }
+    }
+}
+
+/// The plan names something that does not run: no event is lost for that.
+fn not_running(kind: &str, name: &ResourceName) -> Answer {
+    Answer::Failed(DeliveryError::misconfigured(
+        codes::SUBSCRIBER_NOT_RESOLVED,
+        format!("the {kind} {name} is not running; see its status"),
+    ))
 }
 
 fn answer_of(outcome: Option<Outcome>) -> Answer {
@@ -223,8 +223,7 @@ pub(crate) fn caused_batch(events: &[Event], sending: &Sending<'_>) -> Result<Ba
         let metadata = Metadata { hops: given.map_or(hops, |given| given.min(hops)), ..metadata };
         Record { metadata, event }
     });
-    let batch = Batch { records: records.collect(), checkpoint: None, from_reserve: true };
-    Ok(batch)
+    Ok(Batch::of(records))
 }
 
 /// Knative's loop counter as an attribute.

@@ -63,8 +63,10 @@ pub(crate) struct Standing {
     pub(crate) misconfigured: Option<DeliveryError>,
     /// Committed records that the shared reader has not examined yet.
     pub(crate) lag_events: u64,
-    /// When the oldest unexamined or untaken record arrived, where that is known at no cost.
+    /// Where the trigger sends.
     pub(crate) subscriber: String,
+    /// The ledger could not be written: nothing is attempted any more.
+    pub(crate) failed: bool,
 }
 
 /// How much is read at once when a subscription catches up.
@@ -204,12 +206,14 @@ impl Subscription {
             misconfigured: window.halt.misconfigured.as_ref().map(|halted| halted.error.clone()),
             lag_events,
             subscriber: self.delivering.load().subscriber.destination(),
+            failed: window.halt.stopping,
         }
     }
 
-    /// The partition and offset of the oldest record that waits to be taken, where one does.
-    pub(crate) fn oldest_untaken(&self) -> Option<(u16, u64)> {
-        self.ledgers.iter().find(|ledger| ledger.untaken() > 0).map(|ledger| (ledger.partition(), ledger.next()))
+    /// For each partition the oldest offset that waits to be taken or is being delivered, where one is.
+    pub(crate) fn floors(&self) -> Vec<(u16, u64)> {
+        let floor = |ledger: &Arc<Ledger>| ledger.floor().map(|offset| (ledger.partition(), offset));
+        self.ledgers.iter().filter_map(floor).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Window> {

@@ -7,7 +7,7 @@ use waypost_core::error::DeliveryError;
 use waypost_core::transformation::Moment;
 use waypost_core::{Event, codes};
 use waypost_log::{
-    Attempt, AttemptOutcome, Cause, DeadLetterReason, DropReason, Entry, Ledger, Log, Offset, ReadError, Settlement,
+    Attempt, AttemptOutcome, Batch, Cause, DeadLetterReason, DropReason, Entry, Ledger, Offset, ReadError, Settlement,
     WriteError,
 };
 
@@ -179,11 +179,11 @@ impl Subscription {
         sending: &Sending<'_>,
         delivering: &Delivering,
     ) -> Result<(), DeliveryError> {
-        let batch = caused_batch(events, sending)?;
         let give_up = tokio::time::Instant::now() + delivering.terms.timeout;
         let mut pause = FIRST_REPLY_WAIT;
         loop {
-            let refused = match self.log.append(batch.clone()) {
+            let batch = Batch { from_reserve: true, ..caused_batch(events, sending)? };
+            let refused = match self.log.append(batch) {
                 Ok(commit) => {
                     return commit.await.map(|_| self.context.metrics.replied()).map_err(|error| {
                         DeliveryError::retryable(codes::REPLY_NOT_APPENDED, error.to_string())

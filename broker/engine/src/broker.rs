@@ -1,0 +1,315 @@
+//! A broker: its log, its shared readers, its subscriptions.
+
+mod reader;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot};
+use waypost_core::error::DeliveryError;
+use waypost_core::filter::Filter;
+use waypost_core::manifest::ResourceName;
+use waypost_core::{Code, codes};
+use waypost_log::{
+    AppendError, Batch, Commit, DropReason, Log, PlanRecord, PlanVersion, Record, Timestamp, Usage, WriteError,
+};
+
+use self::reader::{Reader, Switch};
+use crate::budget::Share;
+use crate::context::Context;
+use crate::matching::{Matcher, Row};
+use crate::plan::{BrokerPlan, StartFrom};
+use crate::subscription::Subscription;
+
+/// A broker that takes events.
+pub struct Broker {
+    name: ResourceName,
+    plan: ArcSwap<BrokerPlan>,
+    log: Arc<dyn Log>,
+    context: Arc<Context>,
+    readers: Vec<mpsc::Sender<Switch>>,
+    subscriptions: Mutex<BTreeMap<ResourceName, Arc<Subscription>>>,
+    accepting: AtomicBool,
+    received: AtomicU64,
+    refused: AtomicU64,
+}
+
+/// Why a broker did not take events. None of them is in its log.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PublishError {
+    /// The log is at its size limit.
+    #[error("{0}; it goes on when triggers have worked off what they are owed, or the limit is raised")]
+    Full(AppendError),
+    /// The broker takes nothing now.
+    #[error("the broker takes no events now: {reason}")]
+    NotReady {
+        /// Why, for people.
+        reason: String,
+        /// The stable code.
+        code: Code,
+    },
+}
+
+impl PublishError {
+    /// The stable code.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Full(error) => error.code(),
+            Self::NotReady { code, .. } => *code,
+        }
+    }
+}
+
+/// A trigger's part of a switch to a new plan.
+pub(crate) struct Taking {
+    pub(crate) filter: Filter,
+    pub(crate) subscription: Arc<Subscription>,
+    /// Where a trigger that is new to the broker starts; none for one that goes on.
+    pub(crate) start: Option<StartFrom>,
+}
+
+impl Broker {
+    /// Starts a broker over its log: a reader for each partition, and no trigger yet.
+    pub(crate) fn start(plan: Arc<BrokerPlan>, name: ResourceName, log: Arc<dyn Log>, context: Arc<Context>) -> Arc<Self> {
+        let mut readers = Vec::new();
+        for partition in 0..log.partitions() {
+            // One switch at a time: the supervisor waits for each.
+            let (switches, receiver) = mpsc::channel(1);
+            let reader = Reader::new(name.clone(), partition, Arc::clone(&log), receiver);
+            context.dispatch.spawn("log readers", reader.run(context.dispatch.stop().clone()));
+            readers.push(switches);
+        }
+        Arc::new(Self {
+            name,
+            plan: ArcSwap::new(plan),
+            log,
+            context,
+            readers,
+            subscriptions: Mutex::default(),
+            accepting: AtomicBool::new(true),
+            received: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+        })
+    }
+
+    /// The resource.
+    pub fn name(&self) -> &ResourceName {
+        &self.name
+    }
+
+    /// The status with which ingress answers an accepted event.
+    pub fn accepted_status(&self) -> u16 {
+        self.plan.load().accepted_status
+    }
+
+    pub(crate) fn strict_replies(&self) -> bool {
+        self.plan.load().strict_replies
+    }
+
+    /// Takes events, as one commit. `share` is their part of the ingest budget, given back when the log no longer
+    /// holds them for the commit. They are accepted only when the commit resolves; dropping it undoes nothing.
+    pub fn publish(
+        &self,
+        records: impl IntoIterator<Item = Record>,
+        share: Option<Share>,
+    ) -> Result<Commit, PublishError> {
+        let batch = Batch::of(records);
+        self.append(match share {
+            Some(share) => batch.holding(share),
+            None => batch,
+        })
+    }
+
+    /// Takes a batch as a producer's.
+    pub(crate) fn append(&self, batch: Batch) -> Result<Commit, PublishError> {
+        let count = batch.records.len() as u64;
+        if !self.accepting.load(Ordering::Relaxed) {
+            return Err(PublishError::NotReady {
+                reason: "it is detached or shutting down".to_owned(),
+                code: codes::LOG_CLOSED,
+            });
+        }
+        match self.log.append(batch) {
+            Ok(commit) => {
+                self.received.fetch_add(count, Ordering::Relaxed);
+                Ok(commit)
+            }
+            Err(error) => {
+                self.refused.fetch_add(count, Ordering::Relaxed);
+                Err(match error {
+                    AppendError::Full { .. } => {
+                        self.give_up_detached();
+                        PublishError::Full(error)
+                    }
+                    AppendError::Closed | AppendError::Failed { .. } | _ => {
+                        PublishError::NotReady { reason: error.to_string(), code: error.code() }
+                    }
+                })
+            }
+        }
+    }
+
+    /// Takes events that a delivery of another broker caused, and waits until they are durable.
+    pub(crate) async fn append_caused(&self, batch: Batch) -> Result<(), DeliveryError> {
+        let refused =
+            |detail: String| DeliveryError::retryable(codes::REPLY_NOT_APPENDED, detail).congested();
+        let commit = self.append(batch).map_err(|error| refused(error.to_string()))?;
+        commit.await.map(|_| ()).map_err(|error| refused(error.to_string()))
+    }
+
+    /// The newest checkpoint of a source.
+    pub(crate) fn checkpoint(&self, source: &ResourceName) -> Option<Bytes> {
+        self.log.checkpoint(source)
+    }
+
+    pub(crate) fn log(&self) -> &Arc<dyn Log> {
+        &self.log
+    }
+
+    pub(crate) fn usage(&self) -> Usage {
+        self.log.usage()
+    }
+
+    /// Events taken and refused since the start of the process.
+    pub(crate) fn traffic(&self) -> (u64, u64) {
+        (self.received.load(Ordering::Relaxed), self.refused.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn set_plan(&self, plan: Arc<BrokerPlan>) {
+        self.plan.store(plan);
+        self.accepting.store(true, Ordering::Relaxed);
+    }
+
+    /// Takes no more events; whatever is committed stays.
+    pub(crate) fn close_intake(&self) {
+        self.accepting.store(false, Ordering::Relaxed);
+    }
+
+    /// Every subscription that the broker ever had in this process, detached ones included.
+    pub(crate) fn subscriptions(&self) -> Vec<Arc<Subscription>> {
+        self.subscriptions.lock().values().cloned().collect()
+    }
+
+    pub(crate) fn subscription(&self, trigger: &ResourceName) -> Option<Arc<Subscription>> {
+        self.subscriptions.lock().get(trigger).cloned()
+    }
+
+    pub(crate) fn add_subscription(&self, subscription: Arc<Subscription>) {
+        self.subscriptions.lock().insert(subscription.name.clone(), subscription);
+    }
+
+    /// Forgets a subscription that was detached for longer than detached data is kept.
+    pub(crate) fn forget_subscription(&self, trigger: &ResourceName) {
+        let subscription = self.subscriptions.lock().remove(trigger);
+        if let Some(subscription) = subscription {
+            subscription.stop();
+            self.log.forget(subscription.number);
+        }
+    }
+
+    /// Makes room by giving up what detached triggers are owed: they are the first to go at the limit.
+    fn give_up_detached(&self) {
+        for subscription in self.subscriptions() {
+            if subscription.standing().detached && subscription.standing().counts.pending > 0 {
+                match subscription.drop_pending(DropReason::Detached) {
+                    Ok(dropped) => tracing::warn!(
+                        trigger = %subscription.name, broker = %self.name, dropped,
+                        "the log is full: what a detached trigger was owed is dropped"
+                    ),
+                    Err(error) => tracing::error!(
+                        trigger = %subscription.name, code = error.code().id(), %error,
+                        "what a detached trigger was owed cannot be dropped"
+                    ),
+                }
+            }
+        }
+    }
+
+    /// Brings a new set of triggers into force, at one position of each partition (P5).
+    ///
+    /// The readers stop where they are; the plan is recorded with those places; only then do they go on, by the new
+    /// set. When it cannot be recorded they go on by the old one.
+    pub(crate) async fn switch(&self, version: PlanVersion, body: Bytes, taking: Vec<Taking>) -> Result<(), WriteError> {
+        let mut effective = Vec::with_capacity(self.readers.len());
+        let mut stopped = Vec::with_capacity(self.readers.len());
+        for reader in &self.readers {
+            let (at, offset) = oneshot::channel();
+            let (go, matcher) = oneshot::channel();
+            if reader.send(Switch { at, matcher }).await.is_err() {
+                return Err(WriteError::Closed);
+            }
+            effective.push(offset.await.map_err(|_| WriteError::Closed)?);
+            stopped.push(go);
+        }
+        let triggers = taking.iter().map(|row| (row.subscription.number, row.subscription.name.clone())).collect();
+        self.log.record_plan(PlanRecord { version, effective: effective.clone(), triggers, body }).await?;
+        let mut past = Vec::new();
+        for row in &taking {
+            if let Some(start) = row.start {
+                past.extend(self.begin(row, start, &effective, version).await);
+            }
+        }
+        let rows = taking.into_iter().map(|row| Row { filter: row.filter, subscription: row.subscription });
+        let matcher = Arc::new(Matcher::new(version, rows.collect()));
+        for go in stopped {
+            // A reader that is gone has been stopped with the process.
+            let _gone = go.send(Arc::clone(&matcher));
+        }
+        for past in past {
+            self.context.dispatch.spawn("readers of the past", past.run(Arc::clone(&self.log)));
+        }
+        Ok(())
+    }
+
+    /// Puts a new trigger at its start. What lies between its start and the place where the plan takes effect has
+    /// to be matched for it alone.
+    async fn begin(
+        &self,
+        row: &Taking,
+        start: StartFrom,
+        effective: &[u64],
+        version: PlanVersion,
+    ) -> Option<reader::Past> {
+        let mut ranges = Vec::new();
+        for (partition, effective) in (0..).zip(effective) {
+            let from = match start {
+                StartFrom::Latest => *effective,
+                StartFrom::Earliest => self.log.bounds(partition).start,
+                StartFrom::Time(nanoseconds) => {
+                    match self.log.first_since(partition, Timestamp(nanoseconds)).await {
+                        Ok(offset) => offset,
+                        Err(error) => {
+                            tracing::warn!(
+                                trigger = %row.subscription.name, code = error.code().id(), %error,
+                                "the start of the trigger cannot be found by time; it starts with new events"
+                            );
+                            *effective
+                        }
+                    }
+                }
+            };
+            let from = from.min(*effective);
+            row.subscription.begin(partition, from);
+            if from < *effective {
+                ranges.push((partition, from, *effective));
+            }
+        }
+        if ranges.is_empty() {
+            return None;
+        }
+        row.subscription.hold();
+        let (filter, subscription) = (row.filter.clone(), Arc::clone(&row.subscription));
+        Some(reader::Past { filter, subscription, version, ranges })
+    }
+}
+
+impl fmt::Debug for Broker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Broker").field("name", &self.name).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,179 @@
+//! The engine: what the binary holds in its hand.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use waypost_clients::http::{Pool, PoolOptions};
+use waypost_core::manifest::ResourceName;
+use waypost_core::transformation::Transformation;
+use waypost_log::Clock;
+
+use crate::alarm::Alarm;
+use crate::broker::Broker;
+use crate::budget::Budget;
+use crate::context::{Context, Directory, WindowBudget};
+use crate::housekeeper;
+use crate::metrics::Metrics;
+use crate::plan::Plan;
+use crate::sinks::RunningSink;
+use crate::status::{Status, StatusQuery};
+use crate::supervisor::Supervisor;
+use crate::tasks::Tasks;
+
+/// What an engine is made from.
+#[derive(Debug)]
+pub struct EngineOptions {
+    /// Where the time comes from.
+    pub clock: Clock,
+    /// What may be held at one time.
+    pub limits: Limits,
+}
+
+/// What may be held at one time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// The largest event that is taken, in bytes, attributes included.
+    pub max_event_bytes: usize,
+    /// The largest request that is taken, in bytes: a batch holds several events.
+    pub max_request_bytes: usize,
+    /// Bytes between acceptance and commit, of all producers and sources together.
+    pub ingest_budget_bytes: usize,
+    /// Bytes that the windows of all triggers should hold at most.
+    pub delivery_budget_bytes: usize,
+    /// Bytes that one broker's log in memory may hold.
+    pub memory_log_bytes: u64,
+}
+
+/// One event may be this large unless set otherwise.
+pub const DEFAULT_MAX_EVENT_BYTES: usize = 1024 * 1024;
+/// One request may be this large unless set otherwise.
+pub const DEFAULT_MAX_REQUEST_BYTES: usize = 8 * 1024 * 1024;
+/// So many bytes may be on their way into the logs unless set otherwise.
+pub const DEFAULT_INGEST_BUDGET_BYTES: usize = 64 * 1024 * 1024;
+/// So many bytes should be in windows unless set otherwise.
+pub const DEFAULT_DELIVERY_BUDGET_BYTES: usize = 64 * 1024 * 1024;
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_event_bytes: DEFAULT_MAX_EVENT_BYTES,
+            max_request_bytes: DEFAULT_MAX_REQUEST_BYTES,
+            ingest_budget_bytes: DEFAULT_INGEST_BUDGET_BYTES,
+            delivery_budget_bytes: DEFAULT_DELIVERY_BUDGET_BYTES,
+            memory_log_bytes: waypost_log::memory::DEFAULT_LIMIT,
+        }
+    }
+}
+
+/// The running engine. Cloning gives another handle to the same one.
+#[derive(Debug, Clone)]
+pub struct Engine(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    context: Arc<Context>,
+    supervisor: Supervisor,
+}
+
+/// What counting a trigger's pending events anew found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RecountLine {
+    /// The trigger's namespace.
+    pub namespace: String,
+    /// The trigger's name.
+    pub name: String,
+    /// What the ledger said was pending.
+    pub before: u64,
+    /// What was counted, and what the ledger says now.
+    pub after: u64,
+    /// Whether the two differ in any of their counts.
+    pub differed: bool,
+}
+
+/// The part of the shutdown's time that is kept for closing sinks and logs after attempts were cut.
+const CLOSING_TIME: Duration = Duration::from_secs(5);
+
+impl Engine {
+    /// An engine that runs nothing yet. Must be called within a runtime.
+    pub fn new(options: EngineOptions) -> Self {
+        let EngineOptions { clock, limits } = options;
+        let context = Arc::new(Context {
+            alarm: Alarm::new(clock.clone()),
+            clock,
+            pool: Arc::new(Pool::new(PoolOptions::default())),
+            directory: Directory::default(),
+            metrics: Metrics::default(),
+            ingest: Budget::new(limits.ingest_budget_bytes),
+            windows: WindowBudget::new(limits.delivery_budget_bytes),
+            max_event_bytes: limits.max_event_bytes,
+            memory_log_bytes: limits.memory_log_bytes,
+            dispatch: Tasks::new(),
+            cut: CancellationToken::new(),
+        });
+        let stop = context.dispatch.stop().clone();
+        context.dispatch.spawn("alarm", context.alarm.clone().run(stop.clone()));
+        let supervisor = Supervisor::new(Arc::clone(&context));
+        context.dispatch.spawn("housekeeper", housekeeper::run(supervisor.clone(), stop));
+        Self(Arc::new(Inner { context, supervisor }))
+    }
+
+    /// Brings what runs into line with the plan. Calls are worked off one after the other.
+    ///
+    /// What the plan does not change goes on untouched. Not cancel-safe.
+    pub async fn apply(&self, plan: Plan, version: u64) {
+        self.0.supervisor.apply(plan, version).await;
+    }
+
+    /// A broker that takes events; none where it is unknown or detached.
+    pub fn broker(&self, namespace: &str, name: &str) -> Option<Arc<Broker>> {
+        self.0.context.directory.broker(&ResourceName::new(namespace, name))
+    }
+
+    /// A sink, for events that are posted to it directly.
+    pub fn sink(&self, namespace: &str, name: &str) -> Option<Arc<RunningSink>> {
+        self.0.context.directory.sink(&ResourceName::new(namespace, name))
+    }
+
+    /// A transformation, for events that are posted to it directly.
+    pub fn transformation(&self, namespace: &str, name: &str) -> Option<Arc<dyn Transformation>> {
+        self.0.context.directory.transformation(&ResourceName::new(namespace, name))
+    }
+
+    /// The broker that takes the results of a transformation whose manifest names a sink.
+    pub fn transformation_broker(&self, namespace: &str, name: &str) -> Option<ResourceName> {
+        self.0.supervisor.transformation_broker(&ResourceName::new(namespace, name))
+    }
+
+    /// The bytes between acceptance and commit.
+    pub fn budget(&self) -> &Budget {
+        &self.0.context.ingest
+    }
+
+    /// What runs, how it stands, and what is wrong.
+    pub async fn status(&self, query: &StatusQuery) -> Status {
+        self.0.supervisor.status(query).await
+    }
+
+    /// The metrics in Prometheus' text format.
+    pub fn metrics(&self) -> String {
+        self.0.supervisor.metrics()
+    }
+
+    /// Counts anew what every trigger is owed, and corrects the ledgers where they differ.
+    pub fn recount(&self) -> Vec<RecountLine> {
+        self.0.supervisor.recount()
+    }
+
+    /// Stops everything in order: sources, deliveries, sinks, logs. Attempts in flight have until shortly before
+    /// the deadline, then they are cut and not counted. Returns what did not finish in time.
+    pub async fn shutdown(&self, deadline: Instant) -> Vec<String> {
+        let now = Instant::now();
+        let time = deadline.saturating_duration_since(now);
+        let cut_at = now + time.saturating_sub(CLOSING_TIME.min(time / 4));
+        self.0.supervisor.shutdown(cut_at, deadline).await
+    }
+}

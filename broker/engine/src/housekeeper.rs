@@ -1,0 +1,29 @@
+//! What has to be done every now and then: trimming logs, and forgetting what was detached long ago.
+
+use std::time::Duration;
+
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+use crate::supervisor::Supervisor;
+
+/// How often logs are trimmed.
+const TRIM_EVERY: Duration = Duration::from_millis(250);
+
+/// How often detached brokers and triggers are looked at.
+const FORGET_EVERY: Duration = Duration::from_secs(60);
+
+/// Runs until `stop`.
+pub(crate) async fn run(supervisor: Supervisor, stop: CancellationToken) {
+    let mut trim = tokio::time::interval(TRIM_EVERY);
+    trim.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut forget = tokio::time::interval(FORGET_EVERY);
+    forget.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = trim.tick() => supervisor.trim().await,
+            _ = forget.tick() => supervisor.forget_detached().await,
+        }
+    }
+}

@@ -1,0 +1,461 @@
+//! Brings what runs into line with the plan, and tells how it stands.
+
+mod report;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+use waypost_core::manifest::ResourceName;
+use waypost_log::memory::{MemoryLog, MemoryOptions};
+use waypost_log::{DropReason, Log, PlanVersion, Timestamp};
+
+use crate::broker::{Broker, Taking};
+use crate::context::Context;
+use crate::engine::RecountLine;
+use crate::plan::{BrokerPlan, LogKind, Plan, SinkPlan, SourcePlan, TriggerPlan};
+use crate::sinks::RunningSink;
+use crate::sources::RunningSource;
+use crate::subscriber::{Subscriber, Terms};
+use crate::subscription::{Delivering, Subscription};
+use crate::tasks::Tasks;
+
+/// How long what was detached is kept.
+const DETACHED_RETENTION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// Owns everything that runs.
+#[derive(Clone)]
+pub(crate) struct Supervisor(Arc<Inner>);
+
+struct Inner {
+    context: Arc<Context>,
+    // One change at a time: held over awaits, and never on the way of an event.
+    applying: tokio::sync::Mutex<()>,
+    running: Mutex<Running>,
+    applied: ArcSwap<Applied>,
+    sources: Tasks,
+    sinks: Tasks,
+}
+
+/// The plan in force, for the status.
+pub(crate) struct Applied {
+    pub(crate) plan: Plan,
+    pub(crate) version: u64,
+    pub(crate) at: Timestamp,
+}
+
+#[derive(Default)]
+struct Running {
+    brokers: BTreeMap<ResourceName, RunningBroker>,
+    sinks: BTreeMap<ResourceName, (Arc<SinkPlan>, Arc<RunningSink>)>,
+    sources: BTreeMap<ResourceName, (Arc<SourcePlan>, Arc<RunningSource>)>,
+}
+
+struct RunningBroker {
+    broker: Arc<Broker>,
+    detached_since: Option<Timestamp>,
+    /// What each trigger that is in force was planned as.
+    in_force: BTreeMap<ResourceName, Arc<TriggerPlan>>,
+    triggers_detached_since: BTreeMap<ResourceName, Timestamp>,
+}
+
+impl Supervisor {
+    pub(crate) fn new(context: Arc<Context>) -> Self {
+        let applied = Applied { plan: Plan::default(), version: 0, at: context.clock.now() };
+        Self(Arc::new(Inner {
+            context,
+            applying: tokio::sync::Mutex::new(()),
+            running: Mutex::default(),
+            applied: ArcSwap::from_pointee(applied),
+            sources: Tasks::new(),
+            sinks: Tasks::new(),
+        }))
+    }
+
+    /// See [`crate::Engine::apply`].
+    pub(crate) async fn apply(&self, plan: Plan, version: u64) {
+        let _one_at_a_time = self.0.applying.lock().await;
+        self.stop_sources(&plan);
+        let retired = self.apply_sinks(&plan);
+        let transformations = plan.transformations.iter();
+        self.0.context.directory.set_transformations(
+            transformations.map(|(name, plan)| (name.clone(), Arc::clone(&plan.transformation))).collect(),
+        );
+        self.apply_brokers(&plan);
+        for name in self.broker_names() {
+            self.apply_triggers(&plan, &name, PlanVersion(version)).await;
+        }
+        for sink in retired {
+            sink.retire();
+        }
+        self.start_sources(&plan);
+        self.0.applied.store(Arc::new(Applied { plan, version, at: self.0.context.clock.now() }));
+    }
+
+    /// Starts the sinks that are new or changed. Returns those that they replace, and those that are gone, which
+    /// are retired once no trigger sends to them any more.
+    fn apply_sinks(&self, plan: &Plan) -> Vec<Arc<RunningSink>> {
+        let mut running = self.0.running.lock();
+        let mut before = std::mem::take(&mut running.sinks);
+        for (name, planned) in &plan.sinks {
+            let unchanged = before.get(name).is_some_and(|(was, _)| was.fingerprint == planned.fingerprint);
+            let sink = if let (true, Some((_, sink))) = (unchanged, before.remove(name)) {
+                sink
+            } else {
+                let sink = RunningSink::new(name.clone());
+                let run = Arc::clone(&sink).run(Arc::clone(&planned.config), plan.secrets.clone());
+                self.0.sinks.spawn("sinks", run);
+                sink
+            };
+            running.sinks.insert(name.clone(), (Arc::clone(planned), sink));
+        }
+        let sinks = running.sinks.iter().map(|(name, (_, sink))| (name.clone(), Arc::clone(sink)));
+        self.0.context.directory.set_sinks(sinks.collect());
+        let kept: HashSet<*const RunningSink> = running.sinks.values().map(|(_, sink)| Arc::as_ptr(sink)).collect();
+        before.into_values().map(|(_, sink)| sink).filter(|sink| !kept.contains(&Arc::as_ptr(sink))).collect()
+    }
+
+    /// Starts new brokers, and takes those that no manifest declares out of service.
+    fn apply_brokers(&self, plan: &Plan) {
+        let context = &self.0.context;
+        let mut running = self.0.running.lock();
+        for (name, planned) in &plan.brokers {
+            match running.brokers.get_mut(name) {
+                Some(broker) => {
+                    broker.broker.set_plan(Arc::clone(planned));
+                    broker.detached_since = None;
+                }
+                None => {
+                    let log = open_log(planned, context);
+                    let broker = Broker::start(Arc::clone(planned), name.clone(), log, Arc::clone(context));
+                    running.brokers.insert(
+                        name.clone(),
+                        RunningBroker {
+                            broker,
+                            detached_since: None,
+                            in_force: BTreeMap::new(),
+                            triggers_detached_since: BTreeMap::new(),
+                        },
+                    );
+                }
+            }
+        }
+        let now = context.clock.now();
+        for (name, broker) in &mut running.brokers {
+            if !plan.brokers.contains_key(name) && broker.detached_since.is_none() {
+                broker.broker.close_intake();
+                broker.detached_since = Some(now);
+            }
+        }
+        let attached = running.brokers.iter().filter(|(_, broker)| broker.detached_since.is_none());
+        let directory: HashMap<_, _> =
+            attached.map(|(name, broker)| (name.clone(), Arc::clone(&broker.broker))).collect();
+        context.directory.set_brokers(directory);
+    }
+
+    fn broker_names(&self) -> Vec<ResourceName> {
+        self.0.running.lock().brokers.keys().cloned().collect()
+    }
+
+    /// Brings the triggers of one broker into line: those that changed what they match switch at one position, all
+    /// others change how they deliver at once, and those that are gone are detached.
+    async fn apply_triggers(&self, plan: &Plan, name: &ResourceName, version: PlanVersion) {
+        let (broker, in_force, attached) = {
+            let running = self.0.running.lock();
+            let Some(broker) = running.brokers.get(name) else { return };
+            (Arc::clone(&broker.broker), broker.in_force.clone(), broker.detached_since.is_none())
+        };
+        let wanted: BTreeMap<_, _> = plan
+            .triggers
+            .iter()
+            .filter(|(_, trigger)| attached && trigger.broker == *name)
+            .map(|(name, trigger)| (name.clone(), Arc::clone(trigger)))
+            .collect();
+        let mut taking = Vec::with_capacity(wanted.len());
+        for (trigger, planned) in &wanted {
+            let was = in_force.get(trigger);
+            let (subscription, start) = self.subscription(&broker, trigger, planned);
+            let changed = was.is_none_or(|was| was.fingerprint.delivering != planned.fingerprint.delivering);
+            if changed && start.is_none() {
+                subscription.set_delivering(self.delivering(planned, &broker));
+            }
+            taking.push(Taking { filter: planned.filter.clone(), subscription, start });
+        }
+        // The first switch starts the readers, also of a broker without triggers.
+        let first = broker.log().plans().is_empty();
+        if (first || matching_differs(&in_force, &wanted))
+            && let Err(error) = broker.switch(version, matching_body(&wanted), taking).await
+        {
+            tracing::error!(
+                broker = %name, code = error.code().id(), %error,
+                "the new set of triggers cannot be recorded; the one before stays in force"
+            );
+            return;
+        }
+        for subscription in broker.subscriptions() {
+            if wanted.contains_key(&subscription.name) {
+                subscription.attach();
+            } else {
+                subscription.detach();
+            }
+        }
+        self.note_in_force(name, wanted, &in_force);
+    }
+
+    fn note_in_force(
+        &self,
+        name: &ResourceName,
+        wanted: BTreeMap<ResourceName, Arc<TriggerPlan>>,
+        before: &BTreeMap<ResourceName, Arc<TriggerPlan>>,
+    ) {
+        let now = self.0.context.clock.now();
+        let mut running = self.0.running.lock();
+        let Some(broker) = running.brokers.get_mut(name) else { return };
+        for gone in before.keys().filter(|trigger| !wanted.contains_key(*trigger)) {
+            broker.triggers_detached_since.insert(gone.clone(), now);
+        }
+        broker.triggers_detached_since.retain(|trigger, _| !wanted.contains_key(trigger));
+        broker.in_force = wanted;
+    }
+
+    /// The trigger's subscription, and where it starts if it is new to the broker.
+    fn subscription(
+        &self,
+        broker: &Arc<Broker>,
+        trigger: &ResourceName,
+        planned: &TriggerPlan,
+    ) -> (Arc<Subscription>, Option<crate::plan::StartFrom>) {
+        if let Some(subscription) = broker.subscription(trigger) {
+            return (subscription, None);
+        }
+        // A durable log knows the triggers of earlier processes: those go on where they were.
+        let known = broker.log().triggers().iter().any(|(_, name)| name == trigger);
+        let subscription = Subscription::new(
+            trigger.clone(),
+            broker.name().clone(),
+            Arc::clone(broker.log()),
+            Arc::clone(&self.0.context),
+            self.delivering(planned, broker),
+        );
+        broker.add_subscription(Arc::clone(&subscription));
+        (subscription, (!known).then_some(planned.start_from))
+    }
+
+    fn delivering(&self, planned: &TriggerPlan, broker: &Broker) -> Delivering {
+        let terms = Terms {
+            namespace: planned.id.namespace.clone(),
+            format: planned.delivery.format,
+            timeout: planned.delivery.timeout,
+            strict_replies: broker.strict_replies(),
+        };
+        let context = &self.0.context;
+        Delivering {
+            policy: planned.delivery.clone(),
+            transformations: planned.transformations.clone(),
+            subscriber: Subscriber::resolve(&planned.subscriber, &terms, context),
+            dead_letter_sink: planned
+                .dead_letter_sink
+                .as_ref()
+                .map(|sink| Arc::new(Subscriber::resolve(sink, &terms, context))),
+            terms,
+            paused: planned.paused,
+        }
+    }
+
+    /// Stops the sources that are gone or changed. They finish the batch in hand.
+    fn stop_sources(&self, plan: &Plan) {
+        for (name, (was, source)) in &self.0.running.lock().sources {
+            let unchanged = plan.sources.get(name).is_some_and(|planned| same_source(was, planned));
+            if !unchanged {
+                source.stop();
+            }
+        }
+    }
+
+    /// Starts the sources that are new or changed; one that is changed starts when the one before has ended.
+    fn start_sources(&self, plan: &Plan) {
+        let mut running = self.0.running.lock();
+        let mut before = std::mem::take(&mut running.sources);
+        for (name, planned) in &plan.sources {
+            let was = before.remove(name);
+            let row = match was {
+                Some((was, source)) if same_source(&was, planned) => (was, source),
+                was => {
+                    let stop = self.0.sources.stop().child_token();
+                    let source =
+                        RunningSource::new(name.clone(), planned.broker.clone(), Arc::clone(&self.0.context), stop);
+                    let after = was.map(|(_, source)| source);
+                    let run = Arc::clone(&source).run(Arc::clone(&planned.config), plan.secrets.clone());
+                    self.0.sources.spawn("sources", async move {
+                        if let Some(before) = after {
+                            before.ended().await;
+                        }
+                        run.await;
+                    });
+                    (Arc::clone(planned), source)
+                }
+            };
+            running.sources.insert(name.clone(), row);
+        }
+    }
+
+    /// See [`crate::Engine::transformation_broker`].
+    pub(crate) fn transformation_broker(&self, name: &ResourceName) -> Option<ResourceName> {
+        self.0.applied.load().plan.transformations.get(name)?.broker.clone()
+    }
+
+    pub(crate) async fn trim(&self) {
+        for broker in self.brokers() {
+            broker.log().trim().await;
+        }
+    }
+
+    /// Gives up what was detached for longer than detached data is kept.
+    pub(crate) async fn forget_detached(&self) {
+        let _one_at_a_time = self.0.applying.lock().await;
+        let now = self.0.context.clock.now();
+        let expired = |since: &Timestamp| now.since(*since) >= DETACHED_RETENTION;
+        let mut closed = Vec::new();
+        {
+            let mut running = self.0.running.lock();
+            for broker in running.brokers.values_mut() {
+                let gone: Vec<_> = broker.triggers_detached_since.iter().filter(|(_, since)| expired(since)).collect();
+                let gone: Vec<_> = gone.into_iter().map(|(name, _)| name.clone()).collect();
+                for trigger in gone {
+                    broker.triggers_detached_since.remove(&trigger);
+                    give_up(&broker.broker, &trigger);
+                }
+            }
+            let gone = running.brokers.iter().filter(|(_, broker)| broker.detached_since.as_ref().is_some_and(expired));
+            let gone: Vec<_> = gone.map(|(name, _)| name.clone()).collect();
+            closed.extend(gone.iter().filter_map(|name| running.brokers.remove(name)));
+        }
+        for broker in closed {
+            tracing::info!(broker = %broker.broker.name(), "a broker that was detached is forgotten with its events");
+            for subscription in broker.broker.subscriptions() {
+                subscription.stop();
+            }
+            broker.broker.log().close().await;
+        }
+    }
+
+    fn brokers(&self) -> Vec<Arc<Broker>> {
+        self.0.running.lock().brokers.values().map(|broker| Arc::clone(&broker.broker)).collect()
+    }
+
+    /// See [`crate::Engine::recount`].
+    pub(crate) fn recount(&self) -> Vec<RecountLine> {
+        let mut lines = Vec::new();
+        for broker in self.brokers() {
+            for subscription in broker.subscriptions() {
+                let log = broker.log();
+                let (mut before, mut after, mut differed) = (0, 0, false);
+                for partition in 0..log.partitions() {
+                    let recount = log.recount(partition, subscription.number);
+                    before += recount.recorded.pending;
+                    after += recount.counted.pending;
+                    differed |= recount.differs();
+                }
+                if differed {
+                    tracing::error!(
+                        trigger = %subscription.name, before, after,
+                        "the ledger did not agree with what was counted, and was corrected; please report this"
+                    );
+                }
+                let ResourceName { namespace, name } = subscription.name.clone();
+                lines.push(RecountLine { namespace, name, before, after, differed });
+            }
+        }
+        lines.sort_by(|one, other| (&one.namespace, &one.name).cmp(&(&other.namespace, &other.name)));
+        lines
+    }
+
+    /// See [`crate::Engine::shutdown`].
+    pub(crate) async fn shutdown(&self, cut_at: Instant, deadline: Instant) -> Vec<String> {
+        let _for_good = self.0.applying.lock().await;
+        let mut unfinished = self.0.sources.stop_until(cut_at).await;
+        let brokers = self.brokers();
+        for broker in &brokers {
+            broker.close_intake();
+            for subscription in broker.subscriptions() {
+                subscription.stop();
+            }
+        }
+        if !self.0.context.dispatch.stop_until(cut_at).await.is_empty() {
+            self.0.context.cut.cancel();
+            unfinished.extend(self.0.context.dispatch.stop_until(deadline).await);
+        }
+        for (_, sink) in self.0.running.lock().sinks.values() {
+            sink.retire();
+        }
+        unfinished.extend(self.0.sinks.stop_until(deadline).await);
+        for broker in brokers {
+            if tokio::time::timeout_at(deadline, broker.log().close()).await.is_err() {
+                unfinished.push(format!("the log of broker {}", broker.name()));
+            }
+        }
+        unfinished
+    }
+}
+
+fn open_log(planned: &BrokerPlan, context: &Context) -> Arc<dyn Log> {
+    match planned.log {
+        LogKind::Memory => {
+            let options = MemoryOptions {
+                limit: context.memory_log_bytes,
+                retention: planned.retention,
+                ..MemoryOptions::default()
+            };
+            MemoryLog::new(options, context.clock.clone())
+        }
+    }
+}
+
+/// Whether the set of triggers, or what one of them matches, changed.
+fn matching_differs(
+    before: &BTreeMap<ResourceName, Arc<TriggerPlan>>,
+    wanted: &BTreeMap<ResourceName, Arc<TriggerPlan>>,
+) -> bool {
+    before.len() != wanted.len()
+        || wanted.iter().any(|(name, planned)| {
+            before.get(name).is_none_or(|was| was.fingerprint.matching != planned.fingerprint.matching)
+        })
+}
+
+fn same_source(was: &SourcePlan, planned: &SourcePlan) -> bool {
+    was.fingerprint == planned.fingerprint && was.broker == planned.broker
+}
+
+/// What is needed to match under this set of triggers again: for each its matching fingerprint.
+fn matching_body(wanted: &BTreeMap<ResourceName, Arc<TriggerPlan>>) -> Bytes {
+    let rows: serde_json::Map<String, serde_json::Value> = wanted
+        .iter()
+        .map(|(name, planned)| (name.to_string(), planned.fingerprint.matching.clone().into()))
+        .collect();
+    Bytes::from(serde_json::Value::Object(rows).to_string())
+}
+
+/// Drops what a trigger that is gone for good was owed, and forgets it.
+fn give_up(broker: &Broker, trigger: &ResourceName) {
+    let Some(subscription) = broker.subscription(trigger) else { return };
+    match subscription.drop_pending(DropReason::Detached) {
+        Ok(dropped) => {
+            tracing::info!(%trigger, broker = %broker.name(), dropped, "a trigger that was detached is forgotten");
+            broker.forget_subscription(trigger);
+        }
+        Err(error) => {
+            tracing::error!(%trigger, code = error.code().id(), %error, "a detached trigger cannot be forgotten");
+        }
+    }
+}
+
+impl fmt::Debug for Supervisor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Supervisor").field("version", &self.0.applied.load().version).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,272 @@
+//! Tells how everything stands.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use waypost_core::manifest::{ResourceId, ResourceName};
+use waypost_core::Class;
+use waypost_log::{Durability, Log, Position, TriggerNumber};
+
+use super::{Applied, Supervisor};
+use crate::broker::Broker;
+use crate::metrics::TriggerSample;
+use crate::plan::{Declared, DeclaredState};
+use crate::sources;
+use crate::status::{LogStatus, PlanStatus, ResourceStatus, Status, StatusQuery, TriggerStatus};
+use crate::subscription::{Standing, Subscription};
+
+/// One word and one sentence on how a resource stands.
+struct Verdict {
+    ready: bool,
+    reason: String,
+    message: String,
+}
+
+impl Verdict {
+    fn ready(message: impl Into<String>) -> Self {
+        Self { ready: true, reason: "Ready".to_owned(), message: message.into() }
+    }
+
+    fn not_ready(reason: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { ready: false, reason: reason.into(), message: message.into() }
+    }
+}
+
+/// One subscription as it stood when the report was begun.
+struct Row {
+    broker: Arc<Broker>,
+    subscription: Arc<Subscription>,
+    standing: Standing,
+}
+
+impl Supervisor {
+    /// See [`crate::Engine::status`].
+    pub(crate) async fn status(&self, query: &StatusQuery) -> Status {
+        let applied = self.0.applied.load_full();
+        let rows = self.rows();
+        let verdicts: HashMap<&ResourceName, Verdict> =
+            rows.iter().filter(|row| !row.standing.detached).map(|row| (&row.subscription.name, trigger(row))).collect();
+        let resources = applied.plan.declared.iter().map(|declared| self.resource(declared, &applied, &verdicts));
+        let resources = select(resources.collect(), query, |line: &ResourceStatus| (&line.namespace, &line.name));
+        let mut chosen: Vec<&Row> = rows.iter().collect();
+        chosen.sort_by(|one, other| one.subscription.name.cmp(&other.subscription.name));
+        let chosen = select(chosen, query, |row| (&row.subscription.name.namespace, &row.subscription.name.name));
+        let mut triggers = Vec::with_capacity(chosen.len());
+        for row in chosen {
+            triggers.push(self.trigger_line(row, &verdicts).await);
+        }
+        Status {
+            version: env!("CARGO_PKG_VERSION"),
+            plan: PlanStatus {
+                version: applied.version,
+                applied_at: rfc3339(applied.at.0),
+                problems: applied.plan.problems.clone(),
+            },
+            resources: resources
+                .into_iter()
+                .filter(|line| query.trigger.as_ref().is_none_or(|name| line.kind == "Trigger" && line.name == *name))
+                .collect(),
+            triggers,
+            logs: self.brokers().iter().map(|broker| log_line(broker)).collect(),
+        }
+    }
+
+    fn rows(&self) -> Vec<Row> {
+        let mut rows = Vec::new();
+        for broker in self.brokers() {
+            for subscription in broker.subscriptions() {
+                let standing = subscription.standing();
+                rows.push(Row { broker: Arc::clone(&broker), subscription, standing });
+            }
+        }
+        rows
+    }
+
+    fn resource(
+        &self,
+        declared: &Declared,
+        applied: &Applied,
+        triggers: &HashMap<&ResourceName, Verdict>,
+    ) -> ResourceStatus {
+        let verdict = match &declared.state {
+            DeclaredState::Detached => Verdict::not_ready(
+                "Detached",
+                "no manifest declares it any more; it is kept, and goes on when a manifest declares it again",
+            ),
+            DeclaredState::Invalid { problem, running } => {
+                let runs = match running {
+                    Some(version) => format!("the version of plan {version} stays in force"),
+                    None => "it does not run".to_owned(),
+                };
+                Verdict::not_ready(problem.code.id(), format!("{}: {runs}", problem.message))
+            }
+            DeclaredState::Valid => self.valid(&declared.id, applied, triggers),
+        };
+        ResourceStatus {
+            api_version: declared.id.api_version.to_string(),
+            kind: declared.id.kind.to_string(),
+            namespace: declared.id.namespace.clone(),
+            name: declared.id.name.clone(),
+            ready: verdict.ready,
+            reason: verdict.reason,
+            message: verdict.message,
+        }
+    }
+
+    fn valid(&self, id: &ResourceId, applied: &Applied, triggers: &HashMap<&ResourceName, Verdict>) -> Verdict {
+        let name = ResourceName::new(&id.namespace, &id.name);
+        let running = self.0.running.lock();
+        match &*id.kind {
+            "Broker" => match running.brokers.get(&name) {
+                Some(broker) => match broker.broker.log().durability() {
+                    Durability::Memory => {
+                        Verdict::ready("takes events; they are kept in memory only, and nothing survives the process")
+                    }
+                    Durability::Synced | Durability::Replicated => Verdict::ready("takes events"),
+                },
+                None => Verdict::not_ready("NotRunning", "the broker does not run"),
+            },
+            "Trigger" => match triggers.get(&name) {
+                Some(verdict) => Verdict {
+                    ready: verdict.ready,
+                    reason: verdict.reason.clone(),
+                    message: verdict.message.clone(),
+                },
+                None => {
+                    let broker = applied.plan.triggers.get(&name).map(|trigger| trigger.broker.to_string());
+                    Verdict::not_ready(
+                        "BrokerDoesNotExist",
+                        format!("the broker {} does not exist", broker.unwrap_or_default()),
+                    )
+                }
+            },
+            "Sink" => match running.sinks.get(&name).map(|(_, sink)| sink.problem()) {
+                Some(None) => Verdict::ready("takes events"),
+                Some(Some(error)) => Verdict::not_ready(error.code.id(), error.detail),
+                None => Verdict::not_ready("NotRunning", "the sink does not run"),
+            },
+            "Source" => match running.sources.get(&name).map(|(_, source)| source.state()) {
+                Some(sources::State::Running) => Verdict::ready("emits events"),
+                Some(sources::State::Finished) => Verdict::ready("has emitted all its events"),
+                Some(sources::State::Starting) => Verdict::not_ready("Starting", "the source is being started"),
+                Some(sources::State::Failed(error)) => Verdict::not_ready(error.code.id(), error.detail),
+                None => Verdict::not_ready("NotRunning", "the source does not run"),
+            },
+            _ => Verdict::ready("read"),
+        }
+    }
+
+    async fn trigger_line(&self, row: &Row, verdicts: &HashMap<&ResourceName, Verdict>) -> TriggerStatus {
+        let Row { broker, subscription, standing } = row;
+        let counts = &standing.counts;
+        let ResourceName { namespace, name } = subscription.name.clone();
+        TriggerStatus {
+            namespace,
+            name,
+            broker: subscription.broker.name.clone(),
+            subscriber: standing.subscriber.clone(),
+            ready: !standing.detached && verdicts.get(&subscription.name).is_some_and(|verdict| verdict.ready),
+            paused: standing.paused,
+            matched: counts.matched,
+            delivered: counts.delivered,
+            dead_lettered: counts.dead_lettered,
+            dropped: counts.dropped.total(),
+            dropped_by_reason: counts
+                .dropped
+                .iter()
+                .filter(|(_, count)| *count > 0)
+                .map(|(reason, count)| (reason.as_str(), count))
+                .collect::<BTreeMap<_, _>>(),
+            pending: counts.pending,
+            in_flight: standing.in_flight.min(counts.pending),
+            lag_events: standing.lag_events,
+            lag_seconds: self.lag_seconds(broker.log(), subscription).await,
+            dead_letters_stored: broker.log().dead_letters().count(&subscription.name),
+        }
+    }
+
+    /// How long the oldest event that waits to be taken or is being delivered has been in the log.
+    async fn lag_seconds(&self, log: &Arc<dyn Log>, subscription: &Subscription) -> f64 {
+        let mut oldest = None;
+        for (partition, offset) in subscription.floors() {
+            // What was delivered meanwhile may be gone: then it no longer lags.
+            if let Ok(entry) = log.fetch(Position { partition, offset }).await {
+                oldest = oldest.min(Some(entry.arrived)).or(Some(entry.arrived));
+            }
+        }
+        oldest.map_or(0.0, |arrived| self.0.context.clock.now().since(arrived).as_secs_f64())
+    }
+
+    /// See [`crate::Engine::metrics`].
+    pub(crate) fn metrics(&self) -> String {
+        let rows = self.rows();
+        let triggers = rows.iter().map(|row| TriggerSample {
+            name: row.subscription.name.clone(),
+            broker: row.subscription.broker.clone(),
+            counts: row.standing.counts,
+            in_flight: row.standing.in_flight,
+            lag_events: row.standing.lag_events,
+            ready: !row.standing.detached && row.standing.misconfigured.is_none(),
+            dead_letters_stored: row.broker.log().dead_letters().count(&row.subscription.name),
+        });
+        let context = &self.0.context;
+        let logs: Vec<_> = self.brokers().iter().map(|broker| log_line(broker)).collect();
+        context.metrics.encode(triggers.collect(), &logs, context.ingest.used(), context.dispatch.panics())
+    }
+}
+
+fn trigger(row: &Row) -> Verdict {
+    let standing = &row.standing;
+    match &standing.misconfigured {
+        Some(error) if error.class == Class::Misconfigured => {
+            Verdict::not_ready(error.code.id(), format!("paused until it is mended: {}", error.detail))
+        }
+        Some(error) => Verdict::not_ready(error.code.id(), error.detail.clone()),
+        None if standing.failed => Verdict::not_ready("StorageFailed", "the ledger cannot be written; restart the process"),
+        None if standing.paused => Verdict {
+            ready: true,
+            reason: "Paused".to_owned(),
+            message: "matches events and holds them: its manifest says paused".to_owned(),
+        },
+        None => Verdict::ready(format!("delivers to {}", standing.subscriber)),
+    }
+}
+
+fn log_line(broker: &Arc<Broker>) -> LogStatus {
+    let usage = broker.usage();
+    let (received, refused) = broker.traffic();
+    let ResourceName { namespace, name } = broker.name().clone();
+    LogStatus {
+        namespace,
+        name,
+        kind: match broker.log().durability() {
+            Durability::Memory => "memory",
+            Durability::Synced => "embedded",
+            Durability::Replicated => "replicated",
+        },
+        used_bytes: usage.used,
+        limit_bytes: usage.limit,
+        held_by: usage.held_by.and_then(|number| name_of(broker, number)),
+        received,
+        refused,
+    }
+}
+
+fn name_of(broker: &Broker, number: TriggerNumber) -> Option<String> {
+    broker.subscriptions().iter().find(|subscription| subscription.number == number).map(|found| found.name.to_string())
+}
+
+/// The part of an ordered list that a query asks for.
+fn select<T>(lines: Vec<T>, query: &StatusQuery, name: impl Fn(&T) -> (&String, &String)) -> Vec<T> {
+    let wanted = |line: &T| {
+        let (namespace, own) = name(line);
+        query.namespace.as_ref().is_none_or(|wanted| wanted == namespace)
+            && query.trigger.as_ref().is_none_or(|wanted| wanted == own)
+            && query.after.as_ref().is_none_or(|after| format!("{namespace}/{own}") > *after)
+    };
+    lines.into_iter().filter(wanted).take(query.limit).collect()
+}
+
+fn rfc3339(nanoseconds: i64) -> String {
+    jiff::Timestamp::from_nanosecond(i128::from(nanoseconds)).unwrap_or_default().to_string()
+}
