@@ -1,1 +1,13 @@
-//! Stub.
+//! The transformation components: what turns one event into none, one or several. One file each, one line in
+//! [`TRANSFORMATIONS`].
+//!
+//! A type is a struct with the settings that users write, which implements
+//! [`waypost_core::transformation::TransformationConfig`], and what it compiles to, which implements
+//! [`waypost_core::transformation::Transformation`]. Both are pure: no I/O, no clock, no randomness, so that an
+//! event that is transformed again after a crash gives the same events.
+
+use waypost_core::transformation::TransformationType;
+
+/// What the `spec` of a `kind: Transformation` may hold, by key. This version has no type yet: a manifest that
+/// declares one is told so.
+pub const TRANSFORMATIONS: &[TransformationType] = &[];
