@@ -153,6 +153,10 @@ codes! {
     TRANSFORMATION_FAILED = "E0410", "a transformation failed on the event";
     /// The broker insists on replies that are events or empty.
     REPLY_NOT_AN_EVENT = "E0411", "the reply is not a CloudEvent and the broker is strict";
+    /// The subscriber's certificate is not trusted, or it does not speak TLS.
+    SUBSCRIBER_NOT_TRUSTED = "E0412", "no trusted connection to the subscriber could be made";
+    /// What the subscriber answered is not HTTP/1.1.
+    SUBSCRIBER_NOT_HTTP = "E0413", "the answer of the subscriber is not valid HTTP";
     /// The sink failed for a reason that may pass.
     SINK_UNAVAILABLE = "E0420", "the sink is not available";
     /// The sink will never accept this event.
@@ -217,10 +221,64 @@ codes! {
     BATCH_VERSIONS_MIXED = "E0619", "the batch mixes versions of CloudEvents";
     /// A stored event is damaged.
     EVENT_CORRUPT = "E0620", "a stored event is corrupt";
+    /// No broker, sink or transformation of that name takes events under the path of the request.
+    INGRESS_PATH_UNKNOWN = "E0650", "nothing takes events under this path";
+    /// Events are posted; nothing else is done at a path of ingress.
+    INGRESS_METHOD_NOT_ALLOWED = "E0651", "the method is not allowed";
+    /// The body of the request is larger than a request may be.
+    REQUEST_TOO_LARGE = "E0652", "the request is too large";
+    /// The event, or one event of a batch, is larger than an event may be.
+    EVENT_TOO_LARGE = "E0653", "the event is too large";
+    /// As many bytes as may be are on their way into the log.
+    INGEST_OVER_BUDGET = "E0654", "too much is on its way into the log";
+    /// The process is starting, shutting down, or has no storage to write to.
+    INGRESS_NOT_READY = "E0655", "no events are taken now";
+    /// The body of the request ended early.
+    BODY_INCOMPLETE = "E0656", "the request body is incomplete";
+    /// The body of the request did not arrive in time.
+    BODY_TIMEOUT = "E0657", "the request body did not arrive in time";
+    /// The body of the request is compressed.
+    CONTENT_ENCODING_UNSUPPORTED = "E0658", "the content encoding is not supported";
 
     // --- E07xx process ---------------------------------------------------------------------------------
+    /// Another process listens on the address.
+    ADDRESS_IN_USE = "E0701", "the address is in use";
+    /// The address cannot be listened on.
+    ADDRESS_UNUSABLE = "E0702", "the address cannot be listened on";
+    /// Another process uses the data directory.
+    DATA_DIRECTORY_LOCKED = "E0703", "the data directory is locked";
+    /// The data directory cannot be created, or not be written to.
+    DATA_DIRECTORY_UNUSABLE = "E0704", "the data directory cannot be used";
+    /// The admin listener is reachable from outside and nothing guards it.
+    ADMIN_TOKEN_MISSING = "E0705", "the admin listener needs a token";
+    /// The file with the admin token cannot be read, or is empty.
+    ADMIN_TOKEN_UNUSABLE = "E0706", "the admin token cannot be read";
+    /// The URL given to a command is not one that it can call.
+    CALL_URL_INVALID = "E0707", "the URL cannot be called";
+    /// The other side of a command could not be reached, or did not answer in time.
+    CALL_FAILED = "E0708", "the call failed";
+    /// A file or stream that a command reads cannot be read.
+    INPUT_UNREADABLE = "E0709", "the input cannot be read";
+    /// What a command prints cannot be written.
+    OUTPUT_UNWRITABLE = "E0710", "the output cannot be written";
+    /// The operating system does not give what the process needs.
+    PROCESS_RESOURCE_MISSING = "E0711", "the operating system refused a resource";
+    /// Changes of the manifest files cannot be watched.
+    MANIFESTS_NOT_WATCHED = "E0712", "the manifests cannot be watched";
 
     // --- E08xx admin API -------------------------------------------------------------------------------
+    /// The request has no bearer token, or a wrong one.
+    ADMIN_UNAUTHORIZED = "E0801", "the admin token is missing or wrong";
+    /// The admin API has no such path.
+    ADMIN_PATH_UNKNOWN = "E0802", "the admin API has no such path";
+    /// The path of the admin API does not know the method.
+    ADMIN_METHOD_NOT_ALLOWED = "E0803", "the method is not allowed";
+    /// A parameter of the query is not known or has no valid value.
+    ADMIN_QUERY_INVALID = "E0804", "the query is not valid";
+    /// The plan is not applied yet, or the process is shutting down.
+    ADMIN_NOT_READY = "E0805", "the process is not ready";
+    /// The admin API answered with something that the command does not understand.
+    ADMIN_ANSWER_UNKNOWN = "E0806", "the answer is not one of the admin API";
 }
 
 #[cfg(test)]

@@ -1,0 +1,153 @@
+//! One sender's place on the wire.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::response::Parts;
+use http::{HeaderMap, Request, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use tokio::time::timeout;
+
+use super::connection::{Body, Connection, DRAIN_TIME, ExchangeError};
+use super::error::SendError;
+use super::pool::Pool;
+use super::target::Target;
+
+/// One sender's place on the wire: at most one connection, one request at a time. When it is dropped its connection
+/// goes back to the pool.
+pub struct Lane {
+    pool: Arc<Pool>,
+    target: Target,
+    /// Between requests, and only if the next one can use it.
+    connection: Option<Connection>,
+}
+
+impl Lane {
+    pub(super) fn new(pool: Arc<Pool>, target: Target) -> Self {
+        Self { pool, target, connection: None }
+    }
+
+    /// Where the lane leads.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Sends a request and waits for the head of its answer: on the lane's connection, on an idle one of the pool, or
+    /// on a new one. The request holds path and `Host` ([`Target::uri`], [`Target::host_header`]).
+    ///
+    /// A request of which nothing was written, because the other side had closed the idle connection meanwhile, is
+    /// sent again on another connection. One that may have been received is not. There is no time limit but that of
+    /// opening a connection: the attempt's is the caller's.
+    ///
+    /// Cancel safety: a dropped call closes its connection, and the request may or may not have been received. The
+    /// lane can be used again.
+    ///
+    /// # Errors
+    /// [`SendError`], for all of which [`classify`](super::classify) knows what they mean for a delivery.
+    pub async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<Received<'_>, SendError> {
+        let mut request = request;
+        while let Some(mut connection) = self.open_connection() {
+            match connection.exchange(request).await {
+                Ok(response) => return Ok(Received::new(self, connection, response.into_parts())),
+                Err(ExchangeError::Unsent(unsent, _)) => request = unsent,
+                Err(ExchangeError::Failed(error)) => return Err(SendError::of_exchange(error)),
+            }
+        }
+        let mut connection = self.pool.open(self.target.authority()).await?;
+        match connection.exchange(request).await {
+            Ok(response) => Ok(Received::new(self, connection, response.into_parts())),
+            Err(ExchangeError::Unsent(_, error) | ExchangeError::Failed(error)) => {
+                Err(SendError::of_exchange(error))
+            }
+        }
+    }
+
+    /// The lane's connection, else one of the pool. Each that turns out to be closed is gone, so asking again ends.
+    fn open_connection(&mut self) -> Option<Connection> {
+        self.connection.take().or_else(|| self.pool.check_out(self.target.authority()))
+    }
+
+    /// Keeps a connection whose answer was read, if it is fit for another request.
+    fn keep(&mut self, mut connection: Connection, ended: bool) {
+        if ended && connection.is_reusable() {
+            self.connection = Some(connection);
+        }
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        if let Some(mut connection) = self.connection.take()
+            && connection.is_reusable()
+        {
+            self.pool.check_in(self.target.authority(), connection);
+        }
+    }
+}
+
+impl fmt::Debug for Lane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lane")
+            .field("target", &self.target)
+            .field("connection", &self.connection)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The head of an answer, with its body still on the wire. Dropped before the body was read, it closes the connection.
+pub struct Received<'a> {
+    lane: &'a mut Lane,
+    connection: Connection,
+    parts: Parts,
+    body: Incoming,
+}
+
+impl<'a> Received<'a> {
+    fn new(lane: &'a mut Lane, connection: Connection, (parts, body): (Parts, Incoming)) -> Self {
+        Self { lane, connection, parts, body }
+    }
+
+    /// The status.
+    pub fn status(&self) -> StatusCode {
+        self.parts.status
+    }
+
+    /// The headers.
+    pub fn headers(&self) -> &HeaderMap {
+        &self.parts.headers
+    }
+
+    /// Reads the body, of which at most `limit` bytes are kept. A longer body is cut; a little more of it is read for
+    /// the connection's sake ([`DRAIN_BYTES`](super::DRAIN_BYTES)), and given up where that is not its end.
+    ///
+    /// Cancel safety: as [`Lane::send`].
+    ///
+    /// # Errors
+    /// [`SendError::Broken`] or [`SendError::NotHttp`] where the body does not arrive whole.
+    pub async fn read(self, limit: usize) -> Result<(Parts, Body), SendError> {
+        let Self { lane, mut connection, parts, mut body } = self;
+        let (read, ended) = connection.read(&mut body, limit).await.map_err(SendError::of_exchange)?;
+        lane.keep(connection, ended);
+        Ok((parts, read))
+    }
+
+    /// Does without the body, and says whether there is one. Of a short one the end is awaited for a moment
+    /// ([`DRAIN_BYTES`](super::DRAIN_BYTES), [`DRAIN_TIME`]), so that the connection can be used again.
+    pub async fn discard(self) -> bool {
+        let Self { lane, mut connection, mut body, .. } = self;
+        // Whether the body arrives whole is of no interest: if it does not, the connection is closed.
+        let Ok(Ok((read, ended))) = timeout(DRAIN_TIME, connection.read(&mut body, 0)).await else {
+            return true;
+        };
+        lane.keep(connection, ended);
+        read.is_cut
+    }
+}
+
+impl fmt::Debug for Received<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Received").field("status", &self.parts.status).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,170 @@
+//! Idle connections by authority.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::connection::Connection;
+use super::error::SendError;
+use super::lane::Lane;
+use super::target::{Authority, Security, Target, Trust};
+use super::tls::PlatformRoots;
+
+/// The limits of a pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolOptions {
+    /// How long a connection that nobody uses is kept; shorter where the other side announces it.
+    pub idle_timeout: Duration,
+    /// The most connections to one authority that wait for use.
+    pub idle_per_authority: usize,
+    /// The most connections that wait for use.
+    pub idle_in_all: usize,
+    /// The longest that opening a connection may take: name, every address, and TLS.
+    pub connect_timeout: Duration,
+}
+
+impl Default for PoolOptions {
+    fn default() -> Self {
+        Self {
+            idle_timeout: Duration::from_secs(90),
+            idle_per_authority: 64,
+            idle_in_all: 1024,
+            connect_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Connections that wait for their next use. Lanes in use are bounded by whoever makes them.
+///
+/// A connection lives in the runtime in which it was opened: a process with several runtimes has a pool for each.
+pub struct Pool {
+    options: PoolOptions,
+    platform_roots: PlatformRoots,
+    idle: Mutex<Idle>,
+}
+
+#[derive(Default)]
+struct Idle {
+    /// By authority, the longest idle first. No queue is empty.
+    by_authority: HashMap<Authority, VecDeque<Waiting>>,
+    count: usize,
+}
+
+struct Waiting {
+    connection: Connection,
+    until: Instant,
+}
+
+impl Pool {
+    /// A pool without connections.
+    pub fn new(options: PoolOptions) -> Self {
+        Self { options, platform_roots: PlatformRoots::default(), idle: Mutex::default() }
+    }
+
+    /// A lane to a target. It has no connection until its first request.
+    pub fn lane(self: &Arc<Self>, target: &Target) -> Lane {
+        Lane::new(Arc::clone(self), target.clone())
+    }
+
+    /// How many connections wait for use.
+    pub fn idle_count(&self) -> usize {
+        self.idle.lock().count
+    }
+
+    /// Closes the connections that were idle too long, and those that the other side has closed. A pool in use does so
+    /// whenever it is full; whoever owns the pool calls this now and then, so that connections to a subscriber that
+    /// gets no more events are closed too.
+    pub fn sweep(&self) {
+        let mut idle = self.idle.lock();
+        idle.sweep(Instant::now());
+    }
+
+    /// The connection that was used last, since it is the likeliest to be open still.
+    pub(super) fn check_out(&self, authority: &Authority) -> Option<Connection> {
+        let now = Instant::now();
+        self.idle.lock().pop(authority, now)
+    }
+
+    pub(super) fn check_in(&self, authority: &Authority, connection: Connection) {
+        let now = Instant::now();
+        let until = now + connection.idle_limit(self.options.idle_timeout);
+        let mut idle = self.idle.lock();
+        if idle.count >= self.options.idle_in_all {
+            idle.sweep(now);
+        }
+        if until > now && idle.count < self.options.idle_in_all {
+            idle.push(authority, Waiting { connection, until }, self.options.idle_per_authority);
+        }
+    }
+
+    /// Opens a connection.
+    pub(super) async fn open(&self, authority: &Authority) -> Result<Connection, SendError> {
+        let tls = match &authority.security {
+            Security::Plain => None,
+            Security::Tls { name, trust } => {
+                let config = match trust {
+                    Trust::Own(roots) => roots.config(),
+                    Trust::Platform => {
+                        let loaded = self.platform_roots.config().await;
+                        loaded.map_err(|source| SendError::PlatformRoots { source })?
+                    }
+                };
+                Some((config, name.clone()))
+            }
+        };
+        Connection::open(authority, tls, self.options.connect_timeout).await
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+impl Idle {
+    fn pop(&mut self, authority: &Authority, now: Instant) -> Option<Connection> {
+        let queue = self.by_authority.get_mut(authority)?;
+        let mut found = None;
+        while let Some(newest) = queue.pop_back() {
+            self.count -= 1;
+            if newest.until > now {
+                found = Some(newest.connection);
+                break;
+            }
+        }
+        if queue.is_empty() {
+            self.by_authority.remove(authority);
+        }
+        found
+    }
+
+    fn push(&mut self, authority: &Authority, waiting: Waiting, limit: usize) {
+        if limit == 0 {
+            return;
+        }
+        if let Some(queue) = self.by_authority.get_mut(authority) {
+            queue.push_back(waiting);
+            if queue.len() > limit {
+                queue.pop_front();
+            } else {
+                self.count += 1;
+            }
+        } else {
+            self.by_authority.insert(authority.clone(), VecDeque::from([waiting]));
+            self.count += 1;
+        }
+    }
+
+    fn sweep(&mut self, now: Instant) {
+        self.by_authority.retain(|_, queue| {
+            queue.retain_mut(|waiting| waiting.until > now && waiting.connection.is_reusable());
+            !queue.is_empty()
+        });
+        self.count = self.by_authority.values().map(VecDeque::len).sum();
+    }
+}

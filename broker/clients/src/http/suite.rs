@@ -1,0 +1,5 @@
+//! Lanes against servers on real sockets.
+
+mod plain;
+mod server;
+mod tls;
