@@ -75,7 +75,12 @@ pub enum Forwarding {
 /// ([`crate::Settlement::DeadLettered`]).
 pub trait DeadLetters: Send + Sync {
     /// Those of `trigger`, or of all, with an id above `after`, in order of ids.
-    fn list(&self, trigger: Option<&ResourceName>, after: Option<DeadLetterId>, limit: usize) -> Vec<Arc<DeadLetter>>;
+    fn list(
+        &self,
+        trigger: Option<&ResourceName>,
+        after: Option<DeadLetterId>,
+        limit: usize,
+    ) -> Vec<Arc<DeadLetter>>;
 
     /// One of them.
     fn get(&self, id: DeadLetterId) -> Option<Arc<DeadLetter>>;

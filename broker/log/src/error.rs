@@ -11,7 +11,9 @@ use crate::record::{Offset, Position};
 #[non_exhaustive]
 pub enum AppendError {
     /// The size limit is reached, and nothing that is held can be given up.
-    #[error("the log is full: {used} of {limit} bytes are owed to triggers")]
+    #[error(
+        "the log is full: {used} of {limit} bytes are owed to triggers or held as dead letters; see in the status which trigger holds it, or raise the limit"
+    )]
     Full {
         /// Bytes in use.
         used: u64,
@@ -19,10 +21,12 @@ pub enum AppendError {
         limit: u64,
     },
     /// The log is closed, or closing.
-    #[error("the log is closed")]
+    #[error("the log is closed: the process is stopping")]
     Closed,
     /// A write or sync failed earlier; the log takes nothing until the process is started again.
-    #[error("the log stopped after a storage error: {reason}")]
+    #[error(
+        "the log stopped after a storage error ({reason}); repair the storage and start the process again"
+    )]
     Failed {
         /// What failed.
         reason: String,
@@ -60,13 +64,13 @@ impl CommitError {
 #[non_exhaustive]
 pub enum ReadError {
     /// The record is gone: retention trimmed it.
-    #[error("the log starts at offset {start}")]
+    #[error("the record is no longer in the log, which starts at offset {start}")]
     Trimmed {
         /// The oldest offset that can be read.
         start: Offset,
     },
     /// Nothing stands at this position yet.
-    #[error("nothing stands at {position}")]
+    #[error("nothing stands at {position} yet")]
     Beyond {
         /// The position that was asked for.
         position: Position,
@@ -112,7 +116,7 @@ pub enum WriteError {
         current: Epoch,
     },
     /// The log is closed, or closing.
-    #[error("the log is closed")]
+    #[error("the log is closed: the process is stopping")]
     Closed,
     /// The storage refused.
     #[error("the log cannot be written: {reason}")]

@@ -8,8 +8,6 @@ mod counts;
 mod journal;
 mod outcome;
 mod schedule;
-#[cfg(test)]
-mod suite;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -189,7 +187,7 @@ impl Ledger {
         let charge = self.journal.waiting(self.debt(offset), entry, due, attempts)?;
         state.window.remove(&offset);
         let entry = self.journal.keeps_bodies_in_memory().then(|| Arc::clone(entry));
-        state.schedule.put(offset, Waiting { due, attempts, entry, charge });
+        state.schedule.put(offset, Waiting { due, attempts, entry, _charge: charge });
         Ok(())
     }
 

@@ -42,11 +42,11 @@ pub use clock::{Clock, Timestamp};
 pub use dead_letter::{DeadLetter, DeadLetterId, DeadLetterReason, DeadLetters, Forwarding};
 pub use error::{AppendError, CommitError, ReadError, WriteError};
 pub use ledger::{
-    Attempt, AttemptOutcome, Counts, DropReason, Dropped, Due, Ledger, Outcome, OutcomeState, Recount, Settled,
-    Settlement,
+    Attempt, AttemptOutcome, Counts, DropReason, Dropped, Due, Ledger, Outcome, OutcomeState, Recount,
+    Settled, Settlement,
 };
 pub use log::{
-    Bounds, Commit, Committed, Durability, Epoch, Ledgers, Log, MatchBatch, Matches, Owed, PlanRecord, PlanVersion,
-    ReadLimit, Records, Scope, TriggerNumber, Usage,
+    Bounds, Commit, Committed, Durability, Epoch, Ledgers, Log, MatchBatch, Matches, Owed, PlanRecord,
+    PlanVersion, ReadLimit, Records, Scope, TriggerNumber, Usage,
 };
 pub use record::{Batch, Cause, Checkpoint, Entry, Metadata, Offset, Origin, Position, Record};

@@ -50,7 +50,12 @@ pub trait Records: Send + Sync + fmt::Debug + 'static {
 
     /// Reads committed records in order, starting at `from`: none at the end of the log, at least one
     /// otherwise, whatever the limit.
-    async fn read(&self, partition: u16, from: Offset, limit: ReadLimit) -> Result<Vec<Arc<Entry>>, ReadError>;
+    async fn read(
+        &self,
+        partition: u16,
+        from: Offset,
+        limit: ReadLimit,
+    ) -> Result<Vec<Arc<Entry>>, ReadError>;
 
     /// Reads one record that is in the log or parked.
     async fn fetch(&self, position: Position) -> Result<Arc<Entry>, ReadError>;
@@ -102,7 +107,8 @@ pub trait Matches: Send + Sync {
 
 /// Triggers, their ledgers and their dead letters.
 pub trait Ledgers: Send + Sync {
-    /// The number under which match lists tell of a trigger: assigned at the first call, the same ever after.
+    /// The number under which match lists tell of a trigger: assigned at the first call, durable with the first
+    /// plan that names it, and never given to another trigger, also when this one is forgotten.
     fn trigger(&self, name: &ResourceName) -> TriggerNumber;
 
     /// Every trigger that ever had a number and was not forgotten.
@@ -203,6 +209,8 @@ pub struct PlanRecord {
     pub version: PlanVersion,
     /// For each partition the first offset that it decides.
     pub effective: Vec<Offset>,
+    /// The triggers under it with their numbers, so that a number is durable before a match list names it.
+    pub triggers: Vec<(TriggerNumber, ResourceName)>,
     /// What is needed to match under it again, opaque to the log.
     pub body: Bytes,
 }

@@ -1,7 +1,10 @@
 //! Records: what is appended, and what is read back.
 
+mod metadata;
+
 use std::fmt;
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use smallvec::SmallVec;
@@ -11,6 +14,8 @@ use waypost_core::manifest::ResourceName;
 
 use crate::clock::Timestamp;
 use crate::log::TriggerNumber;
+
+pub use metadata::CorruptMetadata;
 
 /// The place of a record within its partition, counted from 0 and never reused.
 pub type Offset = u64;
@@ -96,25 +101,47 @@ pub struct Cause {
 }
 
 /// What one commit appends: all of it or nothing.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Batch {
-    /// The records, in order. They get consecutive offsets in one partition.
+    /// The records, in order. They stand one after the other in one partition.
     pub records: SmallVec<[Record; 1]>,
-    /// A source's checkpoint that becomes durable with the records.
+    /// A source's checkpoint that becomes durable with the records, or alone where there are none.
     pub checkpoint: Option<Checkpoint>,
+    /// Batches with the same key go to the same partition; without a key the log chooses. A batch with a checkpoint
+    /// needs one, for checkpoints of different partitions do not commit in order.
+    pub key: Option<u64>,
     /// Whether the batch may use the reserve above the size limit: replies may, so that a full log drains.
     pub from_reserve: bool,
+    /// Kept until the log no longer holds the batch for its commit, then dropped.
+    pub hold: Option<Hold>,
 }
 
 impl Batch {
     /// A batch without checkpoint, within the size limit.
     pub fn of(records: impl IntoIterator<Item = Record>) -> Self {
-        Self { records: records.into_iter().collect(), checkpoint: None, from_reserve: false }
+        Self { records: records.into_iter().collect(), checkpoint: None, key: None, from_reserve: false, hold: None }
+    }
+
+    /// The same batch, keeping `held` until the log no longer holds it for its commit: the share of a budget that
+    /// must not be given back when the one who waits for the commit goes away.
+    #[must_use]
+    pub fn holding(mut self, held: impl Send + Sync + 'static) -> Self {
+        self.hold = Some(Hold(Box::new(held)));
+        self
     }
 
     /// The bytes that the batch's events take.
     pub fn size(&self) -> usize {
         self.records.iter().map(|record| record.event.size()).sum()
+    }
+}
+
+/// Something that is kept for as long as a batch is on its way.
+pub struct Hold(#[expect(dead_code, reason = "kept for its drop")] Box<dyn std::any::Any + Send + Sync>);
+
+impl fmt::Debug for Hold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hold")
     }
 }
 
@@ -174,20 +201,40 @@ impl Entry {
 /// A share of a log's size limit, given back when dropped.
 #[derive(Debug)]
 pub struct Charge {
-    used: std::sync::Arc<std::sync::atomic::AtomicU64>,
+    used: Arc<AtomicU64>,
     bytes: u64,
 }
 
 impl Charge {
-    /// Takes `bytes` of the limit that `used` counts against.
-    pub fn take(used: &std::sync::Arc<std::sync::atomic::AtomicU64>, bytes: u64) -> Self {
-        used.fetch_add(bytes, std::sync::atomic::Ordering::Relaxed);
-        Self { used: std::sync::Arc::clone(used), bytes }
+    /// Takes `bytes` of the limit that `used` counts against, whether or not they are left.
+    pub fn take(used: &Arc<AtomicU64>, bytes: u64) -> Self {
+        used.fetch_add(bytes, Ordering::Relaxed);
+        Self { used: Arc::clone(used), bytes }
+    }
+
+    /// Takes `bytes` unless more than `limit` would then be in use; the error is what is in use.
+    pub fn within(used: &Arc<AtomicU64>, bytes: u64, limit: u64) -> Result<Self, u64> {
+        let add = |used: u64| used.checked_add(bytes).filter(|sum| *sum <= limit);
+        used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add)?;
+        Ok(Self { used: Arc::clone(used), bytes })
+    }
+
+    /// Splits off `bytes`, or what there is.
+    #[must_use = "the part is given back when it is dropped"]
+    pub fn split(&mut self, bytes: u64) -> Self {
+        let bytes = bytes.min(self.bytes);
+        self.bytes -= bytes;
+        Self { used: Arc::clone(&self.used), bytes }
+    }
+
+    /// The bytes that it stands for.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
     }
 }
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        self.used.fetch_sub(self.bytes, std::sync::atomic::Ordering::Relaxed);
+        self.used.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }

@@ -21,7 +21,7 @@ pub(super) struct Waiting {
     pub(super) attempts: u32,
     pub(super) entry: Option<Arc<Entry>>,
     /// Its share of the log's limit, given back when it leaves.
-    pub(super) charge: Option<Charge>,
+    pub(super) _charge: Option<Charge>,
 }
 
 impl Schedule {

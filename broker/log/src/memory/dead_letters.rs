@@ -1,0 +1,177 @@
+//! The store of dead letters in memory.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use waypost_core::manifest::ResourceName;
+
+use crate::clock::Timestamp;
+use crate::dead_letter::{DeadLetter, DeadLetterId, DeadLetterReason, DeadLetters, Forwarding};
+use crate::error::WriteError;
+use crate::ledger::Attempt;
+use crate::record::{Charge, Entry};
+
+/// What a dead letter costs besides its event and its attempts.
+const DEAD_LETTER_OVERHEAD: usize = 512;
+
+/// Dead letters by number, by trigger, and by the moment when they are to be forwarded. They and the events that
+/// they hold count against the log's limit.
+#[derive(Debug)]
+pub(super) struct DeadLetterStore {
+    used: Arc<AtomicU64>,
+    closed: Arc<AtomicBool>,
+    letters: Mutex<Letters>,
+}
+
+#[derive(Debug, Default)]
+struct Letters {
+    next: u64,
+    all: BTreeMap<DeadLetterId, Stored>,
+    triggers: HashMap<ResourceName, OfTrigger>,
+}
+
+#[derive(Debug)]
+struct Stored {
+    letter: Arc<DeadLetter>,
+    _charge: Charge,
+}
+
+#[derive(Debug, Default)]
+struct OfTrigger {
+    ids: BTreeSet<DeadLetterId>,
+    due: BTreeSet<(Timestamp, DeadLetterId)>,
+}
+
+/// A dead letter that has no number yet.
+#[derive(Debug)]
+pub(super) struct NewDeadLetter {
+    pub(super) trigger: ResourceName,
+    pub(super) entry: Arc<Entry>,
+    pub(super) reason: DeadLetterReason,
+    pub(super) attempts: Vec<Attempt>,
+    pub(super) attempts_made: u32,
+    pub(super) at: Timestamp,
+    pub(super) forwarding: Forwarding,
+}
+
+impl NewDeadLetter {
+    fn cost(&self) -> u64 {
+        let attempts: usize =
+            self.attempts.iter().map(|attempt| size_of::<Attempt>() + attempt.heap_size()).sum();
+        let reason = self.reason.detail.len()
+            + self.reason.destination.len()
+            + self.reason.body_excerpt.as_ref().map_or(0, Bytes::len);
+        (DEAD_LETTER_OVERHEAD + attempts + reason) as u64
+    }
+}
+
+impl DeadLetterStore {
+    pub(super) fn new(used: Arc<AtomicU64>, closed: Arc<AtomicBool>) -> Self {
+        Self { used, closed, letters: Mutex::default() }
+    }
+
+    pub(super) fn put(&self, new: NewDeadLetter) -> DeadLetterId {
+        let charge = Charge::take(&self.used, new.cost());
+        let NewDeadLetter { trigger, entry, reason, attempts, attempts_made, at, forwarding } = new;
+        let mut letters = self.letters.lock();
+        let id = DeadLetterId(letters.next);
+        letters.next += 1;
+        let of_trigger = letters.triggers.entry(trigger.clone()).or_default();
+        of_trigger.ids.insert(id);
+        of_trigger.due.extend(due(&forwarding).map(|due| (due, id)));
+        let letter = DeadLetter { id, trigger, entry, reason, attempts, attempts_made, at, forwarding };
+        letters.all.insert(id, Stored { letter: Arc::new(letter), _charge: charge });
+        id
+    }
+
+    fn check_open(&self) -> Result<(), WriteError> {
+        if self.closed.load(Ordering::Acquire) { Err(WriteError::Closed) } else { Ok(()) }
+    }
+}
+
+fn due(forwarding: &Forwarding) -> Option<Timestamp> {
+    match forwarding {
+        Forwarding::Waiting { due, .. } => Some(*due),
+        Forwarding::Kept | Forwarding::GivenUp { .. } => None,
+    }
+}
+
+impl Letters {
+    fn of(&self, ids: impl Iterator<Item = DeadLetterId>) -> Vec<Arc<DeadLetter>> {
+        ids.filter_map(|id| self.all.get(&id)).map(|stored| Arc::clone(&stored.letter)).collect()
+    }
+}
+
+impl DeadLetters for DeadLetterStore {
+    fn list(
+        &self,
+        trigger: Option<&ResourceName>,
+        after: Option<DeadLetterId>,
+        limit: usize,
+    ) -> Vec<Arc<DeadLetter>> {
+        let letters = self.letters.lock();
+        let range = (after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
+        match trigger {
+            None => letters.of(letters.all.range(range).map(|(id, _)| *id).take(limit)),
+            Some(trigger) => letters.triggers.get(trigger).map_or_else(Vec::new, |of_trigger| {
+                letters.of(of_trigger.ids.range(range).copied().take(limit))
+            }),
+        }
+    }
+
+    fn get(&self, id: DeadLetterId) -> Option<Arc<DeadLetter>> {
+        self.letters.lock().all.get(&id).map(|stored| Arc::clone(&stored.letter))
+    }
+
+    fn count(&self, trigger: &ResourceName) -> u64 {
+        self.letters.lock().triggers.get(trigger).map_or(0, |of_trigger| of_trigger.ids.len() as u64)
+    }
+
+    fn due(&self, trigger: &ResourceName, now: Timestamp, limit: usize) -> Vec<Arc<DeadLetter>> {
+        let letters = self.letters.lock();
+        letters.triggers.get(trigger).map_or_else(Vec::new, |of_trigger| {
+            let due = of_trigger.due.iter().take_while(|(due, _)| *due <= now).map(|(_, id)| *id);
+            letters.of(due.take(limit))
+        })
+    }
+
+    fn next_due(&self, trigger: &ResourceName) -> Option<Timestamp> {
+        self.letters.lock().triggers.get(trigger)?.due.first().map(|(due, _)| *due)
+    }
+
+    fn set_forwarding(&self, id: DeadLetterId, forwarding: Forwarding) -> Result<bool, WriteError> {
+        self.check_open()?;
+        let mut letters = self.letters.lock();
+        let Letters { all, triggers, .. } = &mut *letters;
+        let Some(stored) = all.get_mut(&id) else { return Ok(false) };
+        if let Some(of_trigger) = triggers.get_mut(&stored.letter.trigger) {
+            if let Some(before) = due(&stored.letter.forwarding) {
+                of_trigger.due.remove(&(before, id));
+            }
+            of_trigger.due.extend(due(&forwarding).map(|due| (due, id)));
+        }
+        stored.letter = Arc::new(DeadLetter { forwarding, ..DeadLetter::clone(&stored.letter) });
+        Ok(true)
+    }
+
+    fn remove(&self, id: DeadLetterId) -> Result<bool, WriteError> {
+        self.check_open()?;
+        let mut letters = self.letters.lock();
+        let Some(stored) = letters.all.remove(&id) else { return Ok(false) };
+        let letter = &stored.letter;
+        if let Some(of_trigger) = letters.triggers.get_mut(&letter.trigger) {
+            of_trigger.ids.remove(&id);
+            if let Some(due) = due(&letter.forwarding) {
+                of_trigger.due.remove(&(due, id));
+            }
+            if of_trigger.ids.is_empty() {
+                letters.triggers.remove(&letter.trigger);
+            }
+        }
+        Ok(true)
+    }
+}

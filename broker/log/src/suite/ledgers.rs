@@ -1,0 +1,195 @@
+//! Rules of [`crate::Ledger`] and [`crate::Ledgers`].
+
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+use crate::ledger::{ATTEMPTS_KEPT, Counts, DropReason, OutcomeState, Settled, Settlement};
+use crate::record::Position;
+use crate::suite::stage::{
+    PARTITION, delivered, examine, failed, fill, given_up, name, offsets, open, owing, take,
+};
+use crate::suite::{Bench, Hands, Setup};
+
+pub(super) async fn a_debt_is_taken_once_and_settled_once(bench: &dyn Bench) {
+    let (log, ledger) = owing(bench, Setup::default(), 4).await;
+    assert_eq!((ledger.untaken(), ledger.next(), ledger.floor()), (4, 0, Some(0)));
+    let entries = take(&*log, &ledger, 3).await;
+    assert!(!ledger.take(&entries[1]), "it was taken before");
+    assert_eq!((ledger.untaken(), ledger.next(), ledger.floor()), (1, 3, Some(0)));
+    assert_eq!(ledger.window(), [(0, 0), (1, 0), (2, 0)]);
+
+    assert_eq!(ledger.settle(1, Settlement::Delivered, Some(delivered(1))), Ok(Settled::Now));
+    assert_eq!(ledger.settle(1, Settlement::Dropped(DropReason::Operator), None), Ok(Settled::Already));
+    assert_eq!(ledger.settle(3, Settlement::Delivered, None), Ok(Settled::Already), "it was not taken");
+    assert_eq!(ledger.settle(0, Settlement::Dropped(DropReason::Expired), None), Ok(Settled::Now));
+    assert_eq!(ledger.settle(2, Settlement::DeadLettered(given_up(), None), None), Ok(Settled::Now));
+    let counts = ledger.counts();
+    assert!(counts.holds());
+    assert_eq!((counts.delivered, counts.dead_lettered, counts.dropped.total()), (1, 1, 1));
+    assert_eq!((counts.dropped.by(DropReason::Expired), counts.pending, counts.untaken), (1, 1, 1));
+    assert_eq!((ledger.floor(), ledger.window()), (Some(3), vec![]));
+
+    let last = take(&*log, &ledger, 9).await;
+    assert_eq!(offsets(&last), [3]);
+    assert_eq!(ledger.settle(3, Settlement::Delivered, None), Ok(Settled::Now));
+    assert_eq!((ledger.floor(), ledger.counts().pending), (None, 0));
+    assert!(!ledger.take(&last[0]));
+
+    // What does not match cannot be taken.
+    let range = fill(&*log, 1).await;
+    examine(&*log, range.clone(), |_| vec![]);
+    let position = Position { partition: PARTITION, offset: range.start };
+    let foreign = log.fetch(position).await.expect("it is there");
+    assert!(!ledger.take(&foreign));
+    assert!(ledger.counts().holds());
+}
+
+pub(super) async fn attempts_are_counted_and_kept(bench: &dyn Bench) {
+    let (log, ledger) = owing(bench, Setup::default(), 2).await;
+    let entries = take(&*log, &ledger, 2).await;
+    for number in 1..=20 {
+        assert_eq!(ledger.attempted(0, failed(number)), number);
+    }
+    assert_eq!((ledger.attempts_made(0), ledger.attempts_made(1), ledger.attempts_made(9)), (20, 0, 0));
+    ledger.wait(&entries[0], Timestamp(5)).expect("it waits");
+    assert_eq!(ledger.attempted(0, failed(21)), 20, "it is not in the window");
+    let due = ledger.due(Timestamp(5), 1);
+    assert_eq!((due[0].offset, due[0].attempts), (0, 20), "waiting keeps the count");
+    assert_eq!(ledger.attempted(0, failed(21)), 21);
+    assert_eq!(ledger.window(), [(0, 21), (1, 0)]);
+    ledger.settle(0, Settlement::Delivered, Some(delivered(22))).expect("it is settled");
+    assert_eq!(ledger.attempts_made(0), 0);
+
+    let attempts = ledger.attempts(0);
+    assert_eq!(attempts.len(), ATTEMPTS_KEPT);
+    assert_eq!(attempts[ATTEMPTS_KEPT - 1], delivered(22));
+    assert_eq!(attempts[0], failed(7));
+    assert_eq!(ledger.attempts(1), []);
+}
+
+pub(super) async fn the_schedule_gives_back_what_is_due_in_order(bench: &dyn Bench) {
+    let (log, ledger) = owing(bench, Setup::default(), 6).await;
+    let entries = take(&*log, &ledger, 5).await;
+    assert_eq!(ledger.next_due(), None);
+    for (entry, due) in entries.iter().zip([50, 10, 30, 10, 40]) {
+        ledger.wait(entry, Timestamp(due)).expect("it waits");
+    }
+    ledger.wait(&entries[4], Timestamp(20)).expect("it waits for less");
+    let untaken = log.fetch(Position { partition: PARTITION, offset: 5 }).await.expect("it is there");
+    ledger.wait(&untaken, Timestamp(1)).expect("of what was not taken nothing changes");
+    assert_eq!(ledger.next_due(), Some(Timestamp(10)));
+    assert_eq!((ledger.counts().scheduled, ledger.counts().window), (5, 0));
+    assert!(ledger.due(Timestamp(9), 10).is_empty());
+
+    let due = |now, limit| {
+        let due = ledger.due(Timestamp(now), limit);
+        due.into_iter().map(|due| due.offset).collect::<Vec<_>>()
+    };
+    assert_eq!(due(25, 2), [1, 3]);
+    assert_eq!(due(25, 9), [4]);
+    assert_eq!(ledger.next_due(), Some(Timestamp(30)));
+    assert_eq!(ledger.settle(2, Settlement::Delivered, None), Ok(Settled::Now), "from the schedule");
+    assert_eq!(due(100, 9), [0]);
+    assert_eq!(ledger.next_due(), None);
+    assert_eq!(ledger.window(), [(0, 0), (1, 0), (3, 0), (4, 0)]);
+    assert!(ledger.counts().holds());
+}
+
+pub(super) async fn what_waits_does_not_hold_the_log(bench: &dyn Bench) {
+    let (log, ledger) = owing(bench, Setup::default(), 3).await;
+    let entries = take(&*log, &ledger, 3).await;
+    ledger.wait(&entries[0], Timestamp(10)).expect("it waits");
+    ledger.wait(&entries[1], Timestamp(10)).expect("it waits");
+    assert_eq!(ledger.floor(), Some(2));
+    ledger.settle(2, Settlement::Delivered, None).expect("it is settled");
+    assert_eq!(ledger.floor(), None);
+    drop(entries);
+    log.trim().await;
+
+    for due in ledger.due(Timestamp(10), 1) {
+        let position = Position { partition: PARTITION, offset: due.offset };
+        let entry = log.fetch(position).await.expect("what waits is kept");
+        assert_eq!(entry.position, position);
+        assert!(due.entry.is_none_or(|kept| kept.event == entry.event));
+        assert_eq!(ledger.floor(), None, "its body is kept elsewhere");
+        ledger.wait(&entry, Timestamp(20)).expect("it waits again");
+    }
+    assert_eq!(ledger.due(Timestamp(30), 9).len(), 2);
+    for offset in 0..2 {
+        ledger.settle(offset, Settlement::Delivered, None).expect("it is settled");
+    }
+    assert!(ledger.counts().holds());
+    assert_eq!(ledger.counts().delivered, 3);
+}
+
+pub(super) async fn dropping_all_settles_all(bench: &dyn Bench) {
+    let (log, ledger) = owing(bench, Setup::default(), 10).await;
+    let entries = take(&*log, &ledger, 5).await;
+    ledger.settle(0, Settlement::Delivered, None).expect("it is settled");
+    ledger.wait(&entries[1], Timestamp(10)).expect("it waits");
+    assert_eq!(ledger.drop_all(DropReason::Detached, log.matched(PARTITION)), Ok(9));
+    let counts = ledger.counts();
+    assert!(counts.holds());
+    assert_eq!((counts.delivered, counts.dropped.by(DropReason::Detached), counts.pending), (1, 9, 0));
+    assert_eq!((ledger.next(), ledger.floor(), ledger.next_due()), (10, None, None));
+    assert_eq!(ledger.settle(2, Settlement::Delivered, None), Ok(Settled::Already));
+
+    let range = fill(&*log, 1).await;
+    examine(&*log, range, |_| vec![ledger.trigger()]);
+    assert_eq!(offsets(&take(&*log, &ledger, 9).await), [10], "what comes later is owed");
+    assert_eq!(ledger.drop_all(DropReason::Operator, 0), Ok(1));
+    assert_eq!(ledger.next(), 11, "it never goes back");
+}
+
+pub(super) async fn a_recount_finds_what_the_ledger_says(bench: &dyn Bench) {
+    let log = open(bench, Setup::default()).await;
+    let (a, b) = (log.trigger(&name("a")), log.trigger(&name("b")));
+    let range = fill(&*log, 30).await;
+    examine(&*log, range, |offset| if offset % 3 == 0 { vec![a, b] } else { vec![b] });
+    let ledger = log.ledger(PARTITION, a);
+    let entries = take(&*log, &ledger, 4).await;
+    ledger.wait(&entries[0], Timestamp(10)).expect("it waits");
+    ledger.settle(3, Settlement::Delivered, None).expect("it is settled");
+    let recount = log.recount(PARTITION, a);
+    assert!(!recount.differs(), "{recount:?}");
+    assert_eq!(recount.counted, ledger.counts());
+    assert_eq!((recount.counted.untaken, recount.counted.window, recount.counted.scheduled), (6, 2, 1));
+    assert_eq!(log.recount(PARTITION, crate::TriggerNumber(77)).counted, Counts::default());
+}
+
+pub(super) async fn each_outcome_is_told(bench: &dyn Bench) {
+    let hands = Hands::at(1_000);
+    let setup = Setup { clock: hands.clock(), history: super::MEBIBYTE, ..Setup::default() };
+    let (log, ledger) = owing(bench, setup, 7).await;
+    let trigger = ledger.trigger();
+    let entries = take(&*log, &ledger, 6).await;
+    let due = hands.now().after(Duration::from_secs(5));
+    ledger.attempted(1, failed(1));
+    ledger.attempted(2, failed(1));
+    ledger.wait(&entries[2], due).expect("it waits");
+    ledger.settle(3, Settlement::Delivered, Some(delivered(1))).expect("it is settled");
+    ledger.attempted(4, failed(1));
+    ledger.settle(4, Settlement::DeadLettered(given_up(), None), Some(failed(2))).expect("it is settled");
+    ledger.settle(5, Settlement::Dropped(DropReason::Deadline), None).expect("it is settled");
+
+    let outcome = |offset| log.outcomes(Position { partition: PARTITION, offset }, trigger);
+    let told = |offset| {
+        let outcome = outcome(offset).expect("it is a debt");
+        (outcome.state, outcome.attempts)
+    };
+    assert_eq!(told(0), (OutcomeState::InFlight, vec![]));
+    assert_eq!(told(1), (OutcomeState::InFlight, vec![failed(1)]));
+    assert_eq!(told(2), (OutcomeState::Waiting { due }, vec![failed(1)]));
+    assert_eq!(told(3), (OutcomeState::Delivered, vec![delivered(1)]));
+    assert_eq!(told(4), (OutcomeState::DeadLettered, vec![failed(1), failed(2)]));
+    assert_eq!(told(5), (OutcomeState::Dropped(DropReason::Deadline), vec![]));
+    assert_eq!(told(6), (OutcomeState::Untaken, vec![]));
+    let range = fill(&*log, 1).await;
+    assert_eq!(outcome(range.start), None, "it is not examined yet");
+    examine(&*log, range.clone(), |_| vec![]);
+    assert_eq!(outcome(range.start), None, "it does not match");
+    assert_eq!(outcome(99), None);
+    assert_eq!(log.outcomes(Position { partition: log.partitions(), offset: 0 }, trigger), None);
+    ledger.drop_all(DropReason::Operator, log.matched(PARTITION)).expect("all is dropped");
+    assert_eq!(told(0).0, OutcomeState::Dropped(DropReason::Operator));
+}
