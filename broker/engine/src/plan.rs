@@ -2,16 +2,44 @@
 //!
 //! Making one is pure: no I/O, no clock. The supervisor brings the running process into line with it.
 
-use std::collections::BTreeMap;
+mod component;
+mod delivery;
+mod detach;
+mod index;
+mod planner;
+mod resolve;
+mod schema;
+
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use waypost_core::delivery::DeliveryPolicy;
 use waypost_core::filter::Filter;
-use waypost_core::manifest::{Problem, ResourceId, ResourceName, Secrets};
+pub use waypost_core::manifest::StartFrom;
+use waypost_core::manifest::{Manifests, Problem, ResourceId, ResourceName, Secrets};
 use waypost_core::sink::{BuildSink, SinkType};
 use waypost_core::source::{BuildSource, SourceType};
 use waypost_core::transformation::{Transformation, TransformationType};
+
+pub use self::index::{Family, ResourceKey};
+use self::planner::Planner;
+pub use self::schema::schema;
+
+/// How long a broker keeps events that nobody is owed, when its manifest says nothing.
+pub const DEFAULT_RETENTION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// The status for an accepted event, when the manifest says nothing.
+pub const DEFAULT_ACCEPTED_STATUS: u16 = 202;
+
+/// Makes the plan of `manifests`. Never fails: what is wrong is in [`Plan::problems`], and what it is wrong with
+/// keeps the form that it has in `previous`, or is absent.
+///
+/// Pure and linear in the size of the manifests. `version` is the number of the new plan, greater than that of
+/// `previous`.
+pub fn plan(manifests: &Manifests, registry: &Registry, previous: Option<&Plan>, version: u64) -> Plan {
+    Planner::new(registry, previous, version).plan(manifests)
+}
 
 /// The component types that this build knows.
 #[derive(Debug, Clone, Copy)]
@@ -46,6 +74,28 @@ pub struct Plan {
     pub problems: Vec<Problem>,
     /// The Secrets and ConfigMaps that components resolve their references against.
     pub secrets: Secrets,
+    /// The URLs of Services, where they have one.
+    pub services: HashMap<ResourceKey, Option<String>>,
+    /// Where each planned resource was declared last without an error.
+    pub origins: HashMap<ResourceKey, Origin>,
+}
+
+impl Plan {
+    /// Whether no problem is an error: what `check` asks, and what a first start on empty data demands.
+    pub fn is_free_of_errors(&self) -> bool {
+        !self.problems.iter().any(Problem::is_error)
+    }
+}
+
+/// Where a resource was declared last without an error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// The resource as its manifest named it.
+    pub id: ResourceId,
+    /// The file.
+    pub file: Arc<str>,
+    /// The plan that took the declaration.
+    pub version: u64,
 }
 
 /// One declared resource, as the status tells of it.
@@ -88,6 +138,14 @@ pub struct BrokerPlan {
     pub accepted_status: u16,
     /// A broker that no manifest declares, made for a source or transformation whose sink is no broker.
     pub implicit: bool,
+    /// The delivery of triggers that have none of their own; Knative's default where this is absent too.
+    pub delivery: Option<DeliveryPolicy>,
+    /// The dead-letter sink of triggers that have none of their own.
+    pub dead_letter_sink: Option<Subscriber>,
+    /// Knative's broker class, which may not change.
+    pub class: Option<String>,
+    /// Knative's `spec.config` in normalised form, which may not change.
+    pub config: Option<String>,
 }
 
 /// Which log holds a broker's events.
@@ -202,3 +260,6 @@ pub struct TransformationPlan {
     /// The normalised spec, for telling whether a new plan changes it.
     pub fingerprint: String,
 }
+
+#[cfg(test)]
+mod suite;

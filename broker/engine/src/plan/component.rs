@@ -1,0 +1,196 @@
+//! Components: which type a manifest names, and its validated settings.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use waypost_core::codes;
+use waypost_core::manifest::document::Node;
+use waypost_core::manifest::{Component, FieldProblem, Secrets, nearest};
+use waypost_core::secret::SecretKeyReference;
+
+use super::resolve::Issue;
+
+/// Where a component stands and what it may refer to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place<'p> {
+    /// The field that holds the type, such as `spec`.
+    pub(super) path: &'p str,
+    /// `Sink`, `Source` or `Transformation`.
+    pub(super) kind: &'static str,
+    /// Fields that may stand beside the type, for messages.
+    pub(super) beside: &'static [&'static str],
+    pub(super) namespace: &'p str,
+    pub(super) secrets: &'p Secrets,
+}
+
+/// A validated component.
+#[derive(Debug)]
+pub(super) struct Configured<C> {
+    pub(super) type_name: &'static str,
+    pub(super) config: C,
+    /// A digest of type, settings and the Secrets that they refer to. A digest, because settings may hold a
+    /// secret and the plan can be printed.
+    pub(super) fingerprint: String,
+}
+
+/// A type of the registry: its name and how it reads settings.
+pub(super) type Type<C> = (&'static str, fn(&serde_json::Value) -> Result<C, Vec<FieldProblem>>);
+
+/// Finds the type that the component names and reads its settings.
+pub(super) fn configure<C>(
+    component: &Component,
+    types: &[Type<C>],
+    place: Place<'_>,
+) -> Result<Configured<C>, Vec<Issue>> {
+    let (type_name, configure, node) = choose(component, types, place)?;
+    let path = format!("{}.{type_name}", place.path);
+    let settings = match node.to_json() {
+        serde_json::Value::Null => serde_json::Value::Object(serde_json::Map::new()),
+        settings => settings,
+    };
+    let mut hasher = DefaultHasher::new();
+    type_name.hash(&mut hasher);
+    settings.to_string().hash(&mut hasher);
+    let mut issues = Vec::new();
+    let mut secrets = SecretReferences { place, node, path: &path, issues: &mut issues, hasher: &mut hasher };
+    secrets.visit(&settings, &mut String::new());
+    let config = configure(&settings).map_err(|problems| {
+        issues.extend(problems.into_iter().map(|problem| settings_issue(problem, node, &path)));
+        std::mem::take(&mut issues)
+    })?;
+    if !issues.is_empty() {
+        return Err(issues);
+    }
+    Ok(Configured { type_name, config, fingerprint: format!("{type_name} {:016x}", hasher.finish()) })
+}
+
+fn choose<'c, C>(
+    component: &'c Component,
+    types: &[Type<C>],
+    place: Place<'_>,
+) -> Result<(&'static str, fn(&serde_json::Value) -> Result<C, Vec<FieldProblem>>, &'c Node), Vec<Issue>> {
+    let names = || types.iter().map(|(name, _)| *name);
+    let choices = || format!("the types of {} are {}", place.kind, names().collect::<Vec<_>>().join(", "));
+    let issue = |code, mark, path, message, help| Issue { code, mark, path, message, help };
+    let (known, unknown): (Vec<_>, Vec<_>) =
+        component.candidates.iter().partition(|(name, _)| names().any(|known| known == name));
+    match known.as_slice() {
+        [] if unknown.is_empty() => Err(vec![issue(
+            codes::FIELD_MISSING,
+            component.mark,
+            place.path.to_owned(),
+            format!("`{}` names no type", place.path),
+            choices(),
+        )]),
+        [] => Err(unknown
+            .into_iter()
+            .map(|(name, node)| {
+                let message = format!("there is no {} of type `{name}`", place.kind);
+                let help = match nearest(name, names().chain(place.beside.iter().copied())) {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => choices(),
+                };
+                issue(
+                    codes::COMPONENT_TYPE_UNKNOWN,
+                    node.mark,
+                    format!("{}.{name}", place.path),
+                    message,
+                    help,
+                )
+            })
+            .collect()),
+        [(name, node)] if unknown.is_empty() => {
+            let (name, configure) =
+                types.iter().find(|(known, _)| known == name).expect("the name was found among the types");
+            Ok((name, *configure, node))
+        }
+        [(type_name, _)] => Err(unknown
+            .into_iter()
+            .map(|(name, node)| {
+                let path = format!("{}.{name}", place.path);
+                let message = format!("there is no field `{path}`");
+                let help = match nearest(name, place.beside.iter().copied()) {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => format!("settings of the type stand below `{type_name}`"),
+                };
+                issue(codes::FIELD_UNKNOWN, node.mark, path, message, help)
+            })
+            .collect()),
+        [(first, _), (second, node), ..] => Err(vec![issue(
+            codes::FIELD_CONFLICT,
+            node.mark,
+            format!("{}.{second}", place.path),
+            format!("`{}` names more than one type: `{first}` and `{second}`", place.path),
+            format!("keep one, and declare another {} for the other", place.kind),
+        )]),
+    }
+}
+
+fn settings_issue(problem: FieldProblem, node: &Node, path: &str) -> Issue {
+    let full = match problem.path.as_str() {
+        "" => path.to_owned(),
+        field if field.starts_with('[') => format!("{path}{field}"),
+        field => format!("{path}.{field}"),
+    };
+    Issue {
+        code: codes::COMPONENT_SETTINGS_INVALID,
+        mark: node.locate(&problem.path),
+        message: format!("`{full}`: {}", problem.message),
+        path: full,
+        help: "correct the settings; `waypost schema` describes them".to_owned(),
+    }
+}
+
+/// Follows every `secretKeyRef` in settings.
+struct SecretReferences<'r> {
+    place: Place<'r>,
+    node: &'r Node,
+    path: &'r str,
+    issues: &'r mut Vec<Issue>,
+    hasher: &'r mut DefaultHasher,
+}
+
+impl SecretReferences<'_> {
+    /// `path` is that of `value` below the settings. Recursion is bounded by the depth of documents.
+    fn visit(&mut self, value: &serde_json::Value, path: &mut String) {
+        let length = path.len();
+        match value {
+            serde_json::Value::Array(items) => {
+                for (index, item) in items.iter().enumerate() {
+                    path.push_str(&format!("[{index}]"));
+                    self.visit(item, path);
+                    path.truncate(length);
+                }
+            }
+            serde_json::Value::Object(fields) => {
+                for (name, field) in fields {
+                    if !path.is_empty() {
+                        path.push('.');
+                    }
+                    path.push_str(name);
+                    if name == "secretKeyRef" {
+                        self.reference(field, path);
+                    } else {
+                        self.visit(field, path);
+                    }
+                    path.truncate(length);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn reference(&mut self, value: &serde_json::Value, path: &str) {
+        // What is not a reference is for the component to refuse.
+        let Ok(reference) = serde_json::from_value::<SecretKeyReference>(value.clone()) else { return };
+        match self.place.secrets.secret(self.place.namespace, &reference.name, &reference.key) {
+            Ok(secret) => secret.hash(self.hasher),
+            Err(unresolved) => self.issues.push(Issue {
+                code: codes::SECRET_DANGLING,
+                mark: self.node.locate(path),
+                path: format!("{}.{path}", self.path),
+                message: unresolved.to_string(),
+                help: "declare the Secret in the same namespace, or correct the reference".to_owned(),
+            }),
+        }
+    }
+}

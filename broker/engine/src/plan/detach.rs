@@ -1,0 +1,221 @@
+//! What is kept, what is detached, and what the status will tell of each resource.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use waypost_core::codes;
+use waypost_core::manifest::{Problem, ResourceName, Spec, Target};
+
+use super::index::{Family, ResourceKey};
+use super::planner::Planner;
+use super::resolve::Issue;
+use super::{Declared, DeclaredState, Origin, Plan, Subscriber};
+
+impl Planner<'_> {
+    /// Refuses the Transformations whose sinks lead back to them.
+    pub(super) fn refuse_cycles(&mut self) {
+        let mut next: HashMap<ResourceName, (usize, ResourceName)> = HashMap::new();
+        for (at, declaration) in self.index.declarations.iter().enumerate() {
+            if let (Some(Spec::Transformation(spec)), false) =
+                (&declaration.resource.spec, declaration.failed())
+                && let Some(Target::Reference { reference, .. }) = spec.sink.as_ref().map(|sink| &sink.target)
+                && Family::of(&reference.api_version, &reference.kind) == Family::Transformation
+            {
+                next.insert(declaration.key.name.clone(), (at, reference.name.clone()));
+            }
+        }
+        let mut seen: HashMap<&ResourceName, usize> = HashMap::new();
+        let mut cycles: Vec<Vec<usize>> = Vec::new();
+        for (walk, start) in next.keys().enumerate() {
+            let mut chain = Vec::new();
+            let mut name = start;
+            // Each is walked over once: a walk ends where an earlier one passed.
+            while let Some((at, following)) = next.get(name) {
+                match seen.insert(name, walk) {
+                    Some(earlier) if earlier == walk => {
+                        let begin = chain.iter().position(|known| known == at).unwrap_or(0);
+                        cycles.push(chain.split_off(begin));
+                        break;
+                    }
+                    Some(earlier) => {
+                        seen.insert(name, earlier);
+                        break;
+                    }
+                    None => {}
+                }
+                chain.push(*at);
+                name = following;
+            }
+        }
+        for at in cycles.into_iter().flatten() {
+            let Some(Spec::Transformation(spec)) = &self.index.declarations[at].resource.spec else {
+                continue;
+            };
+            let Some(sink) = &spec.sink else { continue };
+            let name = &self.index.declarations[at].key.name;
+            let issue = Issue {
+                code: codes::TRANSFORMATION_CYCLE,
+                mark: sink.mark,
+                path: "spec.sink.ref".to_owned(),
+                message: format!("the sinks that follow Transformation {name} lead back to it"),
+                help: "let one of them send to a Sink or a Broker".to_owned(),
+            };
+            self.fail(at, issue);
+        }
+    }
+
+    /// The brokers that were declared before and are no more.
+    pub(super) fn find_gone_brokers(&mut self) {
+        let Some(previous) = self.previous else { return };
+        let detached = previous.declared.iter().filter(|declared| declared.state == DeclaredState::Detached);
+        let known =
+            previous.origins.keys().cloned().chain(detached.map(|declared| ResourceKey::of(&declared.id)));
+        let gone = known.filter(|key| {
+            key.family == Family::Broker
+                && self.index.get(key).is_none()
+                && !self.plan.brokers.contains_key(&key.name)
+        });
+        self.gone_brokers = gone.map(|key| key.name).collect();
+    }
+
+    /// What a kept resource needs runs on with it, and a trigger whose broker is gone is detached with it.
+    pub(super) fn keep_needed(&mut self) {
+        let gone: Vec<ResourceName> = self
+            .plan
+            .triggers
+            .iter()
+            .filter(|(_, trigger)| self.gone_brokers.contains(&trigger.broker))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in gone {
+            self.plan.triggers.remove(&name);
+            self.detached_triggers.insert(name);
+        }
+        let Some(previous) = self.previous else { return };
+        let implicit = |name: &ResourceName| previous.brokers.get(name).filter(|broker| broker.implicit);
+        let mut needed: Vec<Subscriber> = Vec::new();
+        for trigger in self.plan.triggers.values() {
+            needed.extend(
+                [Some(&trigger.subscriber), trigger.dead_letter_sink.as_ref()].into_iter().flatten().cloned(),
+            );
+        }
+        needed.extend(self.plan.brokers.values().filter_map(|broker| broker.dead_letter_sink.clone()));
+        needed.extend(self.plan.sources.values().map(|source| Subscriber::Broker(source.broker.clone())));
+        let results = self.plan.transformations.values().filter_map(|kept| kept.broker.clone());
+        needed.extend(results.map(Subscriber::Broker));
+        while let Some(subscriber) = needed.pop() {
+            match subscriber {
+                Subscriber::Sink(name) if !self.plan.sinks.contains_key(&name) => {
+                    self.plan.sinks.extend(previous.sinks.get(&name).map(|sink| (name, Arc::clone(sink))));
+                }
+                Subscriber::Transformation(name) if !self.plan.transformations.contains_key(&name) => {
+                    if let Some(kept) = previous.transformations.get(&name) {
+                        needed.extend(kept.broker.clone().map(Subscriber::Broker));
+                        self.plan.transformations.insert(name, Arc::clone(kept));
+                    }
+                }
+                Subscriber::Broker(name) if !self.plan.brokers.contains_key(&name) => {
+                    if let (Some(broker), Some(trigger)) = (implicit(&name), previous.triggers.get(&name)) {
+                        needed.push(trigger.subscriber.clone());
+                        self.plan.brokers.insert(name.clone(), Arc::clone(broker));
+                        self.plan.triggers.insert(name, Arc::clone(trigger));
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    pub(super) fn finish(mut self) -> Plan {
+        self.plan.services = std::mem::take(&mut self.addressables.services);
+        self.declare();
+        self.plan.problems.sort_by(|a, b| a.location.cmp(&b.location));
+        self.plan
+    }
+
+    fn declare(&mut self) {
+        let mut present = HashSet::new();
+        for declaration in &self.index.declarations {
+            let key = &declaration.key;
+            present.insert(key.clone());
+            let id = &declaration.resource.id;
+            let earlier = self.previous.and_then(|previous| previous.origins.get(key));
+            let detached = key.family == Family::Trigger && self.detached_triggers.contains(&key.name);
+            let origin = match declaration.error {
+                None => Some(Origin {
+                    id: id.clone(),
+                    file: Arc::clone(&declaration.file.path),
+                    version: self.version,
+                }),
+                Some(_) => earlier.cloned(),
+            };
+            let state = match &declaration.error {
+                _ if detached => DeclaredState::Detached,
+                None => DeclaredState::Valid,
+                Some(problem) => DeclaredState::Invalid {
+                    problem: Box::new(problem.clone()),
+                    running: earlier.map(|origin| origin.version),
+                },
+            };
+            self.plan.declared.push(Declared { id: id.clone(), state });
+            self.plan.origins.extend(origin.map(|origin| (key.clone(), origin)));
+        }
+        for (resource, problem) in &self.index.duplicates {
+            // A resource that is declared twice under the same kind is in the list already.
+            let key = ResourceKey::of(&resource.id);
+            if self.index.get(&key).is_some_and(|first| first.resource.id != resource.id) {
+                let state = DeclaredState::Invalid { problem: Box::new(problem.clone()), running: None };
+                self.plan.declared.push(Declared { id: resource.id.clone(), state });
+            }
+        }
+        let Some(previous) = self.previous else { return };
+        for (key, file) in &self.unread {
+            present.insert(key.clone());
+            let Some(origin) = previous.origins.get(key) else { continue };
+            let problem = file.problems.iter().find(|problem| problem.is_error());
+            let state = match problem {
+                _ if key.family == Family::Trigger && self.detached_triggers.contains(&key.name) => {
+                    DeclaredState::Detached
+                }
+                Some(problem) => DeclaredState::Invalid {
+                    problem: Box::new(Problem { resource: Some(origin.id.clone()), ..problem.clone() }),
+                    running: Some(origin.version),
+                },
+                None => DeclaredState::Valid,
+            };
+            self.plan.declared.push(Declared { id: origin.id.clone(), state });
+            self.plan.origins.insert(key.clone(), origin.clone());
+        }
+        self.declare_detached(previous, &present);
+    }
+
+    /// What no manifest declares any more stays in the status until it is declared again or forgotten.
+    fn declare_detached(&mut self, previous: &Plan, present: &HashSet<ResourceKey>) {
+        let had_state = |family: &Family| {
+            matches!(
+                family,
+                Family::Broker | Family::Trigger | Family::Source | Family::Sink | Family::Transformation
+            )
+        };
+        let gone = previous.origins.iter().map(|(key, origin)| (key.clone(), &origin.id));
+        let before = previous.declared.iter().filter(|declared| declared.state == DeclaredState::Detached);
+        let before = before.map(|declared| (ResourceKey::of(&declared.id), &declared.id));
+        let mut detached: HashMap<ResourceKey, _> = gone.chain(before).collect();
+        detached.retain(|key, _| had_state(&key.family) && !present.contains(key));
+        let mut detached: Vec<_> = detached.into_values().collect();
+        detached.sort();
+        let state = DeclaredState::Detached;
+        self.plan
+            .declared
+            .extend(detached.into_iter().map(|id| Declared { id: id.clone(), state: state.clone() }));
+    }
+}
+
+impl Plan {
+    /// Drops a detached resource from the status and from the next plan, once its data is gone.
+    pub fn forget(&mut self, key: &ResourceKey) {
+        self.declared.retain(|declared| {
+            declared.state != DeclaredState::Detached || ResourceKey::of(&declared.id) != *key
+        });
+    }
+}
