@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use waypost_core::Code;
 use waypost_core::manifest::ResourceName;
 
 use crate::clock::Timestamp;
 use crate::error::WriteError;
 use crate::ledger::Attempt;
-use crate::record::Entry;
+use crate::record::{Entry, Position};
 
 /// The number of a dead letter, unique within its broker's log and never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -21,8 +22,10 @@ pub struct DeadLetter {
     pub id: DeadLetterId,
     /// The trigger, by name: dead letters outlive their trigger.
     pub trigger: ResourceName,
-    /// The event as it stands in the log.
-    pub entry: Arc<Entry>,
+    /// Where its record stands, or stood, in the log.
+    pub position: Position,
+    /// The record. None where it is damaged: then nothing is left to send again.
+    pub entry: Option<Arc<Entry>>,
     /// Why it was given up.
     pub reason: DeadLetterReason,
     /// The last attempts, the newest last; at most [`crate::ledger::ATTEMPTS_KEPT`].
@@ -73,9 +76,10 @@ pub enum Forwarding {
 
 /// The store of dead letters of one broker. Putting one in is part of settling its delivery
 /// ([`crate::Settlement::DeadLettered`]).
+#[async_trait]
 pub trait DeadLetters: Send + Sync {
     /// Those of `trigger`, or of all, with an id above `after`, in order of ids.
-    fn list(
+    async fn list(
         &self,
         trigger: Option<&ResourceName>,
         after: Option<DeadLetterId>,
@@ -83,13 +87,13 @@ pub trait DeadLetters: Send + Sync {
     ) -> Vec<Arc<DeadLetter>>;
 
     /// One of them.
-    fn get(&self, id: DeadLetterId) -> Option<Arc<DeadLetter>>;
+    async fn get(&self, id: DeadLetterId) -> Option<Arc<DeadLetter>>;
 
     /// How many a trigger has.
     fn count(&self, trigger: &ResourceName) -> u64;
 
     /// Those of `trigger` whose forwarding is due at `now`, the longest due first.
-    fn due(&self, trigger: &ResourceName, now: Timestamp, limit: usize) -> Vec<Arc<DeadLetter>>;
+    fn due(&self, trigger: &ResourceName, now: Timestamp, limit: usize) -> Vec<DeadLetterId>;
 
     /// When the next forwarding of `trigger` is due.
     fn next_due(&self, trigger: &ResourceName) -> Option<Timestamp>;

@@ -151,16 +151,23 @@ impl Ledger {
     /// Takes a match into the window. False where it was taken before, or where no match is left to take: then
     /// there is nothing to deliver. Offsets come in increasing order, none is left out.
     pub fn take(&self, entry: &Arc<Entry>) -> bool {
-        let offset = entry.position.offset;
+        self.take_into_window(entry.position.offset, Some(Arc::clone(entry)))
+    }
+
+    /// Takes a match whose record cannot be read ([`crate::Owed::unreadable`]), so that it can be settled. As with
+    /// [`Ledger::take`], offsets come in increasing order.
+    pub fn take_unreadable(&self, offset: Offset) -> bool {
+        self.take_into_window(offset, None)
+    }
+
+    fn take_into_window(&self, offset: Offset, entry: Option<Arc<Entry>>) -> bool {
         let mut state = self.state.lock();
         if offset < state.next || state.untaken == 0 {
             return false;
         }
-        state.placed = true;
         state.next = offset + 1;
         state.untaken -= 1;
-        let flight = Flight { attempts: 0, parked: false, entry: Some(Arc::clone(entry)) };
-        state.window.insert(offset, flight);
+        state.window.insert(offset, Flight { attempts: 0, parked: false, entry });
         true
     }
 

@@ -26,7 +26,7 @@
 //! `matched = delivered + deadLettered + dropped + pending` holds at every moment, where `pending` is the count of
 //! what stands in the first three places, never the result of a subtraction.
 //!
-//! Every backend runs the same conformance suite ([`suite`], feature `suite`).
+//! Every backend runs the same conformance suite (module `suite`, feature `suite`).
 
 pub mod clock;
 pub mod dead_letter;

@@ -21,7 +21,13 @@ use crate::record::{Batch, Entry, Offset, Position};
 /// One broker's log.
 ///
 /// All methods may be called from several tasks at once, but each partition has one shared reader, and only
-/// that reader calls [`Matches::record_matches`] for it.
+/// that reader calls [`Matches::record_matches`] with [`Scope::All`] for it.
+///
+/// Every future may be dropped before it is ready: a read has no effect, and what a dropped write, trim or close
+/// was to do has happened or has not.
+///
+/// A partition is named by a number below [`Records::partitions`]; naming another is a mistake of the caller and
+/// panics. Methods that take a [`Position`] answer for any.
 pub trait Log: Records + Matches + Ledgers {}
 
 impl<T: Records + Matches + Ledgers> Log for T {}
@@ -92,10 +98,17 @@ pub trait Matches: Send + Sync {
     fn matched(&self, partition: u16) -> Offset;
 
     /// Records what the reader found: the matches become debts of their triggers, in order, and for
-    /// [`Scope::All`] the examined range ends at `batch.to`.
+    /// [`Scope::All`] the examined range ends at `batch.to`. What was recorded before is passed over, so a batch may
+    /// be repeated. Passed over is also a match of a trigger that has no number, or whose ledger has gone beyond it.
+    ///
+    /// Refused, without any effect, are a batch under a plan that was not recorded; one that leaves a gap after
+    /// what was examined or goes beyond the end; and for [`Scope::Trigger`] one beyond what was examined.
     fn record_matches(&self, batch: &MatchBatch) -> Result<(), WriteError>;
 
-    /// Reads what a trigger is owed in the examined range, from `from` on, in order.
+    /// Reads the match list of a trigger in the examined range, from `from` on, in order: from the ledger's
+    /// [`Ledger::next`] on, that is what it is owed and has not taken. A limit of records counts as 1 at least. Where
+    /// the log no longer has records at `from`, it goes on with the oldest it has: what was trimmed was owed to
+    /// nobody.
     async fn owed(
         &self,
         partition: u16,
@@ -118,7 +131,7 @@ pub trait Ledgers: Send + Sync {
     fn ledger(&self, partition: u16, trigger: TriggerNumber) -> Arc<Ledger>;
 
     /// Counts what is pending anew, from the match lists, the window and the schedule, and corrects the ledger
-    /// where it differed.
+    /// where it differed. Meanwhile appends to the partition may have to wait.
     fn recount(&self, partition: u16, trigger: TriggerNumber) -> Recount;
 
     /// What became of the record at `position` for a trigger, as far as the log still knows. None where it knows of

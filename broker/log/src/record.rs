@@ -119,7 +119,13 @@ pub struct Batch {
 impl Batch {
     /// A batch without checkpoint, within the size limit.
     pub fn of(records: impl IntoIterator<Item = Record>) -> Self {
-        Self { records: records.into_iter().collect(), checkpoint: None, key: None, from_reserve: false, hold: None }
+        Self {
+            records: records.into_iter().collect(),
+            checkpoint: None,
+            key: None,
+            from_reserve: false,
+            hold: None,
+        }
     }
 
     /// The same batch, keeping `held` until the log no longer holds it for its commit: the share of a budget that

@@ -83,25 +83,21 @@ impl TriggerBooks {
         &self,
         reason: DeadLetterReason,
         due: Option<Timestamp>,
+        position: Position,
         entry: Option<&Arc<Entry>>,
         attempts: Vec<Attempt>,
         attempts_made: u32,
-    ) -> Result<(), WriteError> {
-        let Some(entry) = entry else {
-            return Err(WriteError::Failed {
-                reason: "the event of a dead letter is not in memory".to_owned(),
-            });
-        };
+    ) {
         self.books.dead_letters.put(NewDeadLetter {
             trigger: ResourceName::clone(&self.trigger),
-            entry: Arc::clone(entry),
+            position,
+            entry: entry.cloned(),
             reason,
             attempts,
             attempts_made,
             at: self.books.clock.now(),
             forwarding: due.map_or(Forwarding::Kept, |due| Forwarding::Waiting { attempts: 0, due }),
         });
-        Ok(())
     }
 }
 
@@ -136,7 +132,10 @@ impl Journal for TriggerBooks {
         let Settlement::DeadLettered(reason, due) = settlement else { return Ok(()) };
         let (_, attempts) = outcomes.find(offset, debt.trigger);
         drop(outcomes);
-        self.put_dead_letter(reason, due, entry, attempts, attempts_made)
+        // What has no body cannot be sent anywhere.
+        let due = due.filter(|_| entry.is_some());
+        self.put_dead_letter(reason, due, debt.position, entry, attempts, attempts_made);
+        Ok(())
     }
 
     fn passed_over(

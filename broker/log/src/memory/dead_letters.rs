@@ -5,6 +5,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use waypost_core::manifest::ResourceName;
@@ -13,7 +14,7 @@ use crate::clock::Timestamp;
 use crate::dead_letter::{DeadLetter, DeadLetterId, DeadLetterReason, DeadLetters, Forwarding};
 use crate::error::WriteError;
 use crate::ledger::Attempt;
-use crate::record::{Charge, Entry};
+use crate::record::{Charge, Entry, Position};
 
 /// What a dead letter costs besides its event and its attempts.
 const DEAD_LETTER_OVERHEAD: usize = 512;
@@ -50,7 +51,8 @@ struct OfTrigger {
 #[derive(Debug)]
 pub(super) struct NewDeadLetter {
     pub(super) trigger: ResourceName,
-    pub(super) entry: Arc<Entry>,
+    pub(super) position: Position,
+    pub(super) entry: Option<Arc<Entry>>,
     pub(super) reason: DeadLetterReason,
     pub(super) attempts: Vec<Attempt>,
     pub(super) attempts_made: u32,
@@ -76,14 +78,14 @@ impl DeadLetterStore {
 
     pub(super) fn put(&self, new: NewDeadLetter) -> DeadLetterId {
         let charge = Charge::take(&self.used, new.cost());
-        let NewDeadLetter { trigger, entry, reason, attempts, attempts_made, at, forwarding } = new;
+        let NewDeadLetter { trigger, position, entry, reason, attempts, attempts_made, at, forwarding } = new;
         let mut letters = self.letters.lock();
         let id = DeadLetterId(letters.next);
         letters.next += 1;
         let of_trigger = letters.triggers.entry(trigger.clone()).or_default();
         of_trigger.ids.insert(id);
         of_trigger.due.extend(due(&forwarding).map(|due| (due, id)));
-        let letter = DeadLetter { id, trigger, entry, reason, attempts, attempts_made, at, forwarding };
+        let letter = DeadLetter { id, trigger, position, entry, reason, attempts, attempts_made, at, forwarding };
         letters.all.insert(id, Stored { letter: Arc::new(letter), _charge: charge });
         id
     }
@@ -106,8 +108,9 @@ impl Letters {
     }
 }
 
+#[async_trait]
 impl DeadLetters for DeadLetterStore {
-    fn list(
+    async fn list(
         &self,
         trigger: Option<&ResourceName>,
         after: Option<DeadLetterId>,
@@ -123,7 +126,7 @@ impl DeadLetters for DeadLetterStore {
         }
     }
 
-    fn get(&self, id: DeadLetterId) -> Option<Arc<DeadLetter>> {
+    async fn get(&self, id: DeadLetterId) -> Option<Arc<DeadLetter>> {
         self.letters.lock().all.get(&id).map(|stored| Arc::clone(&stored.letter))
     }
 
@@ -131,11 +134,11 @@ impl DeadLetters for DeadLetterStore {
         self.letters.lock().triggers.get(trigger).map_or(0, |of_trigger| of_trigger.ids.len() as u64)
     }
 
-    fn due(&self, trigger: &ResourceName, now: Timestamp, limit: usize) -> Vec<Arc<DeadLetter>> {
+    fn due(&self, trigger: &ResourceName, now: Timestamp, limit: usize) -> Vec<DeadLetterId> {
         let letters = self.letters.lock();
         letters.triggers.get(trigger).map_or_else(Vec::new, |of_trigger| {
             let due = of_trigger.due.iter().take_while(|(due, _)| *due <= now).map(|(_, id)| *id);
-            letters.of(due.take(limit))
+            due.take(limit).collect()
         })
     }
 

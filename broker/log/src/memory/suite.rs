@@ -83,7 +83,12 @@ fn log(options: MemoryOptions) -> Arc<MemoryLog> {
 
 async fn examine(log: &MemoryLog, triggers: &[TriggerNumber]) {
     if log.plans().is_empty() {
-        let plan = PlanRecord { version: PlanVersion(1), effective: vec![0], triggers: Vec::new(), body: Bytes::new() };
+        let plan = PlanRecord {
+            version: PlanVersion(1),
+            effective: vec![0],
+            triggers: Vec::new(),
+            body: Bytes::new(),
+        };
         log.record_plan(plan).await.expect("the plan is recorded");
     }
     let (from, to) = (log.matched(0), log.bounds(0).end);
@@ -140,7 +145,7 @@ async fn what_is_used_is_given_back_whoever_held_it() {
     assert_eq!(held.len(), 6, "what is parked is found");
 
     log.ledger(0, many[0]).drop_all(DropReason::Operator, 6).expect("all is dropped");
-    for letter in log.dead_letters().list(None, None, 100) {
+    for letter in log.dead_letters().list(None, None, 100).await {
         assert_eq!(log.dead_letters().remove(letter.id), Ok(true));
     }
     assert_eq!(log.usage(), Usage { used: 0, limit: DEFAULT_LIMIT, held_by: None });

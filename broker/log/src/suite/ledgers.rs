@@ -44,6 +44,20 @@ pub(super) async fn a_debt_is_taken_once_and_settled_once(bench: &dyn Bench) {
     assert!(ledger.counts().holds());
 }
 
+pub(super) async fn what_cannot_be_read_can_be_settled(bench: &dyn Bench) {
+    let (log, ledger) = owing(bench, Setup::default(), 3).await;
+    let entries = take(&*log, &ledger, 1).await;
+    assert!(ledger.take_unreadable(1));
+    assert!(!ledger.take_unreadable(1) && !ledger.take_unreadable(0));
+    assert_eq!((ledger.next(), ledger.window()), (2, vec![(0, 0), (1, 0)]));
+    assert_eq!(ledger.settle(1, Settlement::Dropped(DropReason::Operator), None), Ok(Settled::Now));
+    assert_eq!(offsets(&take(&*log, &ledger, 9).await), [2]);
+    assert!(!ledger.take_unreadable(3), "nothing is left to take");
+    assert_eq!(ledger.counts().pending, 2);
+    assert!(ledger.counts().holds());
+    drop(entries);
+}
+
 pub(super) async fn attempts_are_counted_and_kept(bench: &dyn Bench) {
     let (log, ledger) = owing(bench, Setup::default(), 2).await;
     let entries = take(&*log, &ledger, 2).await;

@@ -22,11 +22,11 @@ pub(super) const PLENTY: ReadLimit = ReadLimit { records: 1_000_000, bytes: usiz
 /// How many appends may go elsewhere before one must have come to a partition, for each partition.
 const PATIENCE: usize = 64;
 
-pub(super) fn record(id: impl ToString) -> Record {
+pub(super) fn record(id: impl ToString + Copy) -> Record {
     record_of(id, 16)
 }
 
-pub(super) fn record_of(id: impl ToString, size: usize) -> Record {
+pub(super) fn record_of(id: impl ToString + Copy, size: usize) -> Record {
     let event = Event::builder(id.to_string(), "/suite", "suite.record").data(vec![b'x'; size]).build();
     Record { metadata: Metadata::default(), event: event.expect("the suite's event is valid") }
 }
@@ -44,7 +44,12 @@ pub(super) async fn open(bench: &dyn Bench, setup: Setup) -> Arc<dyn Log> {
 
 pub(super) fn plan(log: &dyn Log, version: u64) -> PlanRecord {
     let effective = (0..log.partitions()).map(|partition| log.bounds(partition).end).collect();
-    PlanRecord { version: PlanVersion(version), effective, triggers: Vec::new(), body: bytes::Bytes::from_static(b"plan") }
+    PlanRecord {
+        version: PlanVersion(version),
+        effective,
+        triggers: Vec::new(),
+        body: bytes::Bytes::from_static(b"plan"),
+    }
 }
 
 /// Appends one record alone and says where it stands.
@@ -61,7 +66,7 @@ pub(super) async fn fill(log: &dyn Log, count: u64) -> std::ops::Range<Offset> {
         if end == from + count {
             return from..end;
         }
-        append(log, record(format!("e{end}"))).await;
+        append(log, record(end)).await;
     }
     panic!("no batch comes to partition {PARTITION}");
 }
