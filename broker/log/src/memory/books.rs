@@ -13,7 +13,7 @@ use crate::ledger::{Attempt, Debt, DropReason, Journal, OutcomeState, Settlement
 use crate::log::TriggerNumber;
 use crate::memory::dead_letters::{DeadLetterStore, NewDeadLetter};
 use crate::memory::outcomes::Outcomes;
-use crate::record::{Charge, Entry, Offset};
+use crate::record::{Charge, Entry, Offset, Position};
 
 /// What a delivery that waits costs besides the event: its places in the schedule.
 const WAITING_OVERHEAD: u64 = 160;

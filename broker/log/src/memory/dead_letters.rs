@@ -85,7 +85,8 @@ impl DeadLetterStore {
         let of_trigger = letters.triggers.entry(trigger.clone()).or_default();
         of_trigger.ids.insert(id);
         of_trigger.due.extend(due(&forwarding).map(|due| (due, id)));
-        let letter = DeadLetter { id, trigger, position, entry, reason, attempts, attempts_made, at, forwarding };
+        let letter =
+            DeadLetter { id, trigger, position, entry, reason, attempts, attempts_made, at, forwarding };
         letters.all.insert(id, Stored { letter: Arc::new(letter), _charge: charge });
         id
     }

@@ -199,6 +199,32 @@ async fn a_trim_asks_each_trigger_about_each_record_once() {
     assert_eq!(log.bounds(0), Bounds { start: 1, end: 1 });
 }
 
+#[tokio::test]
+async fn a_match_that_comes_late_holds_the_record_too() {
+    let log = log(nothing_kept());
+    let [late, first, last] = ["a", "b", "c"].map(|name| log.trigger(&ResourceName::new("n", name)));
+    let _ = log.append(Batch::of([record(1)])).expect("there is room").await;
+    examine(&log, &[first, last]).await;
+    let settle = |trigger| {
+        let entry = log.partition(0).ring.lock().fetch(0).expect("it is there");
+        assert!(log.ledger(0, trigger).take(&entry));
+        log.ledger(0, trigger).settle(0, Settlement::Delivered, None).expect("it is settled");
+    };
+    settle(first);
+    log.trim().await;
+    let matches = vec![(0, SmallVec::from_slice(&[late]))];
+    let scope = Scope::Trigger(late);
+    let batch = MatchBatch { partition: 0, from: 0, to: 1, version: PlanVersion(1), scope, matches };
+    log.record_matches(&batch).expect("the match is recorded");
+    settle(last);
+    log.trim().await;
+    assert_eq!(log.usage().held_by, Some(late));
+    assert_eq!(log.bounds(0).start, 0);
+    settle(late);
+    log.trim().await;
+    assert_eq!(log.bounds(0).start, 1);
+}
+
 /// Appending, matching, taking and settling on several threads at once: every count adds up at every look, and
 /// nothing is lost.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

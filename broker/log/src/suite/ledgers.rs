@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::clock::Timestamp;
+use crate::dead_letter::Forwarding;
 use crate::ledger::{ATTEMPTS_KEPT, Counts, DropReason, OutcomeState, Settled, Settlement};
 use crate::record::Position;
 use crate::suite::stage::{
@@ -50,12 +51,17 @@ pub(super) async fn what_cannot_be_read_can_be_settled(bench: &dyn Bench) {
     assert!(ledger.take_unreadable(1));
     assert!(!ledger.take_unreadable(1) && !ledger.take_unreadable(0));
     assert_eq!((ledger.next(), ledger.window()), (2, vec![(0, 0), (1, 0)]));
-    assert_eq!(ledger.settle(1, Settlement::Dropped(DropReason::Operator), None), Ok(Settled::Now));
+    let settlement = Settlement::DeadLettered(given_up(), Some(Timestamp(1)));
+    assert_eq!(ledger.settle(1, settlement, None), Ok(Settled::Now));
+    let letters = log.dead_letters().list(None, None, 10).await;
+    assert_eq!(letters[0].position, Position { partition: PARTITION, offset: 1 });
+    assert!(letters[0].entry.is_none());
+    assert_eq!(letters[0].forwarding, Forwarding::Kept, "what has no body cannot be sent anywhere");
     assert_eq!(offsets(&take(&*log, &ledger, 9).await), [2]);
     assert!(!ledger.take_unreadable(3), "nothing is left to take");
     assert_eq!(ledger.counts().pending, 2);
     assert!(ledger.counts().holds());
-    drop(entries);
+    assert_eq!(offsets(&entries), [0]);
 }
 
 pub(super) async fn attempts_are_counted_and_kept(bench: &dyn Bench) {
