@@ -211,6 +211,9 @@ pub struct FieldProblem {
     pub message: String,
 }
 
+/// A component's settings, read and validated, or everything that is wrong with them.
+pub type Configured<T> = Result<T, Vec<FieldProblem>>;
+
 /// Reads a component's settings, naming the field that does not fit.
 pub fn decode_config<C: DeserializeOwned>(value: &serde_json::Value) -> Result<C, Vec<FieldProblem>> {
     serde_path_to_error::deserialize(value).map_err(|error| {

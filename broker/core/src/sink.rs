@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 
 use crate::error::DeliveryError;
 use crate::event::Event;
-use crate::manifest::{FieldProblem, ResourceName, Secrets, decode_config};
+use crate::manifest::{Configured, FieldProblem, ResourceName, Secrets, decode_config};
 
 /// Somewhere outside that accepts events.
 ///
@@ -135,7 +135,7 @@ pub struct SinkType {
     /// The key under `spec`.
     pub name: &'static str,
     /// Reads and validates the value under that key.
-    pub configure: fn(&serde_json::Value) -> Result<Arc<dyn BuildSink>, Vec<FieldProblem>>,
+    pub configure: fn(&serde_json::Value) -> Configured<Arc<dyn BuildSink>>,
     /// The JSON schema of the value under that key.
     pub schema: fn(&mut schemars::SchemaGenerator) -> schemars::Schema,
 }

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::Code;
 use crate::error::Class;
 use crate::event::Event;
-use crate::manifest::{FieldProblem, decode_config};
+use crate::manifest::{Configured, FieldProblem, decode_config};
 use crate::sink::{BoxFuture, ComponentContext};
 
 /// Something that produces events.
@@ -151,7 +151,7 @@ pub struct SourceType {
     /// The key under `spec`.
     pub name: &'static str,
     /// Reads and validates the value under that key.
-    pub configure: fn(&serde_json::Value) -> Result<Arc<dyn BuildSource>, Vec<FieldProblem>>,
+    pub configure: fn(&serde_json::Value) -> Configured<Arc<dyn BuildSource>>,
     /// The JSON schema of the value under that key.
     pub schema: fn(&mut schemars::SchemaGenerator) -> schemars::Schema,
 }

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 
 use crate::event::Event;
-use crate::manifest::{FieldProblem, decode_config};
+use crate::manifest::{Configured, FieldProblem, decode_config};
 
 /// Turns one event into none, one or several.
 ///
@@ -51,7 +51,7 @@ pub struct TransformationType {
     /// The key under `spec`.
     pub name: &'static str,
     /// Reads, validates and compiles the value under that key.
-    pub configure: fn(&serde_json::Value) -> Result<Arc<dyn Transformation>, Vec<FieldProblem>>,
+    pub configure: fn(&serde_json::Value) -> Configured<Arc<dyn Transformation>>,
     /// The JSON schema of the value under that key.
     pub schema: fn(&mut schemars::SchemaGenerator) -> schemars::Schema,
 }

@@ -140,7 +140,8 @@ mod tests {
         let alarm = Alarm::new(clock.clone());
         let tasks = Tasks::new();
         tasks.spawn("alarm", alarm.clone().run(tasks.stop().clone()));
-        let (late, early, gone) = (Arc::new(Sleeper::default()), Arc::new(Sleeper::default()), Arc::new(Sleeper::default()));
+        let (late, early, gone) =
+            (Arc::new(Sleeper::default()), Arc::new(Sleeper::default()), Arc::new(Sleeper::default()));
         let weak = |sleeper: &Arc<Sleeper>| Arc::downgrade(sleeper) as Weak<dyn Wake>;
         let now = clock.now();
         alarm.set(now.after(Duration::from_secs(20)), weak(&late));

@@ -16,7 +16,8 @@ use waypost_core::filter::Filter;
 use waypost_core::manifest::ResourceName;
 use waypost_core::{Code, codes};
 use waypost_log::{
-    AppendError, Batch, Commit, DropReason, Log, PlanRecord, PlanVersion, Record, Timestamp, Usage, WriteError,
+    AppendError, Batch, Commit, DropReason, Log, PlanRecord, PlanVersion, Record, Timestamp, Usage,
+    WriteError,
 };
 
 use self::reader::{Reader, Switch};
@@ -75,7 +76,12 @@ pub(crate) struct Taking {
 
 impl Broker {
     /// Starts a broker over its log: a reader for each partition, and no trigger yet.
-    pub(crate) fn start(plan: Arc<BrokerPlan>, name: ResourceName, log: Arc<dyn Log>, context: Arc<Context>) -> Arc<Self> {
+    pub(crate) fn start(
+        plan: Arc<BrokerPlan>,
+        name: ResourceName,
+        log: Arc<dyn Log>,
+        context: Arc<Context>,
+    ) -> Arc<Self> {
         let mut readers = Vec::new();
         for partition in 0..log.partitions() {
             // One switch at a time: the supervisor waits for each.
@@ -234,7 +240,12 @@ impl Broker {
     ///
     /// The readers stop where they are; the plan is recorded with those places; only then do they go on, by the new
     /// set. When it cannot be recorded they go on by the old one.
-    pub(crate) async fn switch(&self, version: PlanVersion, body: Bytes, taking: Vec<Taking>) -> Result<(), WriteError> {
+    pub(crate) async fn switch(
+        &self,
+        version: PlanVersion,
+        body: Bytes,
+        taking: Vec<Taking>,
+    ) -> Result<(), WriteError> {
         let mut effective = Vec::with_capacity(self.readers.len());
         let mut stopped = Vec::with_capacity(self.readers.len());
         for reader in &self.readers {
@@ -246,7 +257,8 @@ impl Broker {
             effective.push(offset.await.map_err(|_| WriteError::Closed)?);
             stopped.push(go);
         }
-        let triggers = taking.iter().map(|row| (row.subscription.number, row.subscription.name.clone())).collect();
+        let triggers =
+            taking.iter().map(|row| (row.subscription.number, row.subscription.name.clone())).collect();
         self.log.record_plan(PlanRecord { version, effective: effective.clone(), triggers, body }).await?;
         let mut past = Vec::new();
         for row in &taking {

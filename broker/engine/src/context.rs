@@ -62,10 +62,6 @@ impl Directory {
         self.transformations.load().get(name).cloned()
     }
 
-    pub(crate) fn brokers(&self) -> Vec<Arc<Broker>> {
-        self.brokers.load().values().cloned().collect()
-    }
-
     pub(crate) fn set_brokers(&self, brokers: HashMap<ResourceName, Arc<Broker>>) {
         self.brokers.store(Arc::new(brokers));
     }

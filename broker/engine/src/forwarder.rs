@@ -13,7 +13,8 @@ use waypost_core::delivery::DeliveryPolicy;
 use waypost_core::error::DeliveryError;
 use waypost_core::manifest::ResourceName;
 use waypost_log::{
-    Cause, DeadLetter, DeadLetterId, DeadLetters, Entry, Forwarding, Metadata, Record, Timestamp, TriggerNumber,
+    Cause, DeadLetter, DeadLetterId, DeadLetters, Entry, Forwarding, Metadata, Record, Timestamp,
+    TriggerNumber,
 };
 
 use crate::alarm::Wake;
@@ -164,7 +165,8 @@ impl Forwarder {
         };
         let sending = Sending { entry: &entry, event: &event, cause, want_reply: false };
         let mut lane = destination.subscriber.lane();
-        let answer = destination.subscriber.send(&mut lane, &sending, &destination.terms, &self.context).await;
+        let answer =
+            destination.subscriber.send(&mut lane, &sending, &destination.terms, &self.context).await;
         let outcome = match answer {
             // A reply of the dead-letter sink is not wanted, and not routed.
             Answer::Delivered { .. } | Answer::Replied { .. } => {
@@ -172,7 +174,7 @@ impl Forwarder {
                 self.store.remove(letter.id)
             }
             Answer::Failed(error) => {
-                self.store.set_forwarding(letter.id, self.after_failure(attempts + 1, destination, error))
+                self.store.set_forwarding(letter.id, self.after_failure(attempts + 1, destination, &error))
             }
         };
         if let Err(error) = outcome {
@@ -184,13 +186,15 @@ impl Forwarder {
         }
     }
 
-    fn after_failure(&self, attempts: u32, destination: &Destination, error: DeliveryError) -> Forwarding {
+    fn after_failure(&self, attempts: u32, destination: &Destination, error: &DeliveryError) -> Forwarding {
         let now = self.context.clock.now();
         // The deadline was for the delivery; a dead letter has all the time that its retries take.
         let policy = DeliveryPolicy { deadline: None, ..destination.policy.clone() };
-        match delivery::judge(&policy, attempts, now, now, fastrand::f64(), &error) {
+        match delivery::judge(&policy, attempts, now, now, fastrand::f64(), error) {
             Verdict::Retry { due } => Forwarding::Waiting { attempts, due },
-            Verdict::Pause => Forwarding::Waiting { attempts: attempts - 1, due: now.after(MISCONFIGURED_PAUSE) },
+            Verdict::Pause => {
+                Forwarding::Waiting { attempts: attempts - 1, due: now.after(MISCONFIGURED_PAUSE) }
+            }
             Verdict::DeadLetter | Verdict::Drop(_) => {
                 tracing::warn!(
                     trigger = %self.trigger, destination = destination.subscriber.destination(), attempts,

@@ -28,7 +28,10 @@ mod tasks;
 
 pub use broker::{Broker, PublishError};
 pub use budget::{Budget, Share};
-pub use engine::{Engine, EngineOptions, Limits, RecountLine};
+pub use engine::{
+    DEFAULT_DELIVERY_BUDGET_BYTES, DEFAULT_INGEST_BUDGET_BYTES, DEFAULT_MAX_EVENT_BYTES,
+    DEFAULT_MAX_REQUEST_BYTES, Engine, EngineOptions, Limits, RecountLine,
+};
 pub use sinks::RunningSink;
 pub use status::{
     DEFAULT_STATUS_LIMIT, LogStatus, PlanStatus, ResourceStatus, Status, StatusQuery, TriggerStatus,

@@ -29,7 +29,12 @@ impl Matcher {
 
     /// The rows of the triggers that take the event, as places in this matcher.
     pub(crate) fn matches(&self, event: &Event) -> SmallVec<[usize; 4]> {
-        self.rows.iter().enumerate().filter(|(_, row)| row.filter.matches(event)).map(|(place, _)| place).collect()
+        self.rows
+            .iter()
+            .enumerate()
+            .filter(|(_, row)| row.filter.matches(event))
+            .map(|(place, _)| place)
+            .collect()
     }
 
     pub(crate) fn subscription(&self, place: usize) -> &Arc<Subscription> {

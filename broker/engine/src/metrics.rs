@@ -3,10 +3,10 @@
 //! What is counted per event is an atomic of its own; everything else is read when someone asks.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet};
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use waypost_core::manifest::ResourceName;
 use waypost_core::{Class, Code, codes};
@@ -100,7 +100,11 @@ impl Metrics {
             sum_seconds: Duration::from_micros(self.sum_microseconds.load(Ordering::Relaxed)).as_secs_f64(),
             failures: self.failures(),
             totals: [
-                ("waypost_replies", "answers whose events went into a log", self.replies.load(Ordering::Relaxed)),
+                (
+                    "waypost_replies",
+                    "answers whose events went into a log",
+                    self.replies.load(Ordering::Relaxed),
+                ),
                 (
                     "waypost_reply_bodies_ignored",
                     "answers with a body that is no event",
@@ -186,7 +190,12 @@ impl prometheus_client::collector::Collector for Snapshot {
         )?;
         let bounds = BUCKETS.iter().copied().chain([f64::MAX]);
         let buckets: Vec<_> = bounds.zip(self.buckets.iter().copied()).collect();
-        histogram.encode_histogram::<NoLabelSet>(self.sum_seconds, self.buckets.iter().sum(), &buckets, None)?;
+        histogram.encode_histogram::<NoLabelSet>(
+            self.sum_seconds,
+            self.buckets.iter().sum(),
+            &buckets,
+            None,
+        )?;
         for (name, help, value) in self.totals {
             family(&mut encoder, name, help, MetricType::Counter, vec![(Vec::new(), value as f64)])?;
         }
@@ -231,10 +240,16 @@ impl Snapshot {
         family(encoder, "waypost_trigger_events", help, MetricType::Counter, outcomes)?;
         type Gauge = (&'static str, &'static str, fn(&TriggerSample) -> f64);
         let gauges: [Gauge; 5] = [
-            ("waypost_trigger_pending", "events still to be delivered", |trigger| trigger.counts.pending as f64),
-            ("waypost_trigger_in_flight", "events with the subscriber now", |trigger| trigger.in_flight as f64),
+            ("waypost_trigger_pending", "events still to be delivered", |trigger| {
+                trigger.counts.pending as f64
+            }),
+            ("waypost_trigger_in_flight", "events with the subscriber now", |trigger| {
+                trigger.in_flight as f64
+            }),
             ("waypost_trigger_lag_events", "events not examined yet", |trigger| trigger.lag_events as f64),
-            ("waypost_trigger_ready", "1 where the trigger delivers", |trigger| f64::from(u8::from(trigger.ready))),
+            ("waypost_trigger_ready", "1 where the trigger delivers", |trigger| {
+                f64::from(u8::from(trigger.ready))
+            }),
             ("waypost_trigger_dead_letters_stored", "dead letters in the store", |trigger| {
                 trigger.dead_letters_stored as f64
             }),
@@ -251,7 +266,9 @@ impl Snapshot {
         type Row = (&'static str, &'static str, MetricType, fn(&LogStatus) -> f64);
         let rows: [Row; 4] = [
             ("waypost_events_received", "events taken", MetricType::Counter, |log| log.received as f64),
-            ("waypost_events_refused", "events refused by the log", MetricType::Counter, |log| log.refused as f64),
+            ("waypost_events_refused", "events refused by the log", MetricType::Counter, |log| {
+                log.refused as f64
+            }),
             ("waypost_log_used_bytes", "bytes in use", MetricType::Gauge, |log| log.used_bytes as f64),
             ("waypost_log_limit_bytes", "bytes allowed", MetricType::Gauge, |log| log.limit_bytes as f64),
         ];

@@ -103,8 +103,12 @@ impl RunningSink {
         let failed = |error: DeliveryError| events.iter().map(|_| Outcome::Failed(error.clone())).collect();
         match &*state {
             State::Ready(sink) => sink.deliver(events).await,
-            State::Failed(error) => failed(DeliveryError { class: waypost_core::Class::Misconfigured, ..error.clone() }),
-            State::Building => failed(DeliveryError::retryable(codes::SINK_UNAVAILABLE, "the sink is being started")),
+            State::Failed(error) => {
+                failed(DeliveryError { class: waypost_core::Class::Misconfigured, ..error.clone() })
+            }
+            State::Building => {
+                failed(DeliveryError::retryable(codes::SINK_UNAVAILABLE, "the sink is being started"))
+            }
             State::Closed => failed(DeliveryError::retryable(codes::SINK_UNAVAILABLE, "the sink is closed")),
         }
     }
@@ -114,7 +118,9 @@ impl RunningSink {
         match &**self.state.load() {
             State::Ready(_) => None,
             State::Failed(error) => Some(error.clone()),
-            State::Building => Some(DeliveryError::retryable(codes::SINK_UNAVAILABLE, "the sink is being started")),
+            State::Building => {
+                Some(DeliveryError::retryable(codes::SINK_UNAVAILABLE, "the sink is being started"))
+            }
             State::Closed => Some(DeliveryError::retryable(codes::SINK_UNAVAILABLE, "the sink is closed")),
         }
     }

@@ -53,7 +53,14 @@ impl RunningSource {
         context: Arc<Context>,
         stop: CancellationToken,
     ) -> Arc<Self> {
-        Arc::new(Self { name, broker, context, state: Mutex::new(State::Starting), stop, ended: CancellationToken::new() })
+        Arc::new(Self {
+            name,
+            broker,
+            context,
+            state: Mutex::new(State::Starting),
+            stop,
+            ended: CancellationToken::new(),
+        })
     }
 
     /// Tells the source to stop: it finishes the batch in hand.
@@ -101,7 +108,11 @@ impl RunningSource {
         }
     }
 
-    async fn run_once(self: &Arc<Self>, config: &dyn BuildSource, secrets: Secrets) -> Result<(), SourceError> {
+    async fn run_once(
+        self: &Arc<Self>,
+        config: &dyn BuildSource,
+        secrets: Secrets,
+    ) -> Result<(), SourceError> {
         let context = ComponentContext { name: self.name.clone(), secrets };
         let source = tokio::select! {
             source = config.build(context) => source?,
@@ -119,14 +130,20 @@ struct BrokerEmit {
 }
 
 impl Emit for BrokerEmit {
-    fn emit(&self, events: Vec<Event>, checkpoint: Option<Bytes>) -> BoxFuture<'_, Result<Commit, EmitError>> {
+    fn emit(
+        &self,
+        events: Vec<Event>,
+        checkpoint: Option<Bytes>,
+    ) -> BoxFuture<'_, Result<Commit, EmitError>> {
         Box::pin(async move {
             let RunningSource { name, broker, context, .. } = &*self.source;
             let share = context.ingest.take(events.iter().map(Event::size).sum()).await;
             let Some(broker) = context.directory.broker(broker) else {
                 return Err(EmitError::Refused {
                     code: codes::SUBSCRIBER_NOT_RESOLVED,
-                    detail: format!("the broker {broker} does not exist; declare it, or change the source's sink"),
+                    detail: format!(
+                        "the broker {broker} does not exist; declare it, or change the source's sink"
+                    ),
                 });
             };
             let records = events.into_iter().map(|event| {
@@ -142,8 +159,9 @@ impl Emit for BrokerEmit {
                 ..Batch::of(records)
             };
             let refused = |code: waypost_core::Code, detail: String| EmitError::Refused { code, detail };
-            let commit =
-                broker.append(batch.holding(share)).map_err(|error| refused(error.code(), error.to_string()))?;
+            let commit = broker
+                .append(batch.holding(share))
+                .map_err(|error| refused(error.code(), error.to_string()))?;
             Ok(Commit::new(async move {
                 commit.await.map(|_| ()).map_err(|error| refused(error.code(), error.to_string()))
             }))

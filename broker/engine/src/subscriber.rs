@@ -133,7 +133,12 @@ impl Subscriber {
     }
 }
 
-async fn deliver_to_sink(name: &ResourceName, sending: &Sending<'_>, terms: &Terms, context: &Context) -> Answer {
+async fn deliver_to_sink(
+    name: &ResourceName,
+    sending: &Sending<'_>,
+    terms: &Terms,
+    context: &Context,
+) -> Answer {
     let Some(sink) = context.directory.sink(name) else { return not_running("Sink", name) };
     let events = std::slice::from_ref(sending.event);
     match tokio::time::timeout(terms.timeout, sink.deliver(events)).await {

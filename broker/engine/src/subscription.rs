@@ -19,7 +19,9 @@ use parking_lot::{Mutex, MutexGuard};
 use waypost_core::delivery::DeliveryPolicy;
 use waypost_core::error::DeliveryError;
 use waypost_core::manifest::ResourceName;
-use waypost_log::{Counts, DropReason, Entry, Ledger, Log, ReadError, ReadLimit, Timestamp, TriggerNumber, WriteError};
+use waypost_log::{
+    Counts, DropReason, Entry, Ledger, Log, Owed, ReadError, ReadLimit, Timestamp, TriggerNumber, WriteError,
+};
 
 use self::window::{Halt, Item, Next, Window};
 use crate::alarm::Wake;
@@ -85,7 +87,8 @@ impl Subscription {
     ) -> Arc<Self> {
         let number = log.trigger(&name);
         let ledgers: Vec<_> = (0..log.partitions()).map(|partition| log.ledger(partition, number)).collect();
-        let forwarder = Forwarder::new(name.clone(), broker.clone(), number, log.dead_letters(), Arc::clone(&context));
+        let forwarder =
+            Forwarder::new(name.clone(), broker.clone(), number, log.dead_letters(), Arc::clone(&context));
         forwarder.set_destination(&delivering);
         let window = Window::new(&delivering, &ledgers);
         Arc::new_cyclic(|me| Self {
@@ -331,20 +334,37 @@ impl Subscription {
             Ok(owed) => owed,
             Err(error) => return self.read_again_later(&error),
         };
-        for (offset, error) in &owed.unreadable {
-            self.give_up_unreadable(ledger, *offset, error);
-        }
+        self.take_page(ledger, owed);
+    }
+
+    /// Takes what was read, in order: offsets that cannot be read among the others.
+    fn take_page(&self, ledger: &Ledger, owed: Owed) {
+        let partition = usize::from(ledger.partition());
+        let mut unreadable = owed.unreadable.into_iter().peekable();
+        let mut given_up = Vec::new();
         let mut window = self.lock();
         window.places[partition].read_to = owed.next;
         for entry in owed.entries {
+            while let Some((offset, error)) =
+                unreadable.next_if(|(offset, _)| *offset < entry.position.offset)
+            {
+                given_up.extend(ledger.take_unreadable(offset).then_some((offset, error)));
+            }
             if ledger.take(&entry) {
                 self.push(&mut window, Item { entry });
             }
+        }
+        for (offset, error) in unreadable {
+            given_up.extend(ledger.take_unreadable(offset).then_some((offset, error)));
         }
         // The reader records a match before it offers it, and offers under this lock: when nothing is untaken
         // now, every later match will be offered.
         if ledger.untaken() == 0 {
             window.places[partition].lagging = false;
+        }
+        drop(window);
+        for (offset, error) in given_up {
+            self.give_up_unreadable(ledger, offset, &error);
         }
     }
 
@@ -428,7 +448,10 @@ impl Drop for Refilling<'_> {
 
 impl fmt::Debug for Subscription {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Subscription").field("name", &self.name).field("broker", &self.broker).finish_non_exhaustive()
+        f.debug_struct("Subscription")
+            .field("name", &self.name)
+            .field("broker", &self.broker)
+            .finish_non_exhaustive()
     }
 }
 

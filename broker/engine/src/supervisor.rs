@@ -116,7 +116,8 @@ impl Supervisor {
         }
         let sinks = running.sinks.iter().map(|(name, (_, sink))| (name.clone(), Arc::clone(sink)));
         self.0.context.directory.set_sinks(sinks.collect());
-        let kept: HashSet<*const RunningSink> = running.sinks.values().map(|(_, sink)| Arc::as_ptr(sink)).collect();
+        let kept: HashSet<*const RunningSink> =
+            running.sinks.values().map(|(_, sink)| Arc::as_ptr(sink)).collect();
         before.into_values().map(|(_, sink)| sink).filter(|sink| !kept.contains(&Arc::as_ptr(sink))).collect()
     }
 
@@ -287,8 +288,12 @@ impl Supervisor {
                 Some((was, source)) if same_source(&was, planned) => (was, source),
                 was => {
                     let stop = self.0.sources.stop().child_token();
-                    let source =
-                        RunningSource::new(name.clone(), planned.broker.clone(), Arc::clone(&self.0.context), stop);
+                    let source = RunningSource::new(
+                        name.clone(),
+                        planned.broker.clone(),
+                        Arc::clone(&self.0.context),
+                        stop,
+                    );
                     let after = was.map(|(_, source)| source);
                     let run = Arc::clone(&source).run(Arc::clone(&planned.config), plan.secrets.clone());
                     self.0.sources.spawn("sources", async move {
@@ -324,14 +329,18 @@ impl Supervisor {
         {
             let mut running = self.0.running.lock();
             for broker in running.brokers.values_mut() {
-                let gone: Vec<_> = broker.triggers_detached_since.iter().filter(|(_, since)| expired(since)).collect();
+                let gone: Vec<_> =
+                    broker.triggers_detached_since.iter().filter(|(_, since)| expired(since)).collect();
                 let gone: Vec<_> = gone.into_iter().map(|(name, _)| name.clone()).collect();
                 for trigger in gone {
                     broker.triggers_detached_since.remove(&trigger);
                     give_up(&broker.broker, &trigger);
                 }
             }
-            let gone = running.brokers.iter().filter(|(_, broker)| broker.detached_since.as_ref().is_some_and(expired));
+            let gone = running
+                .brokers
+                .iter()
+                .filter(|(_, broker)| broker.detached_since.as_ref().is_some_and(expired));
             let gone: Vec<_> = gone.map(|(name, _)| name.clone()).collect();
             closed.extend(gone.iter().filter_map(|name| running.brokers.remove(name)));
         }

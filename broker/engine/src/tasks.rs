@@ -10,9 +10,12 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+/// How often a stop that takes long names what it waits for.
+const REPORT_EVERY: std::time::Duration = std::time::Duration::from_secs(5);
+
 /// Owns a group of tasks: each is counted by kind, a panic is seen and told, and all can be waited for.
 #[derive(Clone)]
-pub struct Tasks(Arc<Inner>);
+pub(crate) struct Tasks(Arc<Inner>);
 
 struct Inner {
     tracker: TaskTracker,
@@ -23,7 +26,7 @@ struct Inner {
 
 impl Tasks {
     /// An empty group.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(Arc::new(Inner {
             tracker: TaskTracker::new(),
             stop: CancellationToken::new(),
@@ -33,12 +36,12 @@ impl Tasks {
     }
 
     /// Cancelled when the group stops. Tasks end at their next point where that loses nothing.
-    pub fn stop(&self) -> &CancellationToken {
+    pub(crate) fn stop(&self) -> &CancellationToken {
         &self.0.stop
     }
 
     /// Starts a task of the group. `kind` names it in the shutdown report.
-    pub fn spawn(&self, kind: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+    pub(crate) fn spawn(&self, kind: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         let running = Running::start(&self.0, kind);
         self.0.tracker.spawn(async move {
             // Moved in, so that it is dropped with the task however the task ends.
@@ -49,18 +52,34 @@ impl Tasks {
 
     /// Tells the tasks to stop, waits until they have or the deadline passes, and returns how many of which
     /// kind have not.
-    pub async fn stop_until(&self, deadline: Instant) -> Vec<String> {
+    pub(crate) async fn stop_until(&self, deadline: Instant) -> Vec<String> {
         self.0.stop.cancel();
         self.0.tracker.close();
-        if tokio::time::timeout_at(deadline, self.0.tracker.wait()).await.is_ok() {
-            return Vec::new();
+        loop {
+            let patience = deadline.min(Instant::now() + REPORT_EVERY);
+            if tokio::time::timeout_at(patience, self.0.tracker.wait()).await.is_ok() {
+                return Vec::new();
+            }
+            let left = self.left();
+            if Instant::now() >= deadline {
+                return left;
+            }
+            tracing::info!("still waiting for {}", left.join(", "));
         }
+    }
+
+    /// How many of which kind run.
+    fn left(&self) -> Vec<String> {
         let running = self.0.running.lock();
-        running.iter().filter(|(_, count)| *count > 0).map(|(kind, count)| format!("{count} {kind}")).collect()
+        running
+            .iter()
+            .filter(|(_, count)| *count > 0)
+            .map(|(kind, count)| format!("{count} {kind}"))
+            .collect()
     }
 
     /// How many tasks of the group have panicked.
-    pub fn panics(&self) -> u64 {
+    pub(crate) fn panics(&self) -> u64 {
         self.0.panics.load(Ordering::Relaxed)
     }
 }

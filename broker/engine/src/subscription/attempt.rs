@@ -7,8 +7,8 @@ use waypost_core::error::DeliveryError;
 use waypost_core::transformation::Moment;
 use waypost_core::{Event, codes};
 use waypost_log::{
-    Attempt, AttemptOutcome, Batch, Cause, DeadLetterReason, DropReason, Entry, Ledger, Offset, ReadError, Settlement,
-    WriteError,
+    Attempt, AttemptOutcome, Batch, Cause, DeadLetterReason, DropReason, Entry, Ledger, Offset, ReadError,
+    Settlement, WriteError,
 };
 
 use super::window::{Item, Misconfigured};
@@ -34,7 +34,9 @@ pub(super) struct OwnLane {
 
 /// What came of sending an event.
 enum Sent {
-    Delivered { status: Option<u16> },
+    Delivered {
+        status: Option<u16>,
+    },
     /// The transformations gave no event.
     Nothing,
     Failed(DeliveryError),
@@ -74,8 +76,14 @@ impl Subscription {
             Sent::Failed(error) => {
                 self.signal(if error.congested { Signal::Congested } else { Signal::Answered });
                 self.context.metrics.failed(error.class, error.code);
-                let verdict =
-                    delivery::judge(&delivering.policy, number, entry.arrived, ended, fastrand::f64(), &error);
+                let verdict = delivery::judge(
+                    &delivering.policy,
+                    number,
+                    entry.arrived,
+                    ended,
+                    fastrand::f64(),
+                    &error,
+                );
                 let attempt = attempt(failed_outcome(&error));
                 self.act(in_hand, ledger, &delivering, verdict, error, attempt);
             }
@@ -114,7 +122,9 @@ impl Subscription {
                 self.settled(in_hand, ledger, Settlement::DeadLettered(reason, forward), Some(attempt));
                 self.forwarder.kick();
             }
-            Verdict::Drop(reason) => self.settled(in_hand, ledger, Settlement::Dropped(reason), Some(attempt)),
+            Verdict::Drop(reason) => {
+                self.settled(in_hand, ledger, Settlement::Dropped(reason), Some(attempt));
+            }
             Verdict::Pause => {
                 // Back to the window first: the probe takes it from there.
                 drop(in_hand);
@@ -133,13 +143,11 @@ impl Subscription {
             Err(error) => return Sent::Failed(error),
         };
         let mut sent = Sent::Nothing;
-        let mut output = 0;
-        for event in &events {
+        for (output, event) in (0..).zip(&events) {
             sent = self.send_one(delivering, own, entry, event, output).await;
             if let Sent::Failed(_) = sent {
                 return sent;
             }
-            output += 1;
         }
         sent
     }
@@ -155,7 +163,8 @@ impl Subscription {
         let cause =
             Cause { broker: self.broker.clone(), position: entry.position, trigger: self.number, output };
         let sending = Sending { entry, event, cause, want_reply: true };
-        let answer = delivering.subscriber.send(&mut own.lane, &sending, &delivering.terms, &self.context).await;
+        let answer =
+            delivering.subscriber.send(&mut own.lane, &sending, &delivering.terms, &self.context).await;
         match answer {
             Answer::Delivered { status, body_ignored } => {
                 if body_ignored {
@@ -163,10 +172,12 @@ impl Subscription {
                 }
                 Sent::Delivered { status }
             }
-            Answer::Replied { status, events } => match self.append_replies(&events, &sending, delivering).await {
-                Ok(()) => Sent::Delivered { status },
-                Err(error) => Sent::Failed(error),
-            },
+            Answer::Replied { status, events } => {
+                match self.append_replies(&events, &sending, delivering).await {
+                    Ok(()) => Sent::Delivered { status },
+                    Err(error) => Sent::Failed(error),
+                }
+            }
             Answer::Failed(error) => Sent::Failed(error),
         }
     }
@@ -202,7 +213,13 @@ impl Subscription {
         }
     }
 
-    fn settled(&self, in_hand: InHand<'_>, ledger: &Ledger, settlement: Settlement, attempt: Option<Attempt>) {
+    fn settled(
+        &self,
+        in_hand: InHand<'_>,
+        ledger: &Ledger,
+        settlement: Settlement,
+        attempt: Option<Attempt>,
+    ) {
         match ledger.settle(in_hand.entry().position.offset, settlement, attempt) {
             Ok(_) => in_hand.done(),
             Err(error) => self.storage_failed(in_hand, &error),
@@ -266,7 +283,10 @@ fn lane_for<'a>(own: &'a mut Option<OwnLane>, delivering: &Arc<Delivering>) -> &
     if own.as_ref().is_none_or(|own| !Arc::ptr_eq(&own.made_for, delivering)) {
         *own = None;
     }
-    own.get_or_insert_with(|| OwnLane { made_for: Arc::clone(delivering), lane: delivering.subscriber.lane() })
+    own.get_or_insert_with(|| OwnLane {
+        made_for: Arc::clone(delivering),
+        lane: delivering.subscriber.lane(),
+    })
 }
 
 fn transform(delivering: &Delivering, entry: &Entry) -> Result<Vec<Event>, DeliveryError> {

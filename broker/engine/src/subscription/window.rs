@@ -103,7 +103,10 @@ impl Window {
             workers: 0,
             congestion: CongestionWindow::new(delivering.policy.max_in_flight),
             // A ledger that was there before may owe something.
-            places: ledgers.iter().map(|ledger| Place { lagging: ledger.untaken() > 0, read_to: 0 }).collect(),
+            places: ledgers
+                .iter()
+                .map(|ledger| Place { lagging: ledger.untaken() > 0, read_to: 0 })
+                .collect(),
             refilling: false,
             look_for_due: true,
             alarm: None,

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use waypost_core::manifest::{ResourceId, ResourceName};
 use waypost_core::Class;
+use waypost_core::manifest::{ResourceId, ResourceName};
 use waypost_log::{Durability, Log, Position, TriggerNumber};
 
 use super::{Applied, Supervisor};
@@ -44,13 +44,19 @@ impl Supervisor {
     pub(crate) async fn status(&self, query: &StatusQuery) -> Status {
         let applied = self.0.applied.load_full();
         let rows = self.rows();
-        let verdicts: HashMap<&ResourceName, Verdict> =
-            rows.iter().filter(|row| !row.standing.detached).map(|row| (&row.subscription.name, trigger(row))).collect();
-        let resources = applied.plan.declared.iter().map(|declared| self.resource(declared, &applied, &verdicts));
-        let resources = select(resources.collect(), query, |line: &ResourceStatus| (&line.namespace, &line.name));
+        let verdicts: HashMap<&ResourceName, Verdict> = rows
+            .iter()
+            .filter(|row| !row.standing.detached)
+            .map(|row| (&row.subscription.name, trigger(row)))
+            .collect();
+        let resources =
+            applied.plan.declared.iter().map(|declared| self.resource(declared, &applied, &verdicts));
+        let resources =
+            select(resources.collect(), query, |line: &ResourceStatus| (&line.namespace, &line.name));
         let mut chosen: Vec<&Row> = rows.iter().collect();
         chosen.sort_by(|one, other| one.subscription.name.cmp(&other.subscription.name));
-        let chosen = select(chosen, query, |row| (&row.subscription.name.namespace, &row.subscription.name.name));
+        let chosen =
+            select(chosen, query, |row| (&row.subscription.name.namespace, &row.subscription.name.name));
         let mut triggers = Vec::with_capacity(chosen.len());
         for row in chosen {
             triggers.push(self.trigger_line(row, &verdicts).await);
@@ -64,10 +70,12 @@ impl Supervisor {
             },
             resources: resources
                 .into_iter()
-                .filter(|line| query.trigger.as_ref().is_none_or(|name| line.kind == "Trigger" && line.name == *name))
+                .filter(|line| {
+                    query.trigger.as_ref().is_none_or(|name| line.kind == "Trigger" && line.name == *name)
+                })
                 .collect(),
             triggers,
-            logs: self.brokers().iter().map(|broker| log_line(broker)).collect(),
+            logs: self.brokers().iter().map(log_line).collect(),
         }
     }
 
@@ -113,15 +121,20 @@ impl Supervisor {
         }
     }
 
-    fn valid(&self, id: &ResourceId, applied: &Applied, triggers: &HashMap<&ResourceName, Verdict>) -> Verdict {
+    fn valid(
+        &self,
+        id: &ResourceId,
+        applied: &Applied,
+        triggers: &HashMap<&ResourceName, Verdict>,
+    ) -> Verdict {
         let name = ResourceName::new(&id.namespace, &id.name);
         let running = self.0.running.lock();
         match &*id.kind {
             "Broker" => match running.brokers.get(&name) {
                 Some(broker) => match broker.broker.log().durability() {
-                    Durability::Memory => {
-                        Verdict::ready("takes events; they are kept in memory only, and nothing survives the process")
-                    }
+                    Durability::Memory => Verdict::ready(
+                        "takes events; they are kept in memory only, and nothing survives the process",
+                    ),
                     Durability::Synced | Durability::Replicated => Verdict::ready("takes events"),
                 },
                 None => Verdict::not_ready("NotRunning", "the broker does not run"),
@@ -148,7 +161,9 @@ impl Supervisor {
             "Source" => match running.sources.get(&name).map(|(_, source)| source.state()) {
                 Some(sources::State::Running) => Verdict::ready("emits events"),
                 Some(sources::State::Finished) => Verdict::ready("has emitted all its events"),
-                Some(sources::State::Starting) => Verdict::not_ready("Starting", "the source is being started"),
+                Some(sources::State::Starting) => {
+                    Verdict::not_ready("Starting", "the source is being started")
+                }
                 Some(sources::State::Failed(error)) => Verdict::not_ready(error.code.id(), error.detail),
                 None => Verdict::not_ready("NotRunning", "the source does not run"),
             },
@@ -165,7 +180,8 @@ impl Supervisor {
             name,
             broker: subscription.broker.name.clone(),
             subscriber: standing.subscriber.clone(),
-            ready: !standing.detached && verdicts.get(&subscription.name).is_some_and(|verdict| verdict.ready),
+            ready: !standing.detached
+                && verdicts.get(&subscription.name).is_some_and(|verdict| verdict.ready),
             paused: standing.paused,
             matched: counts.matched,
             delivered: counts.delivered,
@@ -210,7 +226,7 @@ impl Supervisor {
             dead_letters_stored: row.broker.log().dead_letters().count(&row.subscription.name),
         });
         let context = &self.0.context;
-        let logs: Vec<_> = self.brokers().iter().map(|broker| log_line(broker)).collect();
+        let logs: Vec<_> = self.brokers().iter().map(log_line).collect();
         context.metrics.encode(triggers.collect(), &logs, context.ingest.used(), context.dispatch.panics())
     }
 }
@@ -222,7 +238,9 @@ fn trigger(row: &Row) -> Verdict {
             Verdict::not_ready(error.code.id(), format!("paused until it is mended: {}", error.detail))
         }
         Some(error) => Verdict::not_ready(error.code.id(), error.detail.clone()),
-        None if standing.failed => Verdict::not_ready("StorageFailed", "the ledger cannot be written; restart the process"),
+        None if standing.failed => {
+            Verdict::not_ready("StorageFailed", "the ledger cannot be written; restart the process")
+        }
         None if standing.paused => Verdict {
             ready: true,
             reason: "Paused".to_owned(),
@@ -253,7 +271,11 @@ fn log_line(broker: &Arc<Broker>) -> LogStatus {
 }
 
 fn name_of(broker: &Broker, number: TriggerNumber) -> Option<String> {
-    broker.subscriptions().iter().find(|subscription| subscription.number == number).map(|found| found.name.to_string())
+    broker
+        .subscriptions()
+        .iter()
+        .find(|subscription| subscription.number == number)
+        .map(|found| found.name.to_string())
 }
 
 /// The part of an ordered list that a query asks for.
