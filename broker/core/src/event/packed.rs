@@ -21,10 +21,10 @@ const HEADER: usize = 9;
 const ATTRIBUTE_HEAD: usize = 6;
 const FIRST: [&str; 3] = ["id", "source", "type"];
 
+// The numbers of the values are their places here, which a test keeps equal to their discriminants.
 const VERSIONS: [SpecVersion; 2] = [SpecVersion::V1, SpecVersion::V03];
 const FORMS: [Option<DataForm>; 4] = [None, Some(DataForm::Raw), Some(DataForm::Json), Some(DataForm::Text)];
 const TYPES: [AttributeType; 8] = [
-    AttributeType::Untyped,
     AttributeType::Boolean,
     AttributeType::Integer,
     AttributeType::String,
@@ -32,13 +32,11 @@ const TYPES: [AttributeType; 8] = [
     AttributeType::Uri,
     AttributeType::UriReference,
     AttributeType::Timestamp,
+    AttributeType::Untyped,
 ];
 
-/// The place of a value in its table, which is its number in the packed form.
-fn number<T: PartialEq>(table: &[T], value: &T) -> u8 {
-    let place =
-        table.iter().position(|known| known == value).expect("the table lists every value of its type");
-    u8::try_from(place).expect("the table is short")
+fn form_number(form: Option<DataForm>) -> u8 {
+    form.map_or(0, |form| form as u8 + 1)
 }
 
 /// Writes a valid event into one buffer of exactly its size. The first three attributes are id, source and type.
@@ -64,12 +62,12 @@ where
     let (bytes, form) = data.map_or((&[][..], None), |(bytes, form)| (bytes, Some(form)));
 
     let mut packed = Vec::with_capacity(HEADER + block + bytes.len());
-    packed.extend_from_slice(&[FORMAT, number(&VERSIONS, &version), number(&FORMS, &form)]);
+    packed.extend_from_slice(&[FORMAT, version as u8, form_number(form)]);
     packed.extend_from_slice(&count.to_le_bytes());
     packed.extend_from_slice(&block_length.to_le_bytes());
     for attribute in attributes {
         packed.push(u8::try_from(attribute.name.len()).expect("a name has at most 255 bytes"));
-        packed.push(number(&TYPES, &attribute.attribute_type));
+        packed.push(attribute.attribute_type as u8);
         let length = u32::try_from(attribute.text.len()).expect("a text is shorter than its block");
         packed.extend_from_slice(&length.to_le_bytes());
         packed.extend_from_slice(attribute.name.as_bytes());
@@ -232,4 +230,46 @@ fn check_attributes(view: View<'_>) -> Result<(), CorruptEvent> {
         return Err(CorruptEvent { offset: 3, detail: "its number of attributes is wrong" });
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_numbers_of_the_format_stay() {
+        for (number, version) in VERSIONS.into_iter().enumerate() {
+            assert_eq!(version as usize, number);
+        }
+        for (number, form) in FORMS.into_iter().enumerate() {
+            assert_eq!(usize::from(form_number(form)), number);
+        }
+        for (number, attribute_type) in TYPES.into_iter().enumerate() {
+            assert_eq!(attribute_type as usize, number);
+        }
+    }
+
+    /// The layout of format 1, which stored events have: it may be added to under a new number, never changed.
+    #[test]
+    fn the_layout_stays() {
+        let event = super::super::Event::builder("i", "/s", "t")
+            .attribute("n", 7)
+            .text_data("d")
+            .data_content_type("a/b");
+        let packed = event.build().expect("a valid event");
+        let mut expected = vec![1, 0, 3, 5, 0, 0, 0, 0, 0];
+        for (name, attribute_type, text) in [
+            ("id", 2, "i"),
+            ("source", 5, "/s"),
+            ("type", 2, "t"),
+            ("n", 1, "7"),
+            ("datacontenttype", 2, "a/b"),
+        ] {
+            expected.extend([name.len() as u8, attribute_type, text.len() as u8, 0, 0, 0]);
+            expected.extend(name.bytes().chain(text.bytes()));
+        }
+        expected.push(b'd');
+        expected[5] = (expected.len() - HEADER - 1) as u8;
+        assert_eq!(packed.packed(), &expected);
+    }
 }

@@ -200,7 +200,7 @@ fn damage_to_the_structure_is_seen() {
     assert!(!damaged(16, b'e'), "another name than id at the first place");
     assert!(!damaged(17, b'\n'), "control character in a text");
     assert!(!damaged(17, 0xff), "text that is not UTF-8");
-    let error = Event::from_packed(Bytes::new()).unwrap_err();
+    let error = Event::from_packed(Bytes::new()).expect_err("nothing is no event");
     assert_eq!(error.code(), codes::EVENT_CORRUPT);
     assert!(error.to_string().contains("corrupt"));
 }
