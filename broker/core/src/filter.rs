@@ -288,3 +288,6 @@ impl Serialize for Clauses {
         serializer.collect_map(self.iter().map(|clause| (&clause.attribute, &*clause.value)))
     }
 }
+
+#[cfg(test)]
+mod suite;

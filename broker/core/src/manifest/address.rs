@@ -38,7 +38,11 @@ pub fn check_url(text: &str) -> Result<(), InvalidUrl> {
     if authority.host().is_empty() {
         return Err(InvalidUrl::Host(shown()));
     }
-    // The client's own reading is narrower in places, such as the port.
+    // RFC 3986 takes any digits for a port.
+    if authority.port().is_some_and(|port| !port.is_empty() && port.parse::<u16>().is_err()) {
+        return Err(InvalidUrl::Syntax(shown()));
+    }
+    // The client's own reading is narrower in places.
     text.parse::<http::Uri>().map_err(|_| InvalidUrl::Syntax(shown()))?;
     Ok(())
 }

@@ -1,1 +1,675 @@
+//! One file at a time: what each kind accepts, and the problem, place and path of what it refuses.
 
+use std::time::Duration;
+
+use proptest::prelude::*;
+use schemars::JsonSchema;
+use serde_json::{Value as Json, json};
+
+use super::*;
+use crate::delivery::{BackoffPolicy, Format};
+use crate::filter::Filter;
+use crate::manifest::document::Map;
+use crate::manifest::{BrokerSpec, StartFrom, Target, TransformationUse, TriggerSpec, native};
+
+fn read(text: &str) -> ManifestFile {
+    ManifestFile::read("test.yaml", text.as_bytes())
+}
+
+fn problems(file: &ManifestFile) -> Vec<&Problem> {
+    file.problems.iter().chain(file.resources.iter().flat_map(|resource| &resource.problems)).collect()
+}
+
+/// `code line path` of each problem.
+fn told(text: &str) -> Vec<String> {
+    let file = read(text);
+    let told = problems(&file).into_iter().map(|problem| {
+        let line = problem.location.as_ref().expect("a place").mark.line;
+        format!("{} {line} {}", problem.code, problem.path)
+    });
+    told.collect()
+}
+
+fn only(text: &str) -> (ResourceId, Spec) {
+    let mut file = read(text);
+    assert_eq!(problems(&file), Vec::<&Problem>::new(), "{text}");
+    assert_eq!(file.resources.len(), 1, "{text}");
+    let resource = file.resources.remove(0);
+    (resource.id, resource.spec.expect("no error"))
+}
+
+fn broker_of(group: &str, spec: &str) -> String {
+    format!("apiVersion: {group}\nkind: Broker\nmetadata:\n  name: b\nspec:\n{spec}")
+}
+
+/// A Trigger whose spec begins on line 6 with the subscriber (two lines).
+fn trigger_of(group: &str, spec: &str) -> String {
+    format!(
+        "apiVersion: {group}\nkind: Trigger\nmetadata:\n  name: t\nspec:\n  subscriber:\n    uri: http://localhost\n{spec}"
+    )
+}
+
+const KNATIVE: &str = "eventing.knative.dev/v1";
+
+fn trigger(text: &str) -> TriggerSpec {
+    match only(text).1 {
+        Spec::Trigger(spec) => *spec,
+        other => panic!("not a trigger: {other:?}"),
+    }
+}
+
+fn broker(text: &str) -> BrokerSpec {
+    match only(text).1 {
+        Spec::Broker(spec) => spec,
+        other => panic!("not a broker: {other:?}"),
+    }
+}
+
+#[test]
+fn knative_kinds_are_read_unmodified() {
+    let text = "apiVersion: eventing.knative.dev/v1
+kind: Trigger
+metadata:
+  name: my.trigger
+  namespace: shop
+  labels: {any: thing}
+  annotations:
+    knative.dev/dependency: '{\"kind\":\"PingSource\"}'
+    rabbitmq.eventing.knative.dev/parallelism: \"10\"
+spec:
+  broker: default
+  unknown: {kept: true}
+  filter:
+    attributes:
+      type: a
+      tenant: \"\"
+  subscriber:
+    ref:
+      apiVersion: serving.knative.dev/v1
+      kind: Service
+      name: svc
+      more: x
+    uri: /path
+  delivery:
+    retry: 3
+    timeout: PT5S
+    backoffPolicy: linear
+    backoffDelay: PT0.5S
+    retryAfterMax: PT0S
+    format: json
+    someday: 1
+    deadLetterSink:
+      ref: {apiVersion: v1, kind: Service, name: dls, namespace: other}
+      CACerts: |
+        -----BEGIN CERTIFICATE-----
+        MIIB
+        -----END CERTIFICATE-----
+      audience: me
+";
+    let (id, _) = only(text);
+    assert_eq!(id.to_string(), "Trigger shop/my.trigger");
+    let spec = trigger(text);
+    assert_eq!(spec.broker.name, ResourceName::new("shop", "default"));
+    let filter = serde_json::to_value(&spec.filter).expect("JSON");
+    assert_eq!(filter, json!({"all": [{"exact": {"type": "a"}}, {"present": "tenant"}]}));
+    let Target::Reference { reference, relative } = &spec.subscriber.target else { panic!("a reference") };
+    assert_eq!((reference.name.to_string().as_str(), relative.as_deref()), ("shop/svc", Some("/path")));
+    let delivery = spec.delivery.expect("a delivery");
+    assert_eq!((delivery.retry, delivery.format), (Some(3), Some(Format::Json)));
+    assert_eq!(delivery.timeout, Some(Duration::from_secs(5)));
+    assert_eq!(delivery.backoff.policy, Some(BackoffPolicy::Linear));
+    assert_eq!(delivery.backoff.delay, Some(Duration::from_millis(500)));
+    assert_eq!(delivery.retry_after_max, Some(Duration::ZERO));
+    let sink = delivery.dead_letter_sink.expect("a dead-letter sink");
+    assert_eq!(sink.audience.as_deref(), Some("me"));
+    assert!(sink.ca_certificates.is_some());
+    let Target::Reference { reference, .. } = sink.target else { panic!("a reference") };
+    assert_eq!(reference.name.to_string(), "other/dls");
+
+    let text = "apiVersion: eventing.knative.dev/v1
+kind: Broker
+metadata:
+  name: default
+  annotations: {eventing.knative.dev/broker.class: MTChannelBasedBroker}
+spec:
+  config: {apiVersion: v1, kind: ConfigMap, name: config-br-default-channel, namespace: knative-eventing}
+";
+    let spec = broker(text);
+    assert_eq!(spec.class.expect("a class").value, "MTChannelBasedBroker");
+    assert_eq!(
+        spec.config.expect("a config").value,
+        "v1 ConfigMap knative-eventing/config-br-default-channel"
+    );
+    assert_eq!(
+        broker("apiVersion: eventing.knative.dev/v1\nkind: Broker\nmetadata: {name: b}\n"),
+        BrokerSpec::default()
+    );
+}
+
+#[test]
+fn extras_of_a_knative_trigger_are_annotations() {
+    let annotated = |annotation: &str| {
+        format!(
+            "apiVersion: {KNATIVE}\nkind: Trigger\nmetadata:\n  name: t\n  annotations:\n    {annotation}\nspec:\n  broker: default\n  subscriber:\n    uri: http://localhost\n"
+        )
+    };
+    let own = |name: &str, value: &str| trigger(&annotated(&format!("waypost.dev/{name}: {value}")));
+    assert!(own("paused", "'true'").paused);
+    assert!(!own("paused", "'false'").paused);
+    assert_eq!(own("maxInFlight", "'7'").extras.max_in_flight, Some(7));
+    assert_eq!(own("backoffMax", "PT1M").extras.backoff_max, Some(Duration::from_secs(60)));
+    assert_eq!(own("deadline", "P1D").extras.deadline, Some(Duration::from_secs(86_400)));
+    assert_eq!(own("startFrom", "earliest").start_from, StartFrom::Earliest);
+    assert_eq!(own("startFrom", "1970-01-01T00:00:01Z").start_from, StartFrom::Time(1_000_000_000));
+    let transformations =
+        own("transformations", "'[{\"name\": \"x\"}, {\"fields\": {\"a\": 1}}]'").transformations;
+    let [TransformationUse::Named { name, .. }, TransformationUse::Inline(inline)] =
+        transformations.as_slice()
+    else {
+        panic!("{transformations:?}")
+    };
+    assert_eq!((name.as_str(), inline.candidates[0].0.as_str()), ("x", "fields"));
+
+    for (annotation, expected) in [
+        ("waypost.dev/paused: 'yes'", "E0110 6 metadata.annotations[waypost.dev/paused]"),
+        ("waypost.dev/paused: true", "E0110 6 metadata.annotations[waypost.dev/paused]"),
+        ("waypost.dev/maxInFlight: '0'", "E0111 6 metadata.annotations[waypost.dev/maxInFlight]"),
+        ("waypost.dev/backoffMax: 10s", "E0114 6 metadata.annotations[waypost.dev/backoffMax]"),
+        ("waypost.dev/startFrom: soon", "E0111 6 metadata.annotations[waypost.dev/startFrom]"),
+        ("waypost.dev/transformations: '['", "E0111 6 metadata.annotations[waypost.dev/transformations]"),
+        ("waypost.dev/transformations: '{}'", "E0110 6 metadata.annotations[waypost.dev/transformations]"),
+        ("waypost.dev/pausd: 'true'", "E0109 6 metadata.annotations[waypost.dev/pausd]"),
+        ("waypost.dev/ratePerSecond: '5'", "E0112 6 metadata.annotations[waypost.dev/ratePerSecond]"),
+        ("waypost.dev/ordering: key", "E0112 6 metadata.annotations[waypost.dev/ordering]"),
+        (
+            "eventing.knative.dev/injection: maybe",
+            "E0111 6 metadata.annotations[eventing.knative.dev/injection]",
+        ),
+        (
+            "kafka.eventing.knative.dev/delivery.order: ordered",
+            "E0116 6 metadata.annotations[kafka.eventing.knative.dev/delivery.order]",
+        ),
+    ] {
+        assert_eq!(told(&annotated(annotation)), [expected], "{annotation}");
+    }
+    let other =
+        annotated("eventing.knative.dev/injection: enabled").replace("broker: default", "broker: other");
+    assert_eq!(told(&other), ["E0113 6 metadata.annotations[eventing.knative.dev/injection]"]);
+}
+
+#[test]
+fn native_kinds_are_supersets() {
+    let spec = broker(&broker_of(
+        NATIVE,
+        "  log: memory\n  retention: {age: P1D}\n  strictReplies: true\n  acceptedStatus: 200\n  delivery: {retry: 1, backoffPolicy: constant}\n",
+    ));
+    assert!(spec.memory && spec.strict_replies);
+    assert_eq!((spec.accepted_status, spec.retention), (Some(200), Some(Duration::from_secs(86_400))));
+    assert_eq!(spec.delivery.expect("a delivery").backoff.policy, Some(BackoffPolicy::Constant));
+    let spec = trigger(&trigger_of(
+        NATIVE,
+        "  brokerRef: {apiVersion: waypost.dev/v1alpha1, kind: Broker, name: b, namespace: other}\n  paused: true\n  startFrom: earliest\n  delivery: {maxInFlight: 3, deadline: PT1H, backoffMax: PT9S, ordering: none}\n  transformations: [{name: x}]\n",
+    ));
+    assert_eq!((spec.broker.name.to_string().as_str(), spec.broker.path), ("other/b", "spec.brokerRef"));
+    assert!(spec.paused && spec.start_from == StartFrom::Earliest && spec.transformations.len() == 1);
+    let extras = spec.delivery.expect("a delivery").extras;
+    assert_eq!((extras.max_in_flight, extras.deadline), (Some(3), Some(Duration::from_secs(3600))));
+    assert_eq!(extras.backoff_max, Some(Duration::from_secs(9)));
+}
+
+#[test]
+fn each_rule_of_a_trigger() {
+    for (group, spec, expected) in [
+        (KNATIVE, "", vec!["E0108 5 spec.broker"]),
+        (KNATIVE, "  broker: ''\n", vec!["E0108 5 spec.broker"]),
+        (
+            KNATIVE,
+            "  broker: a\n  brokerRef: {apiVersion: eventing.knative.dev/v1, kind: Broker, name: b}\n",
+            vec!["E0113 9 spec.brokerRef"],
+        ),
+        (KNATIVE, "  brokerRef: {apiVersion: v1, kind: Service, name: b}\n", vec!["E0111 8 spec.brokerRef"]),
+        (
+            KNATIVE,
+            "  brokerRef: {name: b}\n",
+            vec!["E0108 8 spec.brokerRef.apiVersion", "E0108 8 spec.brokerRef.kind"],
+        ),
+        (KNATIVE, "  broker: 5\n", vec!["E0110 8 spec.broker"]),
+        (NATIVE, "  broker: b\n  brokr: c\n", vec!["E0109 9 spec.brokr"]),
+        (KNATIVE, "  broker: b\n  brokr: c\n", vec![]),
+        (NATIVE, "  broker: b\n  paused: 'true'\n", vec!["E0110 9 spec.paused"]),
+        (NATIVE, "  broker: b\n  startFrom: yesterday\n", vec!["E0111 9 spec.startFrom"]),
+        (NATIVE, "  broker: b\n  transformations: x\n", vec!["E0110 9 spec.transformations"]),
+        (
+            NATIVE,
+            "  broker: b\n  transformations:\n  - name: x\n    fields: {}\n",
+            vec!["E0113 11 spec.transformations[0].fields"],
+        ),
+        (KNATIVE, "  broker: b\n  delivery: {retry: -1}\n", vec!["E0111 9 spec.delivery.retry"]),
+        (KNATIVE, "  broker: b\n  delivery: {retry: 2.5}\n", vec!["E0111 9 spec.delivery.retry"]),
+        (KNATIVE, "  broker: b\n  delivery: {retry: '2'}\n", vec!["E0110 9 spec.delivery.retry"]),
+        (KNATIVE, "  broker: b\n  delivery: {timeout: PT0S}\n", vec!["E0114 9 spec.delivery.timeout"]),
+        (
+            KNATIVE,
+            "  broker: b\n  delivery: {backoffDelay: 10s}\n",
+            vec!["E0114 9 spec.delivery.backoffDelay"],
+        ),
+        (
+            KNATIVE,
+            "  broker: b\n  delivery: {backoffPolicy: constant}\n",
+            vec!["E0111 9 spec.delivery.backoffPolicy"],
+        ),
+        (KNATIVE, "  broker: b\n  delivery: {format: avro}\n", vec!["E0111 9 spec.delivery.format"]),
+        (
+            KNATIVE,
+            "  broker: b\n  delivery: {deadLetterSink: {}}\n",
+            vec!["E0108 9 spec.delivery.deadLetterSink"],
+        ),
+        (
+            NATIVE,
+            "  broker: b\n  delivery: {ratePerSecond: 1, orderingKey: k, holdWhenDown: true, maxBacklog: {}}\n",
+            vec![
+                "E0112 9 spec.delivery.ratePerSecond",
+                "E0112 9 spec.delivery.orderingKey",
+                "E0112 9 spec.delivery.holdWhenDown",
+                "E0112 9 spec.delivery.maxBacklog",
+            ],
+        ),
+        (NATIVE, "  broker: b\n  delivery: {ordering: key}\n", vec!["E0112 9 spec.delivery.ordering"]),
+        (NATIVE, "  broker: b\n  delivery: {ordering: all}\n", vec!["E0111 9 spec.delivery.ordering"]),
+        (NATIVE, "  broker: b\n  delivery: {maxInFlight: 0}\n", vec!["E0111 9 spec.delivery.maxInFlight"]),
+        (
+            NATIVE,
+            "  broker: b\n  delivery: {deadlettersink: {}}\n",
+            vec!["E0109 9 spec.delivery.deadlettersink"],
+        ),
+    ] {
+        assert_eq!(told(&trigger_of(group, spec)), expected, "{group} {spec}");
+    }
+}
+
+#[test]
+fn each_rule_of_a_destination() {
+    let subscriber = |text: &str| {
+        format!(
+            "apiVersion: {KNATIVE}\nkind: Trigger\nmetadata: {{name: t}}\nspec:\n  broker: b\n  subscriber: {text}\n"
+        )
+    };
+    let reference = "{apiVersion: v1, kind: Service, name: s}";
+    for (text, expected) in [
+        ("{}".to_owned(), vec!["E0108 6 spec.subscriber"]),
+        ("~".to_owned(), vec!["E0108 4 spec.subscriber"]),
+        ("http://localhost".to_owned(), vec!["E0110 6 spec.subscriber"]),
+        ("{uri: /relative}".to_owned(), vec!["E0210 6 spec.subscriber.uri"]),
+        ("{uri: 'ftp://host'}".to_owned(), vec!["E0210 6 spec.subscriber.uri"]),
+        ("{uri: 'http://'}".to_owned(), vec!["E0210 6 spec.subscriber.uri"]),
+        (format!("{{ref: {reference}, uri: 'http://host'}}"), vec!["E0113 6 spec.subscriber.uri"]),
+        (format!("{{ref: {reference}, uri: 'a b'}}"), vec!["E0210 6 spec.subscriber.uri"]),
+        (format!("{{ref: {reference}, uri: /x}}"), vec![]),
+        ("{ref: {kind: Service, name: s}}".to_owned(), vec!["E0108 6 spec.subscriber.ref.apiVersion"]),
+        ("{ref: {apiVersion: v1, kind: Service}}".to_owned(), vec!["E0108 6 spec.subscriber.ref.name"]),
+        (format!("{{ref: {reference}, CACerts: abc}}"), vec!["E0115 6 spec.subscriber.CACerts"]),
+        ("{uri: 'http://a', weight: 1}".to_owned(), vec![]),
+    ] {
+        assert_eq!(told(&subscriber(&text)), expected, "{text}");
+    }
+}
+
+#[test]
+fn each_rule_of_filters() {
+    let filtered = |text: &str| trigger_of(KNATIVE, &format!("  broker: b\n{text}"));
+    for (text, expected) in [
+        ("  filter:\n    attributes:\n      Type: a\n", vec!["E0204 11 spec.filter.attributes.Type"]),
+        ("  filter:\n    attributes:\n      type: 5\n", vec!["E0110 11 spec.filter.attributes.type"]),
+        ("  filter:\n    type: a\n", vec!["E0204 9 spec.filter"]),
+        ("  filters:\n    exact: {type: a}\n", vec!["E0110 9 spec.filters"]),
+        ("  filters:\n  - {}\n", vec!["E0204 10 spec.filters[0]"]),
+        ("  filters:\n  - exact: {type: a}\n    suffix: {type: b}\n", vec!["E0204 10 spec.filters[0]"]),
+        ("  filters:\n  - exact: {type: ''}\n", vec!["E0204 10 spec.filters[0].exact.type"]),
+        ("  filters:\n  - exact: {}\n", vec!["E0204 10 spec.filters[0].exact"]),
+        ("  filters:\n  - prefix: {my-ext: a}\n", vec!["E0204 10 spec.filters[0].prefix.my-ext"]),
+        ("  filters:\n  - all: []\n", vec!["E0204 10 spec.filters[0].all"]),
+        (
+            "  filters:\n  - any: [{}, {exact: {type: ''}}]\n",
+            vec!["E0204 10 spec.filters[0].any[0]", "E0204 10 spec.filters[0].any[1].exact.type"],
+        ),
+        ("  filters:\n  - not: {}\n", vec!["E0204 10 spec.filters[0].not"]),
+        ("  filters:\n  - cesql: type = 'a'\n", vec!["E0112 10 spec.filters[0].cesql"]),
+        ("  filters:\n  - cel: 'true'\n", vec!["E0112 10 spec.filters[0].cel"]),
+        ("  filters:\n  - exakt: {type: a}\n", vec!["E0204 10 spec.filters[0].exakt"]),
+        // Both are checked, although only one counts.
+        (
+            "  filter: {attributes: {A: b}}\n  filters: [{exact: {B: c}}]\n",
+            vec!["E0204 9 spec.filter.attributes.A", "E0204 10 spec.filters[0].exact.B"],
+        ),
+    ] {
+        assert_eq!(told(&filtered(text)), expected, "{text}");
+    }
+    for (text, expected) in [
+        ("", json!({})),
+        ("  filter: {}\n", json!({})),
+        ("  filter: {attributes: {}}\n", json!({})),
+        ("  filters: []\n", json!({})),
+        ("  filters: []\n  filter: {attributes: {type: a}}\n", json!({"exact": {"type": "a"}})),
+        (
+            "  filters: [{exact: {type: b}}]\n  filter: {attributes: {type: a}}\n",
+            json!({"exact": {"type": "b"}}),
+        ),
+        ("  filter: {attributes: {tenant: ''}}\n", json!({"present": "tenant"})),
+        (
+            "  filters: [{exact: {type: b}}, {not: {any: [{prefix: {id: x}}, {suffix: {id: y}}]}}]\n",
+            json!({"all": [{"exact": {"type": "b"}}, {"not": {"any": [{"prefix": {"id": "x"}}, {"suffix": {"id": "y"}}]}}]}),
+        ),
+    ] {
+        let filter: Filter = trigger(&filtered(text)).filter;
+        assert_eq!(serde_json::to_value(&filter).expect("JSON"), expected, "{text}");
+    }
+}
+
+#[test]
+fn each_rule_of_a_broker() {
+    for (group, spec, expected) in [
+        (NATIVE, "  log: embedded\n", vec!["E0112 6 spec.log"]),
+        (NATIVE, "  log: {kafka: {}}\n", vec!["E0112 6 spec.log"]),
+        (NATIVE, "  log: tape\n", vec!["E0111 6 spec.log"]),
+        (NATIVE, "  acceptedStatus: 204\n", vec!["E0111 6 spec.acceptedStatus"]),
+        (NATIVE, "  retention: {age: PT0S}\n", vec!["E0114 6 spec.retention.age"]),
+        (NATIVE, "  retention: {size: 1}\n", vec!["E0112 6 spec.retention.size"]),
+        (NATIVE, "  deduplication: {}\n", vec!["E0112 6 spec.deduplication"]),
+        (NATIVE, "  config: {}\n", vec!["E0109 6 spec.config"]),
+        (KNATIVE, "  config: {kind: ConfigMap, name: x}\n", vec!["E0108 6 spec.config.apiVersion"]),
+        (KNATIVE, "  log: anything\n", vec![]),
+        (KNATIVE, "  delivery: {backoffDelay: P1M}\n", vec!["E0114 6 spec.delivery.backoffDelay"]),
+        (NATIVE, "  []\n", vec!["E0110 5 spec"]),
+    ] {
+        assert_eq!(told(&broker_of(group, spec)), expected, "{group} {spec}");
+    }
+}
+
+#[test]
+fn documents_that_are_no_resource_or_not_ours() {
+    for (text, expected) in [
+        ("hello\n", vec!["E0103 1 "]),
+        ("- a\n", vec!["E0103 1 "]),
+        ("a: 1\n", vec!["E0108 1 apiVersion", "E0108 1 kind"]),
+        ("apiVersion: v1\nkind: Foo\nmetadata: {name: a}\n", vec!["E0105 2 kind"]),
+        ("apiVersion: eventing.knative.dev/v1\nkind: broker\nmetadata: {name: a}\n", vec!["E0105 2 kind"]),
+        (
+            "kind: Broker\napiVersion: eventing.knative.dev/v1beta1\nmetadata: {name: a}\n",
+            vec!["E0104 2 apiVersion"],
+        ),
+        ("apiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n", vec!["E0107 2 kind"]),
+        ("apiVersion: sources.knative.dev/v1\nkind: PingSource\nmetadata: {name: a}\n", vec!["E0106 2 kind"]),
+        ("apiVersion: waypost.dev/v1alpha1\nkind: Replay\nmetadata: {name: a}\n", vec!["E0106 2 kind"]),
+        ("apiVersion: v1\nkind: Secret\n", vec!["E0108 1 metadata"]),
+        ("apiVersion: v1\nkind: Secret\nmetadata: {namespace: b}\n", vec!["E0108 3 metadata.name"]),
+        ("apiVersion: v1\nkind: Secret\nmetadata: {name: A_b}\n", vec!["E0201 3 metadata.name"]),
+        (
+            "apiVersion: v1\nkind: Secret\nmetadata: {name: a, namespace: b.c}\n",
+            vec!["E0201 3 metadata.namespace"],
+        ),
+        ("apiVersion: v1\nkind: Secret\nmetadata: {name: 5}\n", vec!["E0110 3 metadata.name"]),
+        ("apiVersion: waypost.dev/v1alpha1\nkind: Sink\nmetadata: {name: a}\n", vec!["E0108 1 spec"]),
+        (
+            "apiVersion: waypost.dev/v1alpha1\nkind: Sink\nmetadata: {name: a, lables: {}}\nspec: {x: {}}\n",
+            vec!["E0109 3 metadata.lables"],
+        ),
+        (
+            "apiVersion: waypost.dev/v1alpha1\nkind: Sink\nmetadata: {name: a}\nspec: {x: {}}\nspek: 1\n",
+            vec!["E0109 5 spek"],
+        ),
+        (
+            "apiVersion: waypost.dev/v1alpha1\nkind: Source\nmetadata: {name: a}\nspec: {x: {}}\n",
+            vec!["E0108 4 spec.sink"],
+        ),
+        ("apiVersion: v1\nkind: List\nitems: x\n", vec!["E0103 1 "]),
+        ("a: 1\na: 2\n", vec!["E0101 2 "]),
+        ("a: [\n", vec!["E0101 1 "]),
+    ] {
+        assert_eq!(told(text), expected, "{text}");
+    }
+    assert_eq!(problems(&ManifestFile::read("f", b"a: \xff\n")).len(), 1);
+    assert!(ManifestFile::read("f", "\u{feff}# nothing\n".as_bytes()).complete);
+}
+
+#[test]
+fn a_problem_keeps_to_its_resource() {
+    let text = format!(
+        "{}---\n{}---\napiVersion: v1\nkind: Foo\n",
+        broker_of(KNATIVE, "  delivery: {retry: x}\n"),
+        trigger_of(KNATIVE, "  broker: b\n")
+    );
+    let file = read(&text);
+    assert!(!file.complete);
+    assert_eq!(
+        file.resources.iter().map(|resource| resource.spec.is_some()).collect::<Vec<_>>(),
+        [false, true]
+    );
+    let problem = &file.resources[0].problems[0];
+    assert_eq!(problem.resource.as_ref().map(ToString::to_string).as_deref(), Some("Broker default/b"));
+    assert_eq!(
+        serde_json::to_value(problem).expect("JSON"),
+        json!({
+            "code": "E0110",
+            "severity": "error",
+            "message": "`spec.delivery.retry` must be a number, not a string",
+            "help": "write a whole number from 0 to 2147483647",
+            "file": "test.yaml",
+            "line": 6,
+            "column": 14,
+            "path": "spec.delivery.retry",
+        })
+    );
+    let broken = read(&format!("{text}---\na: [\n"));
+    assert_eq!((broken.resources.len(), broken.problems.len(), broken.complete), (0, 1, false));
+}
+
+#[test]
+fn a_list_of_kubectl_is_unfolded() {
+    let text = "apiVersion: v1\nkind: List\nmetadata: {}\nitems:\n- apiVersion: v1\n  kind: ConfigMap\n  metadata: {name: a}\n- apiVersion: v1\n  kind: Secret\n  metadata: {name: B}\n";
+    let file = read(text);
+    assert_eq!(file.resources.len(), 1);
+    assert_eq!(told(text), ["E0201 10 metadata.name"]);
+}
+
+#[test]
+fn values_and_services() {
+    let (_, secret) = only(
+        "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\ndata: {a: aGVs\n bG8=}\nstringData: {b: x}\n",
+    );
+    let Spec::Secret(values) = secret else { panic!("a secret") };
+    assert_eq!(values.get("a").map(Vec::as_slice), Some(b"hello".as_slice()));
+    assert_eq!(values.get("b").map(Vec::as_slice), Some(b"x".as_slice()));
+    let secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\ndata: {a: 'hunter2!'}\nstringData: {b: [hunter2]}\n";
+    assert_eq!(told(secret), ["E0111 4 data.a", "E0110 5 stringData.b"]);
+    assert!(!format!("{:?}", problems(&read(secret))).contains("hunter2"));
+
+    let service =
+        |text: &str| match only(&format!("apiVersion: v1\nkind: Service\nmetadata:\n  name: s\n{text}")).1 {
+            Spec::Service { url } => url,
+            other => panic!("not a service: {other:?}"),
+        };
+    for (text, expected) in [
+        ("spec: {selector: {app: x}}\n", None),
+        ("spec: {type: ExternalName, externalName: example.com}\n", Some("http://example.com")),
+        (
+            "spec: {type: ExternalName, externalName: example.com, ports: [{port: 8080}]}\n",
+            Some("http://example.com:8080"),
+        ),
+        ("  annotations: {waypost.dev/url: 'http://localhost:1/x'}\n", Some("http://localhost:1/x")),
+        ("status: {address: {url: 'http://s.default'}}\n", Some("http://s.default")),
+    ] {
+        assert_eq!(service(text).as_deref(), expected, "{text}");
+    }
+    let wrong =
+        "apiVersion: v1\nkind: Service\nmetadata:\n  name: s\n  annotations: {waypost.dev/url: localhost}\n";
+    assert_eq!(told(wrong), ["E0210 5 metadata.annotations[waypost.dev/url]"]);
+}
+
+/// The fields of a schema, by the path that leads to them; `*` stands for items.
+fn schema_fields(schema: &Json, definitions: &Json, path: &str, found: &mut Vec<String>) {
+    let schema = match schema.get("$ref").and_then(Json::as_str) {
+        Some(reference) => &definitions[reference.rsplit('/').next().expect("a name")],
+        None => schema,
+    };
+    if let Some(choice) = schema.get("anyOf").and_then(|choices| choices.get(0)) {
+        schema_fields(choice, definitions, path, found);
+    }
+    for (name, field) in schema.get("properties").and_then(Json::as_object).into_iter().flatten() {
+        let path = format!("{path}.{name}");
+        assert!(
+            field.get("description").is_some() || field.get("anyOf").is_some(),
+            "{path} has no description"
+        );
+        found.push(path.clone());
+        schema_fields(field, definitions, &path, found);
+    }
+}
+
+fn node_fields(map: &Map, path: &str, found: &mut Vec<String>) {
+    for (name, node) in map.iter() {
+        let path = format!("{path}.{name}");
+        found.push(path.clone());
+        if let Value::Map(map) = &node.value {
+            node_fields(map, &path, found);
+        }
+    }
+}
+
+/// A manifest that uses each field of the schema is read without a problem, and holds no field beside them.
+#[test]
+fn the_schema_and_the_reader_agree() {
+    let destination = "{ref: {apiVersion: v1, kind: Service, name: s, namespace: n, address: http}, uri: /x, CACerts: \"-----BEGIN CERTIFICATE-----\\nMIIB\\n-----END CERTIFICATE-----\", audience: a}";
+    let delivery = format!(
+        "{{deadLetterSink: {destination}, retry: 1, timeout: PT1S, backoffPolicy: linear, backoffDelay: PT1S, backoffMax: PT1S, retryAfterMax: PT1S, format: json, maxInFlight: 1, deadline: PT1S, ordering: none}}"
+    );
+    let broker = format!(
+        "  delivery: {delivery}\n  log: memory\n  retention: {{age: PT1S}}\n  strictReplies: true\n  acceptedStatus: 202\n"
+    );
+    let trigger = format!(
+        "  broker: b\n  filter: {{attributes: {{}}}}\n  filters: []\n  transformations: []\n  subscriber: {destination}\n  delivery: {delivery}\n  startFrom: latest\n  paused: false\n"
+    );
+    let trigger_text = format!("apiVersion: {NATIVE}\nkind: Trigger\nmetadata:\n  name: t\nspec:\n{trigger}");
+    let reference = ["", ".apiVersion", ".kind", ".name", ".namespace", ".address"]
+        .map(|field| format!(".brokerRef{field}"));
+    compare::<native::BrokerSpec>(&broker_of(NATIVE, &broker), &[]);
+    // `broker` and `brokerRef` exclude each other.
+    compare::<native::TriggerSpec>(&trigger_text, &reference);
+}
+
+fn compare<T: JsonSchema>(text: &str, but: &[String]) {
+    only(text);
+    let mut generator = schemars::SchemaGenerator::default();
+    let schema = generator.root_schema_for::<T>().to_value();
+    let mut described = Vec::new();
+    schema_fields(&schema, &schema["$defs"], "", &mut described);
+    described.retain(|path| !but.contains(path));
+    described.sort();
+    let mut written = Vec::new();
+    document::parse(text, |node| {
+        let Value::Map(root) = node.value else { panic!("a map") };
+        let Some(Value::Map(spec)) = root.get("spec").map(|node| node.value.clone()) else {
+            panic!("a spec")
+        };
+        node_fields(&spec, "", &mut written);
+    })
+    .expect("valid");
+    written.sort();
+    assert_eq!(written, described);
+}
+
+/// Text made of what manifests are made of, so that reading gets far.
+fn any_manifest() -> impl Strategy<Value = String> {
+    let word = prop::sample::select(vec![
+        "apiVersion",
+        "kind",
+        "metadata",
+        "name",
+        "namespace",
+        "annotations",
+        "spec",
+        "broker",
+        "brokerRef",
+        "filter",
+        "filters",
+        "attributes",
+        "exact",
+        "all",
+        "any",
+        "not",
+        "subscriber",
+        "ref",
+        "uri",
+        "delivery",
+        "retry",
+        "deadLetterSink",
+        "transformations",
+        "sink",
+        "data",
+        "stringData",
+        "log",
+        "retention",
+        "items",
+        "waypost.dev/transformations",
+        "waypost.dev/maxInFlight",
+        "waypost.dev/url",
+    ]);
+    let leaf = prop_oneof![
+        Just(Json::Null),
+        any::<bool>().prop_map(Json::from),
+        any::<i32>().prop_map(Json::from),
+        prop::sample::select(vec!["", "a", "PT1S", "http://a", "[{}]", "memory", "v1", "é\u{0}", "enabled"])
+            .prop_map(Json::from),
+    ];
+    let tree = leaf.prop_recursive(5, 48, 6, move |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Json::from),
+            prop::collection::btree_map(word.clone(), inner, 0..6)
+                .prop_map(|map| map.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()),
+        ]
+    });
+    let kind = prop::sample::select(vec![
+        (NATIVE, "Broker"),
+        (NATIVE, "Trigger"),
+        (NATIVE, "Sink"),
+        (NATIVE, "Source"),
+        (NATIVE, "Transformation"),
+        (KNATIVE, "Broker"),
+        (KNATIVE, "Trigger"),
+        ("v1", "Secret"),
+        ("v1", "ConfigMap"),
+        ("v1", "Service"),
+        ("v1", "List"),
+        ("x", "y"),
+    ]);
+    (kind, tree.clone(), tree.clone(), tree).prop_map(|((api_version, kind), spec, annotations, extra)| {
+        let metadata = json!({"name": "a", "annotations": annotations});
+        let tree = json!({"apiVersion": api_version, "kind": kind, "metadata": metadata, "spec": spec, "data": extra, "items": extra});
+        serde_json::to_string_pretty(&tree).expect("JSON")
+    })
+}
+
+fn check_places(text: &str) -> Result<(), TestCaseError> {
+    let lines = u32::try_from(text.lines().count().max(1)).expect("few lines");
+    let file = read(text);
+    for problem in problems(&file) {
+        let line = problem.location.as_ref().expect("a place").mark.line;
+        prop_assert!((1..=lines).contains(&line), "{problem} of {lines} lines");
+        prop_assert!(!problem.message.is_empty() && !problem.help.is_empty(), "{problem}");
+    }
+    for resource in &file.resources {
+        prop_assert_eq!(resource.spec.is_none(), resource.problems.iter().any(Problem::is_error));
+    }
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_read_or_refused_in_its_place(text in "([a-c:{}\\[\\]&*!|>'\"#,?\n -]|\\PC){0,80}") {
+        check_places(&text)?;
+    }
+
+    #[test]
+    fn any_tree_is_read_or_refused_in_its_place(text in any_manifest()) {
+        check_places(&text)?;
+    }
+}
