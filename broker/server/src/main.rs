@@ -1,1 +1,45 @@
-fn main() {}
+//! The command line of Waypost: `run` is the broker, the other commands prepare it or speak with it.
+
+mod admin;
+mod call;
+mod cli;
+mod commands;
+mod data_directory;
+mod failure;
+mod files;
+mod ingress;
+mod listener;
+mod logging;
+mod present;
+mod problem;
+mod registry;
+mod secret_sources;
+mod shutdown;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use self::cli::{Cli, Command};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// 0 done, 1 a problem was found or the command failed, 2 wrong usage (by the argument parser).
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Run(arguments) => commands::run::run(&arguments),
+        Command::Check(arguments) => commands::check::check(&arguments),
+        Command::Send(arguments) => commands::send::send(&arguments),
+        Command::Status(arguments) => commands::status::status(&arguments),
+        Command::Schema => commands::schema::schema(),
+        Command::Completions { shell } => commands::completions::completions(shell),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(failure) => {
+            failure.print();
+            ExitCode::FAILURE
+        }
+    }
+}

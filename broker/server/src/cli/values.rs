@@ -1,0 +1,127 @@
+//! Values of flags: sizes, durations, levels, name and value pairs.
+
+use std::time::Duration;
+
+use tracing_subscriber::filter::Targets;
+
+/// The least size limit of an event: every event of 64 KiB must pass (section 6 of the norm), its envelope included.
+const LEAST_EVENT_BYTES: usize = 80 * 1024;
+
+/// Reads `512`, `64KiB`, `8MiB` or `1GiB`.
+pub(crate) fn bytes(text: &str) -> Result<usize, String> {
+    let digits = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let factor: usize = match unit.trim() {
+        "" | "B" => 1,
+        "KiB" | "Ki" | "K" => 1 << 10,
+        "MiB" | "Mi" | "M" => 1 << 20,
+        "GiB" | "Gi" | "G" => 1 << 30,
+        _ => return Err("write a size such as 512KiB, 8MiB or 1GiB".to_owned()),
+    };
+    let number: usize = number.parse().map_err(|_| "write a size such as 512KiB, 8MiB or 1GiB".to_owned())?;
+    match number.checked_mul(factor) {
+        Some(0) => Err("the size must be above 0".to_owned()),
+        Some(bytes) => Ok(bytes),
+        None => Err("the size is beyond what this machine can count".to_owned()),
+    }
+}
+
+/// Reads the size limit of an event.
+pub(crate) fn event_bytes(text: &str) -> Result<usize, String> {
+    match bytes(text)? {
+        size if size < LEAST_EVENT_BYTES => {
+            Err("the limit must be at least 80KiB, so that every event of 64 KiB passes".to_owned())
+        }
+        size => Ok(size),
+    }
+}
+
+/// Reads `500ms`, `30s`, `2m` or `1h`; nothing shorter than a millisecond.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let wanted = || "write a duration such as 500ms, 30s, 2m or 1h".to_owned();
+    let digits = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let milliseconds: u64 = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err(wanted()),
+    };
+    let number: u64 = number.parse().map_err(|_| wanted())?;
+    match number.checked_mul(milliseconds) {
+        Some(0) => Err("the duration must be above 0".to_owned()),
+        Some(milliseconds) if milliseconds <= LONGEST_MILLISECONDS => Ok(Duration::from_millis(milliseconds)),
+        _ => Err("the duration must not be longer than a year".to_owned()),
+    }
+}
+
+const LONGEST_MILLISECONDS: u64 = 365 * 24 * 3_600_000;
+
+/// Reads what is logged.
+pub(crate) fn log_filter(text: &str) -> Result<Targets, String> {
+    let wanted = "write error, warn, info or debug, or a list such as info,waypost_engine=debug";
+    // A word alone would be taken for the name of a target whose every line is logged.
+    if text
+        .split(',')
+        .any(|part| !part.contains('=') && !LEVELS.contains(&part.to_ascii_lowercase().as_str()))
+    {
+        return Err(wanted.to_owned());
+    }
+    text.parse().map_err(|_| wanted.to_owned())
+}
+
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+/// Reads a count above 0.
+pub(crate) fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count) if (1..=tokio::sync::Semaphore::MAX_PERMITS).contains(&count) => Ok(count),
+        _ => Err("write a whole number from 1 on".to_owned()),
+    }
+}
+
+/// Reads `name=value`; the value may be empty and may hold further `=`.
+pub(crate) fn extension(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("write an extension as NAME=VALUE".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        assert_eq!(bytes("512"), Ok(512));
+        assert_eq!(bytes("64KiB"), Ok(65_536));
+        assert_eq!(bytes("8M"), Ok(8 << 20));
+        for wrong in
+            ["", "KiB", "-1", "1.5MiB", "1kb", "0", "99999999999999999999", "18446744073709551615GiB"]
+        {
+            assert!(bytes(wrong).is_err(), "{wrong}");
+        }
+        assert!(event_bytes("64KiB").is_err());
+        assert_eq!(event_bytes("80KiB"), Ok(81_920));
+    }
+
+    #[test]
+    fn durations() {
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        for wrong in ["", "5", "s", "1.5s", "-1s", "0s", "9999999h", "18446744073709551615h", "PT5S"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn levels() {
+        assert!(log_filter("info").is_ok());
+        assert!(log_filter("WARN,waypost=debug").is_ok());
+        for wrong in ["", "loud", "info,", "waypost=loud"] {
+            assert!(log_filter(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! One file per command of the command line.
+
+pub(crate) mod check;
+pub(crate) mod completions;
+pub(crate) mod run;
+pub(crate) mod schema;
+pub(crate) mod send;
+pub(crate) mod status;

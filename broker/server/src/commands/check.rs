@@ -1,0 +1,27 @@
+//! `waypost check`: reads, validates and plans, and does nothing else.
+
+use std::process::ExitCode;
+
+use waypost_core::manifest::Problem;
+use waypost_engine::plan::plan;
+
+use crate::cli::{Check, Output};
+use crate::failure::Failure;
+use crate::files::Files;
+use crate::present;
+use crate::registry::REGISTRY;
+
+/// Prints every problem of the manifests. The exit code is 1 if one of them is an error.
+pub(crate) fn check(arguments: &Check) -> Result<ExitCode, Failure> {
+    let reading = Files::new(&arguments.manifests.paths)?.read();
+    let plan = plan(&reading.manifests, &REGISTRY, None, 1);
+    let text = match arguments.output {
+        Output::Json => {
+            serde_json::to_string_pretty(&plan.problems).expect("problems have no keys but strings") + "\n"
+        }
+        Output::Text if plan.problems.is_empty() => format!("no problems: {}\n", present::resources(&plan)),
+        Output::Text => present::problems(&plan.problems),
+    };
+    present::print(&text)?;
+    Ok(if plan.problems.iter().any(Problem::is_error) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}

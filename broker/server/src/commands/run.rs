@@ -1,0 +1,265 @@
+//! `waypost run`: the broker.
+
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use waypost_core::codes;
+use waypost_core::manifest::Problem;
+use waypost_engine::plan::{Plan, plan};
+use waypost_engine::{Engine, EngineOptions};
+use waypost_log::Clock;
+
+use crate::admin::{Admin, AdminToken, check_exposure};
+use crate::cli::{LogKind, Run};
+use crate::data_directory::{self, DataDirectory};
+use crate::failure::Failure;
+use crate::files::{Files, Reading, Watch};
+use crate::ingress::{Ingress, RequestLimits};
+use crate::listener::{Bound, ConnectionLimits, Server};
+use crate::logging;
+use crate::present::{self, Addresses};
+use crate::registry::REGISTRY;
+use crate::secret_sources::ProcessSecrets;
+use crate::shutdown::{StopSignals, shut_down};
+
+/// The most threads for work that blocks: reading files, and what components need.
+const MAX_BLOCKING_THREADS: usize = 16;
+/// How long such work may hold up the end of the process.
+const BLOCKING_GRACE: Duration = Duration::from_secs(1);
+/// The most connections to the admin listener.
+const MAX_ADMIN_CONNECTIONS: usize = 256;
+/// The exit code after a second signal, by the convention of shells for SIGINT.
+const EXIT_INTERRUPTED: u8 = 130;
+/// The most problems of a reload that are logged one by one; the status has all of them.
+const LOGGED_PROBLEMS: usize = 20;
+
+/// Runs until a signal says stop.
+pub(crate) fn run(arguments: &Run) -> Result<ExitCode, Failure> {
+    logging::start(arguments.log_format, arguments.log_level.clone());
+    let mut manifests = ManifestFollower::new(Files::new(&arguments.manifests.paths)?);
+    // A first start is all or nothing.
+    let first = manifests.first();
+    if first.problems.iter().any(Problem::is_error) {
+        let _ = std::io::stderr().lock().write_all(present::problems(&first.problems).as_bytes());
+        return Ok(ExitCode::FAILURE);
+    }
+    let token = AdminToken::load(arguments.token.admin_token_file.as_deref())?;
+    let _data_directory = take_data_directory(arguments)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .max_blocking_threads(MAX_BLOCKING_THREADS)
+        .thread_name("waypost")
+        .enable_all()
+        .build()
+        .map_err(|error| {
+            Failure::new(codes::PROCESS_RESOURCE_MISSING, format!("no threads can be started: {error}"))
+        })?;
+    let ended = runtime.block_on(Box::pin(serve(arguments, manifests, first, token)));
+    runtime.shutdown_timeout(BLOCKING_GRACE);
+    ended
+}
+
+/// The data directory, locked. None is needed, nor made, for logs in memory, unless one is named.
+fn take_data_directory(arguments: &Run) -> Result<Option<DataDirectory>, Failure> {
+    if arguments.data_dir.is_none() && arguments.log == Some(LogKind::Memory) {
+        return Ok(None);
+    }
+    let path = arguments.data_dir.as_deref().unwrap_or(Path::new(data_directory::DEFAULT));
+    DataDirectory::take(path).map(Some).map_err(|error| Failure::new(error.code(), error.to_string()))
+}
+
+async fn serve(
+    arguments: &Run,
+    manifests: ManifestFollower,
+    first: Plan,
+    token: Option<AdminToken>,
+) -> Result<ExitCode, Failure> {
+    let missing = |error: std::io::Error| {
+        Failure::new(codes::PROCESS_RESOURCE_MISSING, format!("signals cannot be caught: {error}"))
+    };
+    let mut stop_signals = StopSignals::catch().map_err(missing)?;
+    let reload_signal = signal(SignalKind::hangup()).map_err(missing)?;
+
+    // Both sockets before anything runs: a start that cannot listen has done nothing.
+    let listen = Bound::take(&arguments.listen, "events", "--listen").await;
+    let listen = listen.map_err(|error| Failure::new(error.code(), error.to_string()))?;
+    let admin_listen = Bound::take(&arguments.admin_listen, "the admin API", "--admin-listen").await;
+    let admin_listen = admin_listen.map_err(|error| Failure::new(error.code(), error.to_string()))?;
+    check_exposure(admin_listen.address(), token.as_ref())?;
+    let addresses = Addresses { ingress: listen.address(), admin: admin_listen.address() };
+
+    let clock = Clock::system();
+    let engine = Engine::new(EngineOptions { clock: clock.clone(), limits: engine_limits(arguments) });
+    let limits = &arguments.limits;
+    let ingress = Ingress::new(
+        engine.clone(),
+        clock,
+        RequestLimits {
+            event_bytes: limits.max_event_bytes,
+            request_bytes: limits.max_request_bytes,
+            body_timeout: limits.body_timeout,
+        },
+    );
+    let connections = ConnectionLimits {
+        connections: limits.max_connections,
+        head_timeout: limits.head_timeout,
+        idle_timeout: limits.idle_timeout,
+    };
+    let admin = Server::start(
+        admin_listen,
+        Admin::new(engine.clone(), ingress.clone(), token),
+        ConnectionLimits { connections: MAX_ADMIN_CONNECTIONS, ..connections },
+    );
+    let producers = Server::start(listen, ingress.clone(), connections);
+
+    let welcome = present::welcome(&first, &addresses);
+    log_problems(&first.problems);
+    log_applied(&first, 1);
+    engine.apply(first, 1).await;
+    ingress.open();
+    tracing::info!(ingress = %addresses.ingress, admin = %addresses.admin, log = "memory", "ready");
+    if std::io::stderr().is_terminal() {
+        let _ = std::io::stderr().lock().write_all(welcome.as_bytes());
+    }
+
+    let stop_following = CancellationToken::new();
+    let mut following = JoinSet::new();
+    following.spawn(manifests.follow(engine.clone(), reload_signal, stop_following.clone()));
+    let signal = stop_signals.next().await;
+    tracing::info!(
+        signal,
+        seconds = arguments.shutdown_timeout.as_secs(),
+        "stopping; a second signal ends at once"
+    );
+    stop_following.cancel();
+    let stopping = shut_down(&engine, &ingress, producers, admin, arguments.shutdown_timeout);
+    let code = tokio::select! {
+        () = stopping => ExitCode::SUCCESS,
+        second = stop_signals.next() => {
+            tracing::warn!(signal = second, "stopped at once; what was under way is done again after the next start");
+            ExitCode::from(EXIT_INTERRUPTED)
+        }
+    };
+    following.shutdown().await;
+    Ok(code)
+}
+
+fn engine_limits(arguments: &Run) -> waypost_engine::Limits {
+    let limits = &arguments.limits;
+    waypost_engine::Limits {
+        max_event_bytes: limits.max_event_bytes,
+        max_request_bytes: limits.max_request_bytes,
+        ingest_budget_bytes: limits.ingest_budget,
+        delivery_budget_bytes: limits.delivery_budget,
+        memory_log_bytes: limits.memory_log_limit as u64,
+    }
+}
+
+/// Reads the manifests, again whenever they change, and plans.
+#[derive(Debug)]
+struct ManifestFollower {
+    files: Files,
+    /// The last plan, and its version.
+    plan: Plan,
+    version: u64,
+}
+
+impl ManifestFollower {
+    fn new(files: Files) -> Self {
+        Self { files, plan: Plan::default(), version: 0 }
+    }
+
+    /// The plan of the first start.
+    fn first(&mut self) -> Plan {
+        let reading = self.files.read();
+        self.plan(&reading, None)
+    }
+
+    fn plan(&mut self, reading: &Reading, previous: Option<&Plan>) -> Plan {
+        self.version += 1;
+        let mut plan = plan(&reading.manifests, &REGISTRY, previous, self.version);
+        plan.secrets = plan.secrets.with_outside(Arc::new(ProcessSecrets));
+        self.plan = plan.clone();
+        plan
+    }
+
+    /// Reads again. None where nothing changed, unless told to plan all the same: what secrets refer to may have.
+    fn again(&mut self, all_the_same: bool) -> Option<Plan> {
+        let reading = self.files.read();
+        if !reading.changed && !all_the_same {
+            return None;
+        }
+        let previous = std::mem::take(&mut self.plan);
+        Some(self.plan(&reading, Some(&previous)))
+    }
+
+    /// Applies every change to the engine until told to stop. A change that is being applied is finished.
+    async fn follow(mut self, engine: Engine, mut reload: Signal, stop: CancellationToken) {
+        let (mut watch, started) = Watch::start(self.files.watched());
+        log_watch(started);
+        loop {
+            let asked = tokio::select! {
+                () = stop.cancelled() => return,
+                () = watch.changed() => false,
+                _ = reload.recv() => true,
+            };
+            // Watched anew first, so that no change falls between the reading and the watching.
+            log_watch(watch.renew());
+            // Reading blocks, and planning a hundred thousand triggers takes its time.
+            let reading = tokio::task::spawn_blocking(move || {
+                let plan = self.again(asked);
+                (self, plan)
+            });
+            let plan;
+            (self, plan) = match reading.await {
+                Ok(read) => read,
+                Err(error) => {
+                    tracing::error!(%error, "reading the manifests panicked; they are not followed any more, please report this");
+                    return;
+                }
+            };
+            if let Some(plan) = plan {
+                log_problems(&plan.problems);
+                log_applied(&plan, self.version);
+                engine.apply(plan, self.version).await;
+            }
+        }
+    }
+}
+
+fn log_watch(started: Result<(), notify::Error>) {
+    if let Err(error) = started {
+        tracing::warn!(
+            code = codes::MANIFESTS_NOT_WATCHED.id(), %error,
+            "changes of the manifests may go unseen; send SIGHUP after each, or raise fs.inotify.max_user_watches"
+        );
+    }
+}
+
+fn log_problems(problems: &[Problem]) {
+    for problem in problems.iter().take(LOGGED_PROBLEMS) {
+        let place =
+            problem.location.as_ref().map(|location| format!("{}:{}", location.file, location.mark.line));
+        let (code, path, message, help) =
+            (problem.code.id(), &*problem.path, &*problem.message, &*problem.help);
+        if problem.is_error() {
+            tracing::error!(code, place, path, help, "{message}");
+        } else {
+            tracing::warn!(code, place, path, help, "{message}");
+        }
+    }
+    if problems.len() > LOGGED_PROBLEMS {
+        let more = problems.len() - LOGGED_PROBLEMS;
+        tracing::warn!(more, "more problems; `waypost status` or `waypost check` lists them all");
+    }
+}
+
+fn log_applied(plan: &Plan, version: u64) {
+    let errors = plan.problems.iter().filter(|problem| problem.is_error()).count();
+    tracing::info!(version, loaded = present::resources(plan), errors, "applying the manifests");
+}

@@ -1,0 +1,140 @@
+//! What travels with an event and is not part of it, read from the request.
+
+use bytes::Bytes;
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use smallvec::SmallVec;
+use waypost_core::{Event, codes};
+use waypost_engine::take_hops;
+use waypost_log::record::DEFAULT_HOPS;
+use waypost_log::{Metadata, Origin, Record};
+
+use crate::problem::Problem;
+
+/// The most request headers that are passed on with an event; those beyond are not.
+const MAX_PASSED_HEADERS: usize = 16;
+/// The most bytes that the passed headers take, names and values together.
+const MAX_PASSED_BYTES: usize = 8 * 1024;
+
+/// Names that are passed on besides those that begin with [`PASSED_PREFIX`].
+const PASSED: [&str; 3] = ["x-request-id", "traceparent", "tracestate"];
+const PASSED_PREFIX: &str = "knative-";
+/// Tells of the hop to us only; passing it on breaks scaling from zero in chains.
+const NOT_PASSED: &str = "knative-activator-num-retries";
+
+/// Headers of a request that are passed on to subscribers.
+pub(super) type PassedHeaders = SmallVec<[(Bytes, Bytes); 1]>;
+
+/// The headers of a request that go with its events to subscribers.
+pub(super) fn passed_headers(headers: &HeaderMap) -> PassedHeaders {
+    let mut passed = PassedHeaders::new();
+    let mut bytes = 0;
+    for (name, value) in headers {
+        if !is_passed(name) {
+            continue;
+        }
+        bytes += name.as_str().len() + value.len();
+        if passed.len() == MAX_PASSED_HEADERS || bytes > MAX_PASSED_BYTES {
+            break;
+        }
+        passed.push((name_bytes(name), copy(value)));
+    }
+    passed
+}
+
+fn is_passed(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    PASSED.contains(&name) || (name.starts_with(PASSED_PREFIX) && name != NOT_PASSED)
+}
+
+fn name_bytes(name: &HeaderName) -> Bytes {
+    match PASSED.into_iter().find(|known| *known == name.as_str()) {
+        Some(known) => Bytes::from_static(known.as_bytes()),
+        None => Bytes::copy_from_slice(name.as_str().as_bytes()),
+    }
+}
+
+/// A copy, since a slice would keep the connection's whole read buffer for as long as the log keeps the record.
+fn copy(value: &HeaderValue) -> Bytes {
+    Bytes::copy_from_slice(value.as_bytes())
+}
+
+/// An event as it goes into the log: `knativebrokerttl` becomes its hops, one less than it says.
+pub(super) fn record(event: Event, headers: PassedHeaders) -> Result<Record, Problem> {
+    let (event, given) = take_hops(&event);
+    let hops = given.map_or(DEFAULT_HOPS, |hops| hops.saturating_sub(1));
+    if hops == 0 {
+        return Err(Problem::new(
+            http::StatusCode::BAD_REQUEST,
+            codes::REPLY_HOPS_SPENT,
+            "the event has no hops left: its `knativebrokerttl` is used up; look for subscribers that send what they \
+             receive back to where it came from",
+        ));
+    }
+    let metadata = Metadata { hops, origin: Origin::Ingress, cause: None, headers, unknown: SmallVec::new() };
+    Ok(Record { metadata, event })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(list: &[(&str, &str)]) -> HeaderMap {
+        let pair = |(name, value): &(&str, &str)| {
+            (HeaderName::try_from(*name).unwrap(), HeaderValue::from_str(value).unwrap())
+        };
+        list.iter().map(pair).collect()
+    }
+
+    #[test]
+    fn passes_on_what_subscribers_may_see() {
+        let passed = passed_headers(&headers(&[
+            ("ce-id", "1"),
+            ("x-request-id", "r"),
+            ("authorization", "Bearer secret"),
+            ("Knative-Activator-Num-Retries", "3"),
+            ("Knative-Foo", "f"),
+            ("traceparent", "00-aa-bb-01"),
+        ]));
+        let text = |bytes: &Bytes| String::from_utf8(bytes.to_vec()).unwrap();
+        let mut names: Vec<_> = passed.iter().map(|(name, value)| (text(name), text(value))).collect();
+        names.sort();
+        let expected = [("knative-foo", "f"), ("traceparent", "00-aa-bb-01"), ("x-request-id", "r")];
+        assert_eq!(names, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    }
+
+    #[test]
+    fn passed_headers_are_bounded() {
+        let mut many = HeaderMap::new();
+        for number in 0..100 {
+            many.insert(
+                HeaderName::try_from(format!("knative-{number}")).unwrap(),
+                HeaderValue::from_static("v"),
+            );
+        }
+        assert_eq!(passed_headers(&many).len(), MAX_PASSED_HEADERS);
+        let large = headers(&[("knative-large", &"v".repeat(MAX_PASSED_BYTES))]);
+        assert!(passed_headers(&large).is_empty());
+    }
+
+    fn hops_of(given: Option<&str>) -> Result<(u8, bool), waypost_core::Code> {
+        let event = Event::builder("1", "/s", "t");
+        let event = match given {
+            Some(given) => event.attribute("knativebrokerttl", given),
+            None => event,
+        };
+        record(event.build().unwrap(), PassedHeaders::new())
+            .map(|record| (record.metadata.hops, record.event.attribute("knativebrokerttl").is_some()))
+            .map_err(|problem| problem.code)
+    }
+
+    #[test]
+    fn the_loop_counter_becomes_hops() {
+        assert_eq!(hops_of(None), Ok((255, false)));
+        assert_eq!(hops_of(Some("255")), Ok((254, false)));
+        assert_eq!(hops_of(Some("2")), Ok((1, false)));
+        assert_eq!(hops_of(Some("many")), Ok((255, false)));
+        for spent in ["1", "0", "-7"] {
+            assert_eq!(hops_of(Some(spent)), Err(codes::REPLY_HOPS_SPENT), "{spent}");
+        }
+    }
+}
