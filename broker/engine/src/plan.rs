@@ -9,6 +9,7 @@ mod index;
 mod planner;
 mod resolve;
 mod schema;
+mod triggers;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
