@@ -104,7 +104,7 @@ impl TriggerBooks {
 impl Journal for TriggerBooks {
     fn attempted(&self, debt: Debt, attempt: Attempt) {
         let mut outcomes = self.books.of(debt.position.partition).lock();
-        outcomes.note(debt.position.offset, debt.trigger, Some(attempt), None);
+        outcomes.note(debt.position.offset, debt.trigger, Some(attempt), None, true);
     }
 
     fn waiting(
@@ -127,8 +127,10 @@ impl Journal for TriggerBooks {
             Settlement::Dropped(reason) => OutcomeState::Dropped(*reason),
             Settlement::DeadLettered(..) => OutcomeState::DeadLettered,
         };
+        let failed_before = attempts_made > u32::from(attempt.is_some());
+        let link = failed_before || state == OutcomeState::DeadLettered;
         let mut outcomes = self.books.of(debt.position.partition).lock();
-        outcomes.note(offset, debt.trigger, attempt, Some(state));
+        outcomes.note(offset, debt.trigger, attempt, Some(state), link);
         let Settlement::DeadLettered(reason, due) = settlement else { return Ok(()) };
         let (_, attempts) = outcomes.find(offset, debt.trigger);
         drop(outcomes);
