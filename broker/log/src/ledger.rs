@@ -1,6 +1,6 @@
 //! What one trigger is owed from one partition, and what became of each debt.
 //!
-//! A [`Ledger`] holds counts and places, never history: how each attempt ended goes to the backend's [`Journal`],
+//! A [`Ledger`] holds counts and places, never history: how each attempt ended goes to the backend's journal,
 //! which may forget the oldest (memory) or keep them on disk. So a debt costs the same however often it was tried.
 
 mod attempt;
