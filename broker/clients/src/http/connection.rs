@@ -58,7 +58,7 @@ pub(super) struct Connection {
 /// Why an exchange gave no answer.
 pub(super) enum ExchangeError {
     /// Nothing of the request was written; here it is again.
-    Unsent(Request<Full<Bytes>>, hyper::Error),
+    Unsent(Box<Request<Full<Bytes>>>, hyper::Error),
     /// Some of the request may have been received.
     Failed(hyper::Error),
 }
@@ -121,7 +121,7 @@ impl Connection {
                 Ok(response)
             }
             Err(mut error) => Err(match error.take_message() {
-                Some(request) => ExchangeError::Unsent(request, error.into_error()),
+                Some(request) => ExchangeError::Unsent(Box::new(request), error.into_error()),
                 None => ExchangeError::Failed(error.into_error()),
             }),
         }

@@ -51,7 +51,7 @@ impl Lane {
         while let Some(mut connection) = self.open_connection() {
             match connection.exchange(request).await {
                 Ok(response) => return Ok(Received::new(self, connection, response.into_parts())),
-                Err(ExchangeError::Unsent(unsent, _)) => request = unsent,
+                Err(ExchangeError::Unsent(unsent, _)) => request = *unsent,
                 Err(ExchangeError::Failed(error)) => return Err(SendError::of_exchange(error)),
             }
         }

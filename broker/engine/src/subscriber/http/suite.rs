@@ -14,10 +14,12 @@ use super::*;
 
 const NOW: Timestamp = Timestamp(1_700_000_000_000_000_000);
 
+type Heard = (HeaderMap, Vec<u8>);
+
 /// Answers the requests of one connection in order, then stays silent.
 struct Server {
     address: SocketAddr,
-    requests: Arc<Mutex<Vec<(HeaderMap, Vec<u8>)>>>,
+    requests: Arc<Mutex<Vec<Heard>>>,
     _task: JoinSet<()>,
 }
 
@@ -56,12 +58,12 @@ impl Server {
             .expect("a URL")
     }
 
-    fn request(&self) -> (HeaderMap, Vec<u8>) {
+    fn request(&self) -> Heard {
         self.requests.lock().last().expect("a request").clone()
     }
 }
 
-async fn request(stream: &mut TcpStream) -> (HeaderMap, Vec<u8>) {
+async fn request(stream: &mut TcpStream) -> Heard {
     let mut bytes = Vec::new();
     while !bytes.ends_with(b"\r\n\r\n") {
         bytes.push(stream.read_u8().await.expect("a request"));
