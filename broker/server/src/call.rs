@@ -31,16 +31,16 @@ pub(crate) fn call(
     body: Bytes,
     limit: Duration,
 ) -> Result<Answer, Failure> {
-    let target = Target::parse(url, None).map_err(|error| {
-        Failure::new(codes::CALL_URL_INVALID, format!("`{url}` cannot be called: {error}"))
-    })?;
+    let target =
+        Target::parse(url, None).map_err(|error| Failure::new(codes::CALL_URL_INVALID, error.to_string()))?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(2).build().map_err(
             |error| {
                 Failure::new(codes::PROCESS_RESOURCE_MISSING, format!("no runtime can be started: {error}"))
             },
         )?;
-    let answered = runtime.block_on(tokio::time::timeout(limit, exchange(method, &target, headers, body)));
+    let answered = runtime
+        .block_on(async { tokio::time::timeout(limit, exchange(method, &target, headers, body)).await });
     // A name that is still being resolved must not hold the command up.
     runtime.shutdown_background();
     answered.unwrap_or_else(|_| {

@@ -157,6 +157,9 @@ struct Report {
     what: String,
     status: u16,
     accepted: bool,
+    /// The event of a batch that the problem is about, from 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    index: Option<u64>,
     /// The code of the problem, where the receiver named one.
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<String>,
@@ -179,6 +182,7 @@ impl Report {
             what,
             status: answer.status.as_u16(),
             accepted: answer.status.is_success(),
+            index: problem.as_ref().and_then(|problem| problem.get("index")?.as_u64()),
             code: member("code"),
             detail,
         }
@@ -191,7 +195,8 @@ impl Report {
             format!("{} {}: {} was {verdict}\n", self.status, reason.unwrap_or_default(), self.what);
         if !self.detail.is_empty() {
             let code = self.code.as_ref().map(|code| format!("error[{code}]: ")).unwrap_or_default();
-            text.push_str(&format!("{code}{}\n", self.detail.trim_end()));
+            let index = self.index.map(|index| format!("event {index} of the batch: ")).unwrap_or_default();
+            text.push_str(&format!("{code}{index}{}\n", self.detail.trim_end()));
         }
         text
     }
@@ -262,9 +267,12 @@ mod tests {
     fn a_problem_is_told_with_its_code() {
         let headers =
             HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"))]);
-        let body = Bytes::from_static(br#"{"code":"E0602","detail":"the event has no `id`"}"#);
+        let body = Bytes::from_static(br#"{"code":"E0602","detail":"the event has no `id`","index":1}"#);
         let answer = Answer { status: StatusCode::BAD_REQUEST, headers, body };
         let text = Report::of(&answer, "the event".to_owned()).text();
-        assert_eq!(text, "400 Bad Request: the event was refused\nerror[E0602]: the event has no `id`\n");
+        assert_eq!(
+            text,
+            "400 Bad Request: the event was refused\nerror[E0602]: event 1 of the batch: the event has no `id`\n"
+        );
     }
 }
