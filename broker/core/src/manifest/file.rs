@@ -151,7 +151,8 @@ impl ManifestFile {
     fn resource(&mut self, path: &Arc<str>, node: &Node) {
         let mut reader = Reader::new(path);
         match read(&mut reader, node) {
-            Read::Resource { id, mark, spec } => {
+            Read::Resource(read) => {
+                let (id, mark, spec) = *read;
                 let spec = spec.filter(|_| !reader.failed());
                 self.resources.push(Resource { id, mark, spec, problems: reader.problems });
             }
@@ -182,7 +183,7 @@ fn list_items(node: &Node) -> Option<&[Node]> {
 
 /// What a document turned out to be.
 enum Read {
-    Resource { id: ResourceId, mark: Mark, spec: Option<Spec> },
+    Resource(Box<(ResourceId, Mark, Option<Spec>)>),
     Ignored,
     Unidentified,
 }
@@ -235,7 +236,7 @@ fn read(reader: &mut Reader<'_>, node: &Node) -> Read {
     }
     reader.resource = Some(id.clone());
     let spec = spec(reader, own, class, &id);
-    Read::Resource { id, mark, spec }
+    Read::Resource(Box::new((id, mark, spec)))
 }
 
 fn ignored(reader: &mut Reader<'_>, map: &Map, mark: Mark, (api_version, kind): (&str, &str)) {

@@ -41,7 +41,7 @@ pub(super) fn configure<C>(
     types: &[Type<C>],
     place: Place<'_>,
 ) -> Result<Configured<C>, Vec<Issue>> {
-    let (type_name, configure, node) = choose(component, types, place)?;
+    let ((type_name, configure), node) = choose(component, types, place)?;
     let path = format!("{}.{type_name}", place.path);
     let settings = match node.to_json() {
         serde_json::Value::Null => serde_json::Value::Object(serde_json::Map::new()),
@@ -54,7 +54,7 @@ pub(super) fn configure<C>(
     let mut secrets = SecretReferences { place, node, path: &path, issues: &mut issues, hasher: &mut hasher };
     secrets.visit(&settings, &mut String::new());
     let config = configure(&settings).map_err(|problems| {
-        issues.extend(problems.into_iter().map(|problem| settings_issue(problem, node, &path)));
+        issues.extend(problems.iter().map(|problem| settings_issue(problem, node, &path)));
         std::mem::take(&mut issues)
     })?;
     if !issues.is_empty() {
@@ -67,7 +67,7 @@ fn choose<'c, C>(
     component: &'c Component,
     types: &[Type<C>],
     place: Place<'_>,
-) -> Result<(&'static str, fn(&serde_json::Value) -> Result<C, Vec<FieldProblem>>, &'c Node), Vec<Issue>> {
+) -> Result<(Type<C>, &'c Node), Vec<Issue>> {
     let names = || types.iter().map(|(name, _)| *name);
     let choices = || format!("the types of {} are {}", place.kind, names().collect::<Vec<_>>().join(", "));
     let issue = |code, mark, path, message, help| Issue { code, mark, path, message, help };
@@ -99,9 +99,9 @@ fn choose<'c, C>(
             })
             .collect()),
         [(name, node)] if unknown.is_empty() => {
-            let (name, configure) =
+            let chosen =
                 types.iter().find(|(known, _)| known == name).expect("the name was found among the types");
-            Ok((name, *configure, node))
+            Ok((*chosen, node))
         }
         [(type_name, _)] => Err(unknown
             .into_iter()
@@ -125,7 +125,7 @@ fn choose<'c, C>(
     }
 }
 
-fn settings_issue(problem: FieldProblem, node: &Node, path: &str) -> Issue {
+fn settings_issue(problem: &FieldProblem, node: &Node, path: &str) -> Issue {
     let full = match problem.path.as_str() {
         "" => path.to_owned(),
         field if field.starts_with('[') => format!("{path}{field}"),

@@ -420,12 +420,12 @@ fn which_delivery_applies() {
     let stored = Some(Subscriber::Sink(name("s")));
     let retries = |retry| DeliveryPolicy { retry, ..DeliveryPolicy::default() };
     for (of_broker, of_trigger, expected) in [
-        ("", "", (default.clone(), None)),
+        ("", "", (default, None)),
         // A delivery without `retry` has none.
         (only_sink.as_str(), "", (retries(0), stored.clone())),
         // The trigger's replaces the broker's as a whole; only the dead-letter sink falls back.
         ("{retry: 3}", "{timeout: PT300S}", (retries(0), None)),
-        (&only_sink, "{retry: 2}", (retries(2), stored.clone())),
+        (&only_sink, "{retry: 2}", (retries(2), stored)),
         ("{retry: 3}", "", (retries(3), None)),
         ("", "{retry: 1, maxInFlight: 64}", (retries(1), None)),
     ] {
@@ -459,7 +459,7 @@ fn what_has_an_error_keeps_its_last_valid_version() {
     let three = next(&two, 3, &bad);
     assert_eq!(running(&three, "Trigger default/t"), Some(1));
     // A new resource with an error does not start.
-    let four = next(&three, 4, &(good.clone() + &trigger("new", &reference("Sink", "none"), "")));
+    let four = next(&three, 4, &(good + &trigger("new", &reference("Sink", "none"), "")));
     assert_eq!(
         (four.triggers.contains_key(&name("new")), running(&four, "Trigger default/new")),
         (false, None)

@@ -203,8 +203,8 @@ proptest! {
         let wrapped = serde_json::json!({"value": value});
         let compact = wrapped.to_string();
         let pretty = serde_json::to_string_pretty(&wrapped).expect("JSON");
-        prop_assert_eq!(json(&compact), wrapped.clone());
-        prop_assert_eq!(json(&pretty), wrapped);
+        prop_assert_eq!(&json(&compact), &wrapped);
+        prop_assert_eq!(&json(&pretty), &wrapped);
     }
 
     #[test]
