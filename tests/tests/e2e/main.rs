@@ -1,0 +1,21 @@
+//! The end-to-end tests: each starts the binary as a user does and speaks to it over its interfaces.
+#![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
+
+mod architecture;
+mod bad_input;
+mod command_line;
+mod conformance;
+mod dead_letters;
+mod delivery;
+mod examples;
+mod filters;
+mod ingress;
+mod limits;
+mod manifests;
+mod passthrough;
+mod processes;
+mod registry;
+mod reload;
+mod replies;
+mod routing;
+mod shutdown;
