@@ -181,13 +181,13 @@ pub struct TriggerPlan {
     pub fingerprint: Fingerprint,
 }
 
-/// The normalised text of what a trigger matches and of how it delivers, kept apart because only matching is
+/// What tells two versions of a trigger apart: what it matches and how it delivers, kept apart because only matching is
 /// versioned (a filter change takes effect at a position, any other change at once).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fingerprint {
-    /// Broker, filter and start.
+    /// The normalised text of broker, filter and start.
     pub matching: String,
-    /// Subscriber, delivery, transformations, pause.
+    /// A digest of subscriber, delivery, transformations and pause.
     pub delivering: String,
 }
 

@@ -1,5 +1,7 @@
 //! Triggers: everything that they refer to is planned by now.
 
+use std::fmt::{self, Write as _};
+use std::hash::{DefaultHasher, Hasher};
 use std::sync::Arc;
 
 use waypost_core::codes;
@@ -186,8 +188,21 @@ impl Planner<'_> {
 pub(super) fn fingerprint(trigger: &TriggerPlan, transformations: &[String]) -> Fingerprint {
     let filter = serde_json::to_string(&trigger.filter).expect("a filter is maps and strings");
     let TriggerPlan { broker, start_from, subscriber, delivery, dead_letter_sink, paused, .. } = trigger;
+    let mut digest = Digest(DefaultHasher::new());
+    write!(digest, "{subscriber:?} {delivery:?} {dead_letter_sink:?} {paused} {transformations:?}")
+        .expect("a digest takes any text");
     Fingerprint {
         matching: format!("{broker} {start_from:?} {filter}"),
-        delivering: format!("{subscriber:?} {delivery:?} {dead_letter_sink:?} {paused} {transformations:?}"),
+        delivering: format!("{:016x}", digest.0.finish()),
+    }
+}
+
+/// Text that is hashed instead of kept.
+struct Digest(DefaultHasher);
+
+impl fmt::Write for Digest {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.write(text.as_bytes());
+        Ok(())
     }
 }
