@@ -92,7 +92,7 @@ pub(crate) struct Run {
     )]
     pub(crate) log_level: tracing_subscriber::filter::Targets,
 
-    /// The time that a graceful stop may take; what is left over is delivered after the next start.
+    /// The time that a graceful stop may take; attempts that would take longer are cut.
     #[arg(
         long,
         value_name = "DURATION",

@@ -88,7 +88,7 @@ impl Files {
     /// result and never an error of the reading.
     pub(crate) fn read(&mut self) -> Reading {
         let mut hasher = DefaultHasher::new();
-        let mut contents: Vec<(Arc<str>, Result<Vec<u8>, String>)> = Vec::new();
+        let mut contents: Vec<Content> = Vec::new();
         let mut known = Vec::new();
         let mut seen = discovery::Seen::default();
         for place in &mut self.places {
@@ -120,6 +120,9 @@ impl Files {
         Reading { manifests: Manifests { files: files.collect() }, changed }
     }
 }
+
+/// A path, and what it holds or why that cannot be read.
+type Content = (Arc<str>, Result<Vec<u8>, String>);
 
 /// How problems name what came from stdin.
 const STDIN_NAME: &str = "<stdin>";

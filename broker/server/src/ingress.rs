@@ -107,3 +107,6 @@ impl Gate {
         }
     }
 }
+
+#[cfg(test)]
+mod suite;

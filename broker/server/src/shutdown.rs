@@ -1,8 +1,8 @@
 //! Signals, and the way down.
 //!
 //! Five phases under one deadline: intake, appends, dispatch, sinks, logs. The first is here; the other four are the
-//! engine's, in that order. Whatever is cut at the deadline is delivered again after the next start, so a stop in time
-//! is always a good one.
+//! engine's, in that order. What is cut at the deadline is not settled, so that a log which outlives the process has
+//! it delivered again: a stop in time is always a good one.
 
 use std::io;
 use std::pin::pin;
@@ -73,7 +73,7 @@ pub(crate) async fn shut_down(
     } else {
         tracing::warn!(
             left = left.join(", "),
-            "stopped at the deadline; what was cut is done again after the next start"
+            "stopped at the deadline; what was cut is not settled, and lost where the log is in memory"
         );
     }
 }

@@ -119,6 +119,11 @@ async fn serve(
 
     let welcome = present::welcome(&first, &addresses);
     log_problems(&first.problems);
+    if first.declared.is_empty() {
+        tracing::warn!(
+            "the manifests declare nothing, so nothing takes events; see whether -f names what was meant"
+        );
+    }
     log_applied(&first, 1);
     engine.apply(first, 1).await;
     ingress.open();
@@ -141,7 +146,7 @@ async fn serve(
     let code = tokio::select! {
         () = stopping => ExitCode::SUCCESS,
         second = stop_signals.next() => {
-            tracing::warn!(signal = second, "stopped at once; what was under way is done again after the next start");
+            tracing::warn!(signal = second, "stopped at once; what was under way is not settled, and lost where the log is in memory");
             ExitCode::from(EXIT_INTERRUPTED)
         }
     };
@@ -202,6 +207,8 @@ impl ManifestFollower {
     async fn follow(mut self, engine: Engine, mut reload: Signal, stop: CancellationToken) {
         let (mut watch, started) = Watch::start(self.files.watched());
         log_watch(started);
+        // A change between the first reading and the first watch would go unseen.
+        watch.touch();
         loop {
             let asked = tokio::select! {
                 () = stop.cancelled() => return,

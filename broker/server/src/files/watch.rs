@@ -35,6 +35,11 @@ impl Watch {
         (watch, started)
     }
 
+    /// Lets the next wait end as if something had changed.
+    pub(crate) fn touch(&self) {
+        self.touched.notify_one();
+    }
+
     /// Watches what the paths lead to now: a link may lead elsewhere than before, a directory be another one.
     pub(crate) fn renew(&mut self) -> Result<(), notify::Error> {
         if self.paths.is_empty() {

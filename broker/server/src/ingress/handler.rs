@@ -55,11 +55,7 @@ pub(super) async fn handle(ingress: &Inner, request: Request<Incoming>) -> Answe
 async fn answer(ingress: &Inner, head: &Parts, body: &mut Incoming) -> Result<Answer, Problem> {
     let path = head.uri.path();
     let Some(route) = route(path) else { return Err(nothing_here(path)) };
-    if head.method == Method::OPTIONS {
-        exists(ingress, &route)?;
-        return Ok(consent());
-    }
-    if head.method != Method::POST {
+    if head.method != Method::POST && head.method != Method::OPTIONS {
         return Err(Problem::new(
             StatusCode::METHOD_NOT_ALLOWED,
             codes::INGRESS_METHOD_NOT_ALLOWED,
@@ -68,6 +64,10 @@ async fn answer(ingress: &Inner, head: &Parts, body: &mut Incoming) -> Result<An
         .allow(METHODS));
     }
     check_gate(ingress)?;
+    if head.method == Method::OPTIONS {
+        exists(ingress, &route)?;
+        return Ok(consent());
+    }
     match route.kind {
         Addressable::Broker => {
             let broker = ingress
@@ -156,7 +156,7 @@ pub(super) async fn publish(broker: &Broker, received: Received, headers: &Heade
     let Received { events, held, batch } = received;
     let passed = metadata::passed_headers(headers);
     let mut records: SmallVec<[Record; 1]> = SmallVec::with_capacity(events.len());
-    for (index, event) in events.into_iter().enumerate() {
+    for (index, event) in events.iter().enumerate() {
         let record = metadata::record(event, passed.clone());
         records.push(record.map_err(|problem| problem.at(batch.then_some(index)))?);
     }

@@ -59,8 +59,8 @@ fn copy(value: &HeaderValue) -> Bytes {
 }
 
 /// An event as it goes into the log: `knativebrokerttl` becomes its hops, one less than it says.
-pub(super) fn record(event: Event, headers: PassedHeaders) -> Result<Record, Problem> {
-    let (event, given) = take_hops(&event);
+pub(super) fn record(event: &Event, headers: PassedHeaders) -> Result<Record, Problem> {
+    let (event, given) = take_hops(event);
     let hops = given.map_or(DEFAULT_HOPS, |hops| hops.saturating_sub(1));
     if hops == 0 {
         return Err(Problem::new(
@@ -122,7 +122,7 @@ mod tests {
             Some(given) => event.attribute("knativebrokerttl", given),
             None => event,
         };
-        record(event.build().unwrap(), PassedHeaders::new())
+        record(&event.build().unwrap(), PassedHeaders::new())
             .map(|record| (record.metadata.hops, record.event.attribute("knativebrokerttl").is_some()))
             .map_err(|problem| problem.code)
     }
