@@ -116,7 +116,11 @@ fn with_filter(filter: &str) -> String {
 async fn an_attribute_name_in_a_filter_that_no_attribute_has() {
     for name in ["SOURCE", "souRce", "my_name", "my-name", "'123'", "'a b'", "ü", "'a.b'"] {
         let text = with_filter(&format!("filters:\n    - exact:\n        {name}: x"));
-        let path = format!("spec.filters[0].exact.{}", name.trim_matches('\''));
+        let name = name.trim_matches('\'');
+        let path = match name.contains('.') {
+            true => format!("spec.filters[0].exact[{name}]"),
+            false => format!("spec.filters[0].exact.{name}"),
+        };
         refused(&text, "E0204", 12, &path, "lower-case").await;
     }
     refused(

@@ -1,4 +1,5 @@
 //! Manifests as values, which are written as JSON: every JSON document is a YAML document.
+#![allow(clippy::needless_pass_by_value, reason = "`json!` stands in the place of each argument")]
 
 use serde_json::{Value, json};
 
