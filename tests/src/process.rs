@@ -26,6 +26,7 @@ pub struct Setup {
     environment: Vec<(String, String)>,
     allowed: Vec<String>,
     token: Option<String>,
+    unread: bool,
 }
 
 impl Setup {
@@ -36,7 +37,14 @@ impl Setup {
     pub fn empty() -> Self {
         let directory = tempfile::tempdir().expect("the machine has room for a directory");
         std::fs::create_dir(directory.path().join("manifests")).expect("the directory is ours");
-        Self { directory, arguments: Vec::new(), environment: Vec::new(), allowed: Vec::new(), token: None }
+        Self {
+            directory,
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            allowed: Vec::new(),
+            token: None,
+            unread: false,
+        }
     }
 
     /// A fresh directory with one file of manifests, `manifests.yaml`.
@@ -82,6 +90,13 @@ impl Setup {
         self
     }
 
+    /// Closes the other end of the standard output, as a pipe whose reader went away.
+    #[must_use]
+    pub fn unread(mut self) -> Self {
+        self.unread = true;
+        self
+    }
+
     /// The directory that `-f` names.
     pub fn manifests(&self) -> PathBuf {
         self.directory.path().join("manifests")
@@ -115,7 +130,8 @@ impl Setup {
             .spawn()
             .expect("the binary that was just built can be started");
         let mut tasks = JoinSet::new();
-        let stdout = collect(child.stdout.take().expect("the output is piped"), &mut tasks);
+        let output = child.stdout.take().expect("the output is piped");
+        let stdout = if self.unread { Lines::default() } else { collect(output, &mut tasks) };
         let log = collect(child.stderr.take().expect("the log is piped"), &mut tasks);
         let mut waypost = Waypost {
             setup: self,

@@ -244,6 +244,20 @@ async fn a_port_that_is_in_use() {
 }
 
 #[tokio::test]
+async fn a_port_that_another_process_would_share() {
+    let waypost = running().await;
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_reuseport(true).unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(16).unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let arguments = ["--log", "memory", "--admin-listen", "127.0.0.1:0", "--listen", &address];
+    let finished = fails_beside(&waypost, &arguments).await;
+    assert!(finished.stderr.contains("E0701") && finished.stderr.contains(&address), "{finished:?}");
+    waypost.stop().await;
+}
+
+#[tokio::test]
 async fn an_address_that_is_none() {
     let waypost = running().await;
     for address in ["nonsense", "127.0.0.1:99999", "203.0.113.7:80"] {

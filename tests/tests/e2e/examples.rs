@@ -46,6 +46,10 @@ async fn the_quickstart_prints_a_heartbeat_and_the_event_that_is_sent_to_it() {
         waypost.stdout().contains("com.example.order.placed  →  default/order-console").then_some(())
     })
     .await;
+    let status = waypost.status().await;
+    let resources = status["resources"].as_array().unwrap();
+    assert_eq!(resources.len(), 6, "{status:#}");
+    assert!(resources.iter().all(|row| row["ready"] == true), "{status:#}");
     assert_eq!(count(&waypost.trigger("orders").await, "delivered"), 1);
     assert!(count(&waypost.trigger("heartbeats").await, "delivered") >= 1);
     waypost.stop().await;
@@ -109,4 +113,23 @@ async fn the_commands_of_the_readme_work() {
         .await;
     }
     waypost.stop().await;
+}
+
+#[test]
+fn what_the_readme_points_to_is_there() {
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    let links = readme.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target);
+    let mut files = links.filter(|target| !target.starts_with('#') && !target.contains("://")).peekable();
+    assert!(files.peek().is_some());
+    for file in files {
+        assert!(root().join(file).exists(), "{file}");
+    }
+    let names = readme.split('`').skip(1).step_by(2).filter_map(|code| code.split_once("::"));
+    let mut named = 0;
+    for (module, test) in names {
+        let source = std::fs::read_to_string(root().join(format!("tests/tests/e2e/{module}.rs"))).unwrap();
+        assert!(source.contains(&format!("async fn {test}()")), "{module}::{test}");
+        named += 1;
+    }
+    assert!(named >= 5, "{named} tests are named");
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use waypost_tests::client::{event, structured};
-use waypost_tests::process::Waypost;
+use waypost_tests::process::{Setup, Waypost};
 use waypost_tests::subscriber::{Subscriber, reply};
 
 use crate::manifests::{broker, default_broker, file, only, sink, sink_ref, trigger, trigger_to};
@@ -159,5 +159,22 @@ async fn a_sink_gets_events_from_its_triggers_and_at_its_own_url() {
     })
     .await;
     waypost.settled().await;
+    waypost.stop().await;
+}
+
+#[tokio::test]
+async fn a_sink_whose_reader_went_away_fails_its_deliveries_and_nothing_else() {
+    let subscriber = Subscriber::accepting().await;
+    let documents = [
+        broker("default", json!({})),
+        sink("console", json!({"stdout": {}})),
+        trigger_to("printed", sink_ref("console"), json!({"delivery": {"retry": 1}})),
+        trigger("sent", &subscriber.url("/"), json!({})),
+    ];
+    let waypost = Setup::new(&file(&documents)).unread().start().await;
+    waypost.accept(event(INGRESS, "1", "t", &[], "")).await;
+    waypost.settled().await;
+    assert_eq!(waypost.trigger("sent").await["delivered"], 1);
+    assert_eq!(waypost.trigger("printed").await["deadLettered"], 1);
     waypost.stop().await;
 }
