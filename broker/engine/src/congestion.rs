@@ -31,6 +31,11 @@ impl CongestionWindow {
         };
     }
 
+    /// Forgets what it found out: the next attempt is a probe again.
+    pub(crate) fn start_anew(&mut self) {
+        self.limit = 1;
+    }
+
     /// The most attempts at one time.
     pub(crate) fn limit(self) -> u32 {
         self.limit

@@ -13,16 +13,22 @@ const TRIM_EVERY: Duration = Duration::from_millis(250);
 /// How often detached brokers and triggers are looked at.
 const FORGET_EVERY: Duration = Duration::from_secs(60);
 
+/// How often idle connections that are too old are closed.
+const SWEEP_EVERY: Duration = Duration::from_secs(30);
+
 /// Runs until `stop`.
 pub(crate) async fn run(supervisor: Supervisor, stop: CancellationToken) {
     let mut trim = tokio::time::interval(TRIM_EVERY);
     trim.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut forget = tokio::time::interval(FORGET_EVERY);
     forget.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut sweep = tokio::time::interval(SWEEP_EVERY);
+    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = trim.tick() => supervisor.trim().await,
+            _ = sweep.tick() => supervisor.sweep_connections(),
             _ = forget.tick() => supervisor.forget_detached().await,
         }
     }

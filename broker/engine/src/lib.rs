@@ -23,6 +23,8 @@ mod sources;
 mod status;
 mod subscriber;
 mod subscription;
+#[cfg(test)]
+mod suite;
 mod supervisor;
 mod tasks;
 

@@ -409,13 +409,14 @@ impl Wake for Subscription {
         window.halt.time_passes(now);
         window.look_for_due = true;
         self.kick(&mut window);
-        let halted = window.halt.any();
+        let (halted, until) = (window.halt.any(), window.halt.until());
         drop(window);
-        if halted {
-            // Nobody takes what is due; the waking that ends the halt looks again.
-            return;
+        match until {
+            Some(until) => self.wake_at(until),
+            // Whoever ends the halt looks for what is due.
+            None if halted => {}
+            None => self.set_alarm_beyond(now),
         }
-        self.set_alarm_beyond(now);
     }
 }
 

@@ -314,6 +314,11 @@ impl Supervisor {
         self.0.applied.load().plan.transformations.get(name)?.broker.clone()
     }
 
+    /// Closes connections to subscribers that were idle for too long.
+    pub(crate) fn sweep_connections(&self) {
+        self.0.context.pool.sweep();
+    }
+
     pub(crate) async fn trim(&self) {
         for broker in self.brokers() {
             broker.log().trim().await;

@@ -262,16 +262,22 @@ impl Subscription {
     /// Stops attempts until the next probe. The wait doubles from probe to probe.
     fn pause_until_mended(&self, error: DeliveryError) {
         let mut window = self.lock();
-        let before = window.halt.misconfigured.take();
-        if before.is_none() {
-            tracing::warn!(
-                trigger = %self.name, code = error.code.id(), detail = error.detail,
-                "the subscriber is misconfigured; the trigger pauses and looks again by itself"
-            );
-        }
-        let pause = before.map_or(FIRST_PROBE, |before| before.pause.saturating_mul(2).min(LAST_PROBE));
+        let pause = match &window.halt.misconfigured {
+            // Others that were in flight say the same; the wait is set already.
+            Some(halted) if halted.until.is_some() => return,
+            // The probe failed too.
+            Some(halted) => halted.pause.saturating_mul(2).min(LAST_PROBE),
+            None => {
+                tracing::warn!(
+                    trigger = %self.name, code = error.code.id(), detail = error.detail,
+                    "the subscriber is misconfigured; the trigger pauses and looks again by itself"
+                );
+                FIRST_PROBE
+            }
+        };
         let until = self.context.clock.now().after(pause);
-        window.congestion.on(Signal::Congested);
+        // One probe at a time.
+        window.congestion.start_anew();
         window.halt.misconfigured = Some(Misconfigured { error, until: Some(until), pause });
         drop(window);
         self.wake_at(until);

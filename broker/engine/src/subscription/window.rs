@@ -94,6 +94,14 @@ impl Halt {
     }
 }
 
+impl Halt {
+    /// When a halt ends by itself; the earliest, where there are two.
+    pub(super) fn until(&self) -> Option<Timestamp> {
+        let probe = self.misconfigured.as_ref().and_then(|misconfigured| misconfigured.until);
+        self.unreadable_until.into_iter().chain(probe).min()
+    }
+}
+
 impl Window {
     pub(super) fn new(delivering: &Delivering, ledgers: &[Arc<Ledger>]) -> Self {
         let mut window = Self {

@@ -1,0 +1,197 @@
+//! What a change of the manifests does to what runs.
+
+use super::*;
+
+#[test]
+fn what_is_in_flight_is_untouched_and_the_ledger_holds() {
+    on_one_thread(async {
+        let hand = Hand::takes_all("rflight");
+        hand.shut();
+        let unchanged = trigger("t", "rflight", "delivery: {maxInFlight: 8}");
+        let base = [BROKER, &sink("rflight"), &unchanged].concat();
+        let mut stage = Stage::of(&base).await;
+        stage.publish("b", 0..40).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let before = stage.trigger("t").await;
+        assert_eq!(before.in_flight, 1);
+        stage.apply(&[&base, &trigger("new", "rflight", "").as_str()[..]].concat()).await;
+        assert_eq!(stage.trigger("t").await.in_flight, before.in_flight);
+        assert_eq!(hand.sent().len(), 0, "the delivery that hung still hangs");
+        hand.open();
+        stage.until("t", |line| line.delivered == 40).await;
+        assert_eq!(hand.sent().len(), 40);
+        assert_eq!(stage.trigger("new").await.matched, 0, "a new trigger starts with new events");
+        stage.publish("b", 40..50).await;
+        stage.until("new", |line| line.delivered == 10).await;
+        stage.shut_down().await;
+    });
+}
+
+#[test]
+fn a_changed_filter_decides_from_one_position_on() {
+    on_one_thread(async {
+        let hand = Hand::takes_all("rfilter");
+        let with = |kind: &str| {
+            let filter = format!("filters: [{{exact: {{type: {kind}}}}}]");
+            [BROKER, &sink("rfilter"), &trigger("t", "rfilter", &filter)].concat()
+        };
+        let mut stage = Stage::of(&with("one")).await;
+        stage.publish_event("b", event("a", "one")).await;
+        stage.publish_event("b", event("b", "two")).await;
+        stage.until("t", |line| line.delivered == 1).await;
+        stage.apply(&with("two")).await;
+        stage.publish_event("b", event("c", "one")).await;
+        stage.publish_event("b", event("d", "two")).await;
+        stage.until("t", |line| line.delivered == 2).await;
+        assert_eq!(hand.sent(), ["a", "d"]);
+        stage.shut_down().await;
+    });
+}
+
+#[test]
+fn a_new_subscriber_gets_what_is_pending() {
+    on_one_thread(async {
+        let (old, new) = (Hand::on("rold", |_, _| retryable()), Hand::takes_all("rnew"));
+        let with = |to: &str| {
+            let spec = "delivery: {retry: 1000, backoffPolicy: constant, backoffDelay: PT5S}";
+            [BROKER, &sink("rold"), &sink("rnew"), &trigger("t", to, spec)].concat()
+        };
+        let mut stage = Stage::of(&with("rold")).await;
+        stage.publish("b", 0..20).await;
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        assert_eq!(stage.trigger("t").await.pending, 20);
+        stage.apply(&with("rnew")).await;
+        stage.until("t", |line| line.delivered == 20).await;
+        assert_eq!(new.sent().len(), 20);
+        assert!(old.sent().len() >= 20);
+        stage.shut_down().await;
+    });
+}
+
+#[test]
+fn a_paused_trigger_holds_what_it_matches() {
+    on_one_thread(async {
+        let hand = Hand::takes_all("rpause");
+        let with = |paused: bool| {
+            [BROKER, &sink("rpause"), &trigger("t", "rpause", &format!("paused: {paused}"))].concat()
+        };
+        let mut stage = Stage::of(&with(true)).await;
+        stage.publish("b", 0..100).await;
+        let line = stage.until("t", |line| line.matched == 100).await;
+        assert!(line.paused && line.pending == 100);
+        stage.apply(&with(false)).await;
+        stage.until("t", |line| line.delivered == 100).await;
+        stage.apply(&with(true)).await;
+        stage.publish("b", 100..110).await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert_eq!(hand.sent().len(), 100);
+        stage.shut_down().await;
+    });
+}
+
+#[test]
+fn what_disappears_is_detached_and_resumes_with_its_counters() {
+    on_one_thread(async {
+        let hand = Hand::takes_all("rdetach");
+        let base = [BROKER, &sink("rdetach")].concat();
+        let whole = [&base, &trigger("t", "rdetach", "").as_str()[..]].concat();
+        let mut stage = Stage::of(&whole).await;
+        stage.publish("b", 0..5).await;
+        stage.until("t", |line| line.delivered == 5).await;
+        hand.shut();
+        stage.publish("b", 5..8).await;
+        stage.until("t", |line| line.pending == 3).await;
+        stage.apply(&base).await;
+        hand.open();
+        stage.publish("b", 100..105).await;
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let status = stage.engine.status(&StatusQuery::default()).await;
+        let resource = status.resources.iter().find(|line| line.name == "t").unwrap();
+        assert_eq!((resource.ready, resource.reason.as_str()), (false, "Detached"));
+        assert_eq!(stage.trigger("t").await.matched, 8, "what came while it was detached is not matched");
+        stage.apply(&whole).await;
+        stage.publish("b", 8..10).await;
+        let line = stage.until("t", |line| line.delivered == 10).await;
+        assert_eq!(line.matched, 10);
+        stage.shut_down().await;
+    });
+}
+
+#[test]
+fn a_detached_broker_takes_nothing_and_comes_back() {
+    on_one_thread(async {
+        let hand = Hand::takes_all("rbroker");
+        let whole = [BROKER, &sink("rbroker"), &trigger("t", "rbroker", "")].concat();
+        let mut stage = Stage::of(&whole).await;
+        stage.publish("b", 0..5).await;
+        stage.until("t", |line| line.delivered == 5).await;
+        stage.apply("").await;
+        assert!(stage.engine.broker("default", "b").is_none());
+        assert_eq!(stage.trigger("t").await.matched, 5);
+        stage.apply(&whole).await;
+        stage.publish("b", 5..10).await;
+        stage.until("t", |line| line.delivered == 10).await;
+        assert_eq!(hand.sent().len(), 10);
+        stage.shut_down().await;
+    });
+}
+
+#[test]
+fn a_broken_resource_keeps_its_last_valid_version_while_others_are_applied() {
+    on_one_thread(async {
+        let (one, two) = (Hand::takes_all("rbroken1"), Hand::takes_all("rbroken2"));
+        let base = [BROKER, &sink("rbroken1"), &sink("rbroken2")].concat();
+        let good = trigger("one", "rbroken1", "filters: [{exact: {type: t}}]");
+        let mut stage = Stage::of(&[base.as_str(), &good].concat()).await;
+        let broken = trigger("one", "rbroken1", "filters: [{exact: {Type: t}}]");
+        stage.apply(&[base.as_str(), &broken, &trigger("two", "rbroken2", "")].concat()).await;
+        assert!(!stage.plan.problems.is_empty());
+        stage.publish("b", 0..5).await;
+        stage.until("one", |line| line.delivered == 5).await;
+        stage.until("two", |line| line.delivered == 5).await;
+        let status = stage.engine.status(&StatusQuery::default()).await;
+        let resource = status.resources.iter().find(|line| line.name == "one").unwrap();
+        assert!(!resource.ready);
+        assert!(resource.message.contains("plan 1 stays in force"), "{}", resource.message);
+        drop((one, two));
+        stage.shut_down().await;
+    });
+}
+
+#[test]
+fn a_trigger_that_starts_at_the_earliest_gets_the_past_once() {
+    on_one_thread(async {
+        let _first = Hand::takes_all("rpast1");
+        let past = Hand::takes_all("rpast2");
+        let base = [BROKER, &sink("rpast1"), &sink("rpast2"), &trigger("first", "rpast1", "")].concat();
+        let mut stage = Stage::of(&base).await;
+        stage.publish("b", 0..2_000).await;
+        stage.until("first", |line| line.delivered == 2_000).await;
+        stage.apply(&[base.as_str(), &trigger("late", "rpast2", "startFrom: earliest")].concat()).await;
+        stage.publish("b", 2_000..2_100).await;
+        let line = stage.until("late", |line| line.delivered == 2_100).await;
+        assert_eq!(line.matched, 2_100);
+        let mut sent: Vec<usize> = past.sent().iter().map(|id| id.parse().unwrap()).collect();
+        sent.sort_unstable();
+        assert_eq!(sent, (0..2_100).collect::<Vec<_>>());
+        stage.shut_down().await;
+    });
+}
+
+#[test]
+fn a_trigger_may_come_before_its_broker() {
+    on_one_thread(async {
+        let hand = Hand::takes_all("rearly");
+        let early = [sink("rearly"), trigger("t", "rearly", "")].concat();
+        let mut stage = Stage::new();
+        stage.apply(&early).await;
+        let status = stage.engine.status(&StatusQuery::default()).await;
+        let resource = status.resources.iter().find(|line| line.name == "t").unwrap();
+        assert_eq!((resource.ready, resource.reason.as_str()), (false, "BrokerDoesNotExist"));
+        stage.apply(&[BROKER, &early].concat()).await;
+        stage.publish("b", 0..3).await;
+        stage.until("t", |line| line.delivered == 3).await;
+        assert_eq!(hand.sent().len(), 3);
+        stage.shut_down().await;
+    });
+}
