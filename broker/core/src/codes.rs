@@ -143,8 +143,8 @@ codes! {
     REPLY_MALFORMED = "E0405", "the reply is not a valid CloudEvent";
     /// The subscriber's reply is larger than an event may be.
     REPLY_TOO_LARGE = "E0406", "the reply is larger than an event may be";
-    /// The reply has no hops left: the events go round in a loop.
-    REPLY_HOPS_SPENT = "E0407", "the reply has gone through too many hops";
+    /// The event has no hops left: events go round in a loop.
+    REPLY_HOPS_SPENT = "E0407", "the event has gone through too many hops";
     /// The log did not take the reply.
     REPLY_NOT_APPENDED = "E0408", "the reply could not be stored";
     /// The trigger has nowhere to send: its subscriber is not resolved.
@@ -179,6 +179,12 @@ codes! {
     LOG_CORRUPT = "E0506", "the log is corrupt";
     /// Another process holds the partition now.
     LOG_FENCED = "E0507", "the partition is held by another process";
+    /// The data directory was written by a later version.
+    LOG_VERSION_UNKNOWN = "E0508", "the data is of a later version";
+    /// Another process uses the data directory.
+    LOG_IN_USE = "E0509", "the data directory is in use";
+    /// More batches wait for the disk than may.
+    LOG_BUSY = "E0510", "too many batches wait for the disk";
 
     // --- E06xx events and ingress ----------------------------------------------------------------------
     /// The request claims to be no CloudEvent at all.

@@ -68,12 +68,8 @@ pub struct Batching {
 
 impl Batching {
     /// One event per call.
-    pub const SINGLE: Self = Self {
-        max_events: 1,
-        max_bytes: usize::MAX,
-        linger: Duration::ZERO,
-        unity: BatchUnity::Independent,
-    };
+    pub const SINGLE: Self =
+        Self { max_events: 1, max_bytes: usize::MAX, linger: Duration::ZERO, unity: BatchUnity::Independent };
 }
 
 /// How the events of one batch depend on each other.

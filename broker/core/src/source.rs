@@ -72,7 +72,8 @@ impl fmt::Debug for Emitter {
 /// The engine's side of [`Emitter`].
 pub trait Emit: Send + Sync {
     /// See [`Emitter::emit`].
-    fn emit(&self, events: Vec<Event>, checkpoint: Option<Bytes>) -> BoxFuture<'_, Result<Commit, EmitError>>;
+    fn emit(&self, events: Vec<Event>, checkpoint: Option<Bytes>)
+    -> BoxFuture<'_, Result<Commit, EmitError>>;
 
     /// See [`Emitter::checkpoint`].
     fn checkpoint(&self) -> Option<Bytes>;

@@ -8,13 +8,13 @@ use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 use waypost_clients::http::Pool;
 use waypost_core::manifest::ResourceName;
-use waypost_core::transformation::Transformation;
 use waypost_log::Clock;
 
 use crate::alarm::Alarm;
 use crate::broker::Broker;
 use crate::budget::Budget;
 use crate::metrics::Metrics;
+use crate::plan::TransformationPlan;
 use crate::sinks::RunningSink;
 use crate::tasks::Tasks;
 
@@ -42,36 +42,61 @@ pub(crate) struct Context {
 /// What runs now, by name. Looked up on the hot path without a lock.
 #[derive(Debug, Default)]
 pub(crate) struct Directory {
-    brokers: ArcSwap<HashMap<ResourceName, Arc<Broker>>>,
-    sinks: ArcSwap<HashMap<ResourceName, Arc<RunningSink>>>,
-    transformations: ArcSwap<Transformations>,
+    brokers: Names<Arc<Broker>>,
+    sinks: Names<Arc<RunningSink>>,
+    transformations: Names<Arc<TransformationPlan>>,
 }
 
-type Transformations = HashMap<ResourceName, Arc<dyn Transformation>>;
+/// What runs under which name: by namespace, then by name, so that a look-up needs no key of its own.
+#[derive(Debug)]
+struct Names<T>(ArcSwap<HashMap<String, HashMap<String, T>>>);
+
+impl<T> Default for Names<T> {
+    fn default() -> Self {
+        Self(ArcSwap::default())
+    }
+}
+
+impl<T: Clone> Names<T> {
+    fn get(&self, namespace: &str, name: &str) -> Option<T> {
+        self.0.load().get(namespace)?.get(name).cloned()
+    }
+
+    fn set(&self, all: impl IntoIterator<Item = (ResourceName, T)>) {
+        let mut namespaces: HashMap<String, HashMap<String, T>> = HashMap::new();
+        for (ResourceName { namespace, name }, value) in all {
+            namespaces.entry(namespace).or_default().insert(name, value);
+        }
+        self.0.store(Arc::new(namespaces));
+    }
+}
 
 impl Directory {
-    pub(crate) fn broker(&self, name: &ResourceName) -> Option<Arc<Broker>> {
-        self.brokers.load().get(name).cloned()
+    pub(crate) fn broker(&self, namespace: &str, name: &str) -> Option<Arc<Broker>> {
+        self.brokers.get(namespace, name)
     }
 
-    pub(crate) fn sink(&self, name: &ResourceName) -> Option<Arc<RunningSink>> {
-        self.sinks.load().get(name).cloned()
+    pub(crate) fn sink(&self, namespace: &str, name: &str) -> Option<Arc<RunningSink>> {
+        self.sinks.get(namespace, name)
     }
 
-    pub(crate) fn transformation(&self, name: &ResourceName) -> Option<Arc<dyn Transformation>> {
-        self.transformations.load().get(name).cloned()
+    pub(crate) fn transformation(&self, namespace: &str, name: &str) -> Option<Arc<TransformationPlan>> {
+        self.transformations.get(namespace, name)
     }
 
-    pub(crate) fn set_brokers(&self, brokers: HashMap<ResourceName, Arc<Broker>>) {
-        self.brokers.store(Arc::new(brokers));
+    pub(crate) fn set_brokers(&self, brokers: impl IntoIterator<Item = (ResourceName, Arc<Broker>)>) {
+        self.brokers.set(brokers);
     }
 
-    pub(crate) fn set_sinks(&self, sinks: HashMap<ResourceName, Arc<RunningSink>>) {
-        self.sinks.store(Arc::new(sinks));
+    pub(crate) fn set_sinks(&self, sinks: impl IntoIterator<Item = (ResourceName, Arc<RunningSink>)>) {
+        self.sinks.set(sinks);
     }
 
-    pub(crate) fn set_transformations(&self, transformations: Transformations) {
-        self.transformations.store(Arc::new(transformations));
+    pub(crate) fn set_transformations(
+        &self,
+        transformations: impl IntoIterator<Item = (ResourceName, Arc<TransformationPlan>)>,
+    ) {
+        self.transformations.set(transformations);
     }
 }
 

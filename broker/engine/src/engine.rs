@@ -130,22 +130,23 @@ impl Engine {
 
     /// A broker that takes events; none where it is unknown or detached.
     pub fn broker(&self, namespace: &str, name: &str) -> Option<Arc<Broker>> {
-        self.0.context.directory.broker(&ResourceName::new(namespace, name))
+        self.0.context.directory.broker(namespace, name)
     }
 
     /// A sink, for events that are posted to it directly.
     pub fn sink(&self, namespace: &str, name: &str) -> Option<Arc<RunningSink>> {
-        self.0.context.directory.sink(&ResourceName::new(namespace, name))
+        self.0.context.directory.sink(namespace, name)
     }
 
     /// A transformation, for events that are posted to it directly.
     pub fn transformation(&self, namespace: &str, name: &str) -> Option<Arc<dyn Transformation>> {
-        self.0.context.directory.transformation(&ResourceName::new(namespace, name))
+        let planned = self.0.context.directory.transformation(namespace, name)?;
+        Some(Arc::clone(&planned.transformation))
     }
 
     /// The broker that takes the results of a transformation whose manifest names a sink.
     pub fn transformation_broker(&self, namespace: &str, name: &str) -> Option<ResourceName> {
-        self.0.supervisor.transformation_broker(&ResourceName::new(namespace, name))
+        self.0.context.directory.transformation(namespace, name)?.broker.clone()
     }
 
     /// The bytes between acceptance and commit.

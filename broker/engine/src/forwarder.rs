@@ -196,7 +196,7 @@ impl Forwarder {
                 Forwarding::Waiting { attempts: attempts - 1, due: now.after(MISCONFIGURED_PAUSE) }
             }
             Verdict::DeadLetter | Verdict::Drop(_) => {
-                tracing::warn!(
+                tracing::debug!(
                     trigger = %self.trigger, destination = destination.subscriber.destination(), attempts,
                     code = error.code.id(), detail = error.detail,
                     "the dead-letter sink does not take a dead letter; it stays in the store"

@@ -138,7 +138,7 @@ impl Emit for BrokerEmit {
         Box::pin(async move {
             let RunningSource { name, broker, context, .. } = &*self.source;
             let share = context.ingest.take(events.iter().map(Event::size).sum()).await;
-            let Some(broker) = context.directory.broker(broker) else {
+            let Some(broker) = context.directory.broker(&broker.namespace, &broker.name) else {
                 return Err(EmitError::Refused {
                     code: codes::SUBSCRIBER_NOT_RESOLVED,
                     detail: format!(
@@ -169,7 +169,8 @@ impl Emit for BrokerEmit {
     }
 
     fn checkpoint(&self) -> Option<Bytes> {
-        self.source.context.directory.broker(&self.source.broker)?.checkpoint(&self.source.name)
+        let RunningSource { name, broker, context, .. } = &*self.source;
+        context.directory.broker(&broker.namespace, &broker.name)?.checkpoint(name)
     }
 }
 

@@ -121,8 +121,10 @@ impl Subscriber {
                 lane.deliver(&outgoing).await
             }
             (Self::Sink(name), _) => deliver_to_sink(name, sending, terms, context).await,
-            (Self::Broker(name), _) => append_to_broker(name, sending, context).await,
-            (Self::Transformation(name), _) => transform(name, sending, context),
+            (Self::Broker(name), _) => {
+                append_to_broker(name, std::slice::from_ref(sending.event), sending, context).await
+            }
+            (Self::Transformation(name), _) => transform(name, sending, context).await,
             (Self::Unresolved { error, .. }, _) => Answer::Failed(error.clone()),
             (Self::Http(subscriber), lane @ Lane::InProcess) => {
                 // The subscriber was changed under this worker: it takes a lane of the right kind.
@@ -139,7 +141,9 @@ async fn deliver_to_sink(
     terms: &Terms,
     context: &Context,
 ) -> Answer {
-    let Some(sink) = context.directory.sink(name) else { return not_running("Sink", name) };
+    let Some(sink) = context.directory.sink(&name.namespace, &name.name) else {
+        return not_running("Sink", name);
+    };
     let events = std::slice::from_ref(sending.event);
     match tokio::time::timeout(terms.timeout, sink.deliver(events)).await {
         Ok(outcomes) => answer_of(outcomes.into_iter().next()),
@@ -153,17 +157,23 @@ async fn deliver_to_sink(
     }
 }
 
-fn transform(name: &ResourceName, sending: &Sending<'_>, context: &Context) -> Answer {
-    let Some(transformation) = context.directory.transformation(name) else {
+/// Applies a transformation. What comes out goes to the broker behind its sink where it has one, and is the reply
+/// where it has none.
+async fn transform(name: &ResourceName, sending: &Sending<'_>, context: &Context) -> Answer {
+    let Some(planned) = context.directory.transformation(&name.namespace, &name.name) else {
         return not_running("Transformation", name);
     };
     let moment = Moment { arrived_nanoseconds: sending.entry.arrived.0 };
-    match transformation.apply(sending.event, &moment) {
-        Ok(events) if events.is_empty() => Answer::Delivered { status: None, body_ignored: false },
-        Ok(events) => Answer::Replied { status: None, events },
+    let events = match planned.transformation.apply(sending.event, &moment) {
+        Ok(events) => events,
         Err(error) => {
-            Answer::Failed(DeliveryError::permanent(codes::TRANSFORMATION_FAILED, error.to_string()))
+            return Answer::Failed(DeliveryError::permanent(codes::TRANSFORMATION_FAILED, error.to_string()));
         }
+    };
+    match &planned.broker {
+        _ if events.is_empty() => Answer::Delivered { status: None, body_ignored: false },
+        Some(broker) => append_to_broker(broker, &events, sending, context).await,
+        None => Answer::Replied { status: None, events },
     }
 }
 
@@ -187,15 +197,19 @@ fn answer_of(outcome: Option<Outcome>) -> Answer {
     }
 }
 
-/// Hands an event to another broker of this process: an append with its cause and one hop less.
-async fn append_to_broker(name: &ResourceName, sending: &Sending<'_>, context: &Context) -> Answer {
-    let Some(broker) = context.directory.broker(name) else {
+/// Hands events to a broker of this process: one commit, with their cause and one hop less.
+async fn append_to_broker(
+    name: &ResourceName,
+    events: &[Event],
+    sending: &Sending<'_>,
+    context: &Context,
+) -> Answer {
+    let Some(broker) = context.directory.broker(&name.namespace, &name.name) else {
         return Answer::Failed(DeliveryError::retryable(
             codes::SUBSCRIBER_NOT_RESOLVED,
             format!("the broker {name} does not exist; declare it, or change the subscriber"),
         ));
     };
-    let events = std::slice::from_ref(sending.event);
     match caused_batch(events, sending) {
         Ok(batch) => match broker.append_caused(batch).await {
             Ok(()) => Answer::Delivered { status: None, body_ignored: false },

@@ -2,7 +2,7 @@
 
 mod report;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -82,10 +82,8 @@ impl Supervisor {
         let _one_at_a_time = self.0.applying.lock().await;
         self.stop_sources(&plan);
         let retired = self.apply_sinks(&plan);
-        let transformations = plan.transformations.iter();
-        self.0.context.directory.set_transformations(
-            transformations.map(|(name, plan)| (name.clone(), Arc::clone(&plan.transformation))).collect(),
-        );
+        let transformations = plan.transformations.clone();
+        self.0.context.directory.set_transformations(transformations);
         self.apply_brokers(&plan);
         for name in self.broker_names() {
             self.apply_triggers(&plan, &name, PlanVersion(version)).await;
@@ -115,7 +113,7 @@ impl Supervisor {
             running.sinks.insert(name.clone(), (Arc::clone(planned), sink));
         }
         let sinks = running.sinks.iter().map(|(name, (_, sink))| (name.clone(), Arc::clone(sink)));
-        self.0.context.directory.set_sinks(sinks.collect());
+        self.0.context.directory.set_sinks(sinks);
         let kept: HashSet<*const RunningSink> =
             running.sinks.values().map(|(_, sink)| Arc::as_ptr(sink)).collect();
         before.into_values().map(|(_, sink)| sink).filter(|sink| !kept.contains(&Arc::as_ptr(sink))).collect()
@@ -154,9 +152,9 @@ impl Supervisor {
             }
         }
         let attached = running.brokers.iter().filter(|(_, broker)| broker.detached_since.is_none());
-        let directory: HashMap<_, _> =
-            attached.map(|(name, broker)| (name.clone(), Arc::clone(&broker.broker))).collect();
-        context.directory.set_brokers(directory);
+        context
+            .directory
+            .set_brokers(attached.map(|(name, broker)| (name.clone(), Arc::clone(&broker.broker))));
     }
 
     fn broker_names(&self) -> Vec<ResourceName> {
@@ -307,11 +305,6 @@ impl Supervisor {
             };
             running.sources.insert(name.clone(), row);
         }
-    }
-
-    /// See [`crate::Engine::transformation_broker`].
-    pub(crate) fn transformation_broker(&self, name: &ResourceName) -> Option<ResourceName> {
-        self.0.applied.load().plan.transformations.get(name)?.broker.clone()
     }
 
     /// Closes connections to subscribers that were idle for too long.

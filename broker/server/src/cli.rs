@@ -126,7 +126,7 @@ pub(crate) struct Limits {
         value_name = "BYTES",
         env = "WAYPOST_MAX_REQUEST_BYTES",
         default_value = "8MiB",
-        value_parser = bytes
+        value_parser = event_bytes
     )]
     pub(crate) max_request_bytes: usize,
 

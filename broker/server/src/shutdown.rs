@@ -17,6 +17,8 @@ use crate::listener::Server;
 
 /// The longest that requests under way are waited for, so that time is left for deliveries.
 const LONGEST_INTAKE: Duration = Duration::from_secs(10);
+/// Signals within this time of the first are the same request.
+const SAME_REQUEST: Duration = Duration::from_millis(500);
 /// How often the log says that the stop is still going on.
 const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 /// What the engine may take beyond the deadline to say what it left.
@@ -33,6 +35,19 @@ impl StopSignals {
     /// Catches them from now on. Must be called within a runtime.
     pub(crate) fn catch() -> io::Result<Self> {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// Waits for one that was meant as a second one, and returns its name. Cancel-safe.
+    ///
+    /// A shell, a supervisor or `timeout` may send the first one to the process and to its group, which is one request
+    /// that arrives twice.
+    pub(crate) async fn second(&mut self, first: Instant) -> &'static str {
+        loop {
+            let name = self.next().await;
+            if first.elapsed() >= SAME_REQUEST {
+                return name;
+            }
+        }
     }
 
     /// Waits for the next one and returns its name. Cancel-safe.

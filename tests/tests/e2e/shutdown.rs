@@ -67,6 +67,10 @@ async fn a_second_signal_ends_at_once() {
         waypost.log().iter().any(|line| line.to_string().contains("stopping")).then_some(())
     })
     .await;
+    // The same request, arriving twice: to the process and to its group.
+    waypost.signal("TERM");
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    assert_ne!(waypost.resource("Broker", "default").await, serde_json::Value::Null, "it still answers");
     waypost.signal("TERM");
     assert_eq!(waypost.ended().await.code(), Some(130));
 }

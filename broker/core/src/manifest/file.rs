@@ -78,7 +78,7 @@ impl ManifestFile {
         let mut file =
             Self { path: path.into(), resources: Vec::new(), problems: Vec::new(), complete: true };
         if let Err((code, message, help, mark)) = file.read_documents(content) {
-            file.fail(code, message, help.to_owned(), Some(mark));
+            file.fail(code, message, help.to_owned(), mark);
         }
         file
     }
@@ -88,7 +88,8 @@ impl ManifestFile {
         let mut file =
             Self { path: path.into(), resources: Vec::new(), problems: Vec::new(), complete: false };
         let help = "check the path and the rights".to_owned();
-        file.fail(codes::MANIFEST_UNREADABLE, format!("{} cannot be read: {reason}", file.path), help, None);
+        let message = format!("{} cannot be read: {reason}", file.path);
+        file.fail(codes::MANIFEST_UNREADABLE, message, help, Mark::START);
         file
     }
 
@@ -121,8 +122,8 @@ impl ManifestFile {
     }
 
     /// Drops what was read before the error: half of a file is not what its author meant.
-    fn fail(&mut self, code: Code, message: String, help: String, mark: Option<Mark>) {
-        let location = mark.map(|mark| Location { file: Arc::clone(&self.path), mark });
+    fn fail(&mut self, code: Code, message: String, help: String, mark: Mark) {
+        let location = Some(Location { file: Arc::clone(&self.path), mark });
         self.resources.clear();
         self.complete = false;
         self.problems = vec![Problem {

@@ -49,8 +49,8 @@ impl Supervisor {
             .filter(|row| !row.standing.detached)
             .map(|row| (&row.subscription.name, trigger(row)))
             .collect();
-        let resources =
-            applied.plan.declared.iter().map(|declared| self.resource(declared, &applied, &verdicts));
+        let known = applied.plan.declared.iter().filter(|declared| self.is_known(declared, &rows));
+        let resources = known.map(|declared| self.resource(declared, &applied, &verdicts));
         let resources =
             select(resources.collect(), query, |line: &ResourceStatus| (&line.namespace, &line.name));
         let mut chosen: Vec<&Row> = rows.iter().collect();
@@ -88,6 +88,17 @@ impl Supervisor {
             }
         }
         rows
+    }
+
+    /// Whether a detached broker or trigger is still kept. What was detached for too long is forgotten here before the
+    /// next plan knows of it.
+    fn is_known(&self, declared: &Declared, rows: &[Row]) -> bool {
+        let name = declared.id.resource_name();
+        match (&declared.state, &*declared.id.kind) {
+            (DeclaredState::Detached, "Broker") => self.0.running.lock().brokers.contains_key(&name),
+            (DeclaredState::Detached, "Trigger") => rows.iter().any(|row| row.subscription.name == name),
+            _ => true,
+        }
     }
 
     fn resource(

@@ -141,11 +141,12 @@ async fn serve(
         seconds = arguments.shutdown_timeout.as_secs(),
         "stopping; a second signal ends at once"
     );
+    let asked = tokio::time::Instant::now();
     stop_following.cancel();
     let stopping = shut_down(&engine, &ingress, producers, admin, arguments.shutdown_timeout);
     let code = tokio::select! {
         () = stopping => ExitCode::SUCCESS,
-        second = stop_signals.next() => {
+        second = stop_signals.second(asked) => {
             tracing::warn!(signal = second, "stopped at once; what was under way is not settled, and lost where the log is in memory");
             ExitCode::from(EXIT_INTERRUPTED)
         }
