@@ -120,13 +120,13 @@ pub(crate) struct Limits {
     )]
     pub(crate) max_event_bytes: usize,
 
-    /// The most bytes of one request's body, which may be a batch.
+    /// The most bytes of one request's body, which may be a batch; at least 80KiB.
     #[arg(
         long,
         value_name = "BYTES",
         env = "WAYPOST_MAX_REQUEST_BYTES",
         default_value = "8MiB",
-        value_parser = event_bytes
+        value_parser = values::event_bytes
     )]
     pub(crate) max_request_bytes: usize,
 
