@@ -157,6 +157,8 @@ codes! {
     SUBSCRIBER_NOT_TRUSTED = "E0412", "no trusted connection to the subscriber could be made";
     /// What the subscriber answered is not HTTP/1.1.
     SUBSCRIBER_NOT_HTTP = "E0413", "the answer of the subscriber is not valid HTTP";
+    /// A component panicked during the attempt.
+    ATTEMPT_PANICKED = "E0414", "the attempt ended in a panic";
     /// The sink failed for a reason that may pass.
     SINK_UNAVAILABLE = "E0420", "the sink is not available";
     /// The sink will never accept this event.

@@ -113,6 +113,11 @@ impl Broker {
         self.plan.load().accepted_status
     }
 
+    /// Whether every partition has its reader. One that is gone has panicked: its events are kept and not matched.
+    pub(crate) fn is_reading(&self) -> bool {
+        self.readers.iter().all(|reader| !reader.is_closed())
+    }
+
     pub(crate) fn strict_replies(&self) -> bool {
         self.plan.load().strict_replies
     }
@@ -273,7 +278,8 @@ impl Broker {
             let _gone = go.send(Arc::clone(&matcher));
         }
         for past in past {
-            self.context.dispatch.spawn("readers of the past", past.run(Arc::clone(&self.log)));
+            let stop = self.context.dispatch.stop().clone();
+            self.context.dispatch.spawn("readers of the past", past.run(Arc::clone(&self.log), stop));
         }
         Ok(())
     }

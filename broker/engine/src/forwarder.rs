@@ -21,7 +21,7 @@ use crate::alarm::Wake;
 use crate::context::Context;
 use crate::dead_letter::dead_letter_event;
 use crate::delivery::{self, Verdict};
-use crate::subscriber::{Answer, Sending, Subscriber, Terms};
+use crate::subscriber::{Answer, Lane, Sending, Subscriber, Terms};
 use crate::subscription::Delivering;
 
 /// The most dead letters of one trigger that are sent at one time.
@@ -164,7 +164,7 @@ impl Forwarder {
             output: DEAD_LETTER_OUTPUT,
         };
         let sending = Sending { entry: &entry, event: &event, cause, want_reply: false };
-        let mut lane = destination.subscriber.lane();
+        let mut lane = Lane::default();
         let answer =
             destination.subscriber.send(&mut lane, &sending, &destination.terms, &self.context).await;
         let outcome = match answer {

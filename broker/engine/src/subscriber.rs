@@ -40,10 +40,11 @@ pub(crate) struct Terms {
     pub(crate) strict_replies: bool,
 }
 
-/// What one worker keeps between attempts: for HTTP its connection.
-pub(crate) enum Lane {
-    Http(HttpLane),
-    InProcess,
+/// What one worker keeps between attempts: for HTTP its connection. Serves one subscriber, the one that it was first
+/// used with.
+#[derive(Debug, Default)]
+pub(crate) struct Lane {
+    http: Option<HttpLane>,
 }
 
 /// One event on its way to a subscriber.
@@ -92,13 +93,6 @@ impl Subscriber {
         }
     }
 
-    pub(crate) fn lane(&self) -> Lane {
-        match self {
-            Self::Http(subscriber) => Lane::Http(subscriber.lane()),
-            _ => Lane::InProcess,
-        }
-    }
-
     /// Makes one attempt. Not cancel-safe: a dropped attempt may have been received.
     pub(crate) async fn send(
         &self,
@@ -107,8 +101,8 @@ impl Subscriber {
         terms: &Terms,
         context: &Context,
     ) -> Answer {
-        match (self, lane) {
-            (Self::Http(_), Lane::Http(lane)) => {
+        match self {
+            Self::Http(subscriber) => {
                 let entry = sending.entry;
                 let unchanged = sending.event.packed().as_ptr() == entry.event.packed().as_ptr();
                 let outgoing = Outgoing {
@@ -118,19 +112,14 @@ impl Subscriber {
                     want_reply: sending.want_reply,
                     now: context.clock.now(),
                 };
-                lane.deliver(&outgoing).await
+                lane.http.get_or_insert_with(|| subscriber.lane()).deliver(&outgoing).await
             }
-            (Self::Sink(name), _) => deliver_to_sink(name, sending, terms, context).await,
-            (Self::Broker(name), _) => {
+            Self::Sink(name) => deliver_to_sink(name, sending, terms, context).await,
+            Self::Broker(name) => {
                 append_to_broker(name, std::slice::from_ref(sending.event), sending, context).await
             }
-            (Self::Transformation(name), _) => transform(name, sending, context).await,
-            (Self::Unresolved { error, .. }, _) => Answer::Failed(error.clone()),
-            (Self::Http(subscriber), lane @ Lane::InProcess) => {
-                // The subscriber was changed under this worker: it takes a lane of the right kind.
-                *lane = Lane::Http(subscriber.lane());
-                Box::pin(self.send(lane, sending, terms, context)).await
-            }
+            Self::Transformation(name) => transform(name, sending, context).await,
+            Self::Unresolved { error, .. } => Answer::Failed(error.clone()),
         }
     }
 }

@@ -12,6 +12,7 @@ mod attempt;
 mod window;
 
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
@@ -41,6 +42,8 @@ pub(crate) struct Subscription {
     delivering: ArcSwap<Delivering>,
     forwarder: Arc<Forwarder>,
     window: Mutex<Window>,
+    /// Counts refills.
+    turn: AtomicUsize,
     me: Weak<Self>,
 }
 
@@ -101,6 +104,7 @@ impl Subscription {
             delivering: ArcSwap::from_pointee(delivering),
             forwarder,
             window: Mutex::new(window),
+            turn: AtomicUsize::new(0),
             me: me.clone(),
         })
     }
@@ -280,7 +284,10 @@ impl Subscription {
     async fn refill(&self) {
         let refilling = Refilling(self);
         self.take_due().await;
-        for ledger in &self.ledgers {
+        // From another partition each time, so that one that always fills the window does not starve the others.
+        let (before, first) =
+            self.ledgers.split_at(self.turn.fetch_add(1, Ordering::Relaxed) % self.ledgers.len());
+        for ledger in first.iter().chain(before) {
             self.catch_up(ledger).await;
         }
         drop(refilling);

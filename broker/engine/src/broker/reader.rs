@@ -165,9 +165,15 @@ pub(super) struct Past {
 
 impl Past {
     /// Matches the past for the trigger alone, and lets it go when all of it is matched.
-    pub(super) async fn run(self, log: Arc<dyn Log>) {
+    ///
+    /// Stops at `stop`; the trigger then starts over with the process.
+    pub(super) async fn run(self, log: Arc<dyn Log>, stop: CancellationToken) {
         for (partition, from, to) in &self.ranges {
-            if let Err(reason) = self.read(&*log, *partition, *from, *to).await {
+            let read = tokio::select! {
+                read = self.read(&*log, *partition, *from, *to) => read,
+                () = stop.cancelled() => return,
+            };
+            if let Err(reason) = read {
                 tracing::error!(
                     trigger = %self.subscription.name, partition, reason,
                     "a part of the past cannot be matched; the trigger starts without it"

@@ -1,6 +1,10 @@
 //! One attempt at one event, from the window to its outcome in the ledger.
 
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use waypost_core::error::DeliveryError;
@@ -56,12 +60,19 @@ impl Subscription {
         if let Some(reason) = delivery::before_attempt(&delivering.policy, entry.arrived, started, expiry) {
             return self.settled(in_hand, ledger, Settlement::Dropped(reason), None);
         }
-        let own = lane_for(own, &delivering);
         let sent = tokio::select! {
             biased;
-            sent = self.send(&delivering, own, &entry) => sent,
+            sent = caught(self.send(&delivering, lane_for(own, &delivering), &entry)) => sent,
             () = self.context.cut.cancelled() => return,
         };
+        let sent = sent.unwrap_or_else(|| {
+            // What the panic left of the connection is not to be used again.
+            *own = None;
+            Sent::Failed(DeliveryError::retryable(
+                codes::ATTEMPT_PANICKED,
+                "the attempt panicked; please report this with the lines of the log before it",
+            ))
+        });
         let ended = clock.now();
         let number = ledger.attempts_made(entry.position.offset).saturating_add(1);
         let attempt = |outcome| Attempt { number, started, ended, outcome };
@@ -284,15 +295,23 @@ impl Subscription {
     }
 }
 
+/// The result of an attempt, or none where it panicked: then it counts as failed, so that an event which makes a
+/// component panic every time ends as a dead letter like any other.
+async fn caught<T>(attempt: impl Future<Output = T>) -> Option<T> {
+    let mut attempt = pin!(attempt);
+    poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| attempt.as_mut().poll(context))) {
+        Ok(polled) => polled.map(Some),
+        Err(_) => Poll::Ready(None),
+    })
+    .await
+}
+
 /// The worker's lane, made anew where the trigger was changed since it was made.
 fn lane_for<'a>(own: &'a mut Option<OwnLane>, delivering: &Arc<Delivering>) -> &'a mut OwnLane {
     if own.as_ref().is_none_or(|own| !Arc::ptr_eq(&own.made_for, delivering)) {
         *own = None;
     }
-    own.get_or_insert_with(|| OwnLane {
-        made_for: Arc::clone(delivering),
-        lane: delivering.subscriber.lane(),
-    })
+    own.get_or_insert_with(|| OwnLane { made_for: Arc::clone(delivering), lane: Lane::default() })
 }
 
 fn transform(delivering: &Delivering, entry: &Entry) -> Result<Vec<Event>, DeliveryError> {

@@ -253,6 +253,14 @@ fn a_panic_of_a_sink_costs_nobody_anything() {
         stage.publish("b", 0..10).await;
         stage.until("t", |line| line.delivered == 10).await;
         assert_eq!(hand.sent().len(), 11);
+        // One that panics every time is given up like any other, and the rest goes on.
+        hand.answer(|event, _| {
+            assert!(event.id() != "11", "on purpose");
+            Outcome::Delivered
+        });
+        stage.publish("b", 10..20).await;
+        let line = stage.until("t", |line| line.dead_lettered == 1).await;
+        assert_eq!((line.delivered, line.pending), (19, 0));
         stage.shut_down().await;
     });
 }

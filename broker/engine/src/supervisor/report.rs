@@ -142,6 +142,10 @@ impl Supervisor {
         let running = self.0.running.lock();
         match &*id.kind {
             "Broker" => match running.brokers.get(&name) {
+                Some(broker) if !broker.broker.is_reading() => Verdict::not_ready(
+                    "ReaderStopped",
+                    "takes events and keeps them, but its reader panicked: restart the process, and report this",
+                ),
                 Some(broker) => match broker.broker.log().durability() {
                     Durability::Memory => Verdict::ready(
                         "takes events; they are kept in memory only, and nothing survives the process",
