@@ -18,7 +18,7 @@ use waypost_log::{DropReason, Log, PlanVersion, Timestamp};
 use crate::broker::{Broker, Taking};
 use crate::context::Context;
 use crate::engine::RecountLine;
-use crate::plan::{BrokerPlan, LogKind, Plan, SinkPlan, SourcePlan, TriggerPlan};
+use crate::plan::{BrokerPlan, LogKind, Plan, SinkPlan, SourcePlan, StartFrom, TriggerPlan};
 use crate::sinks::RunningSink;
 use crate::sources::RunningSource;
 use crate::subscriber::{Subscriber, Terms};
@@ -175,11 +175,13 @@ impl Supervisor {
             .filter(|(_, trigger)| attached && trigger.broker == *name)
             .map(|(name, trigger)| (name.clone(), Arc::clone(trigger)))
             .collect();
+        let known: HashSet<_> = broker.log().triggers().into_iter().map(|(_, name)| name).collect();
         let mut taking = Vec::with_capacity(wanted.len());
         for (trigger, planned) in &wanted {
             let was = in_force.get(trigger);
-            let (subscription, start) = self.subscription(&broker, trigger, planned);
-            let changed = was.is_none_or(|was| was.fingerprint.delivering != planned.fingerprint.delivering);
+            let (subscription, start) = self.subscription(&broker, trigger, planned, &known, was.is_some());
+            let changed = was.is_none_or(|was| was.fingerprint.delivering != planned.fingerprint.delivering)
+                || subscription.delivering().terms.strict_replies != broker.strict_replies();
             if changed && start.is_none() {
                 subscription.set_delivering(self.delivering(planned, &broker));
             }
@@ -222,18 +224,26 @@ impl Supervisor {
         broker.in_force = wanted;
     }
 
-    /// The trigger's subscription, and where it starts if it is new to the broker.
+    /// The trigger's subscription, and where it starts if it is new to the broker. One that was detached goes on where
+    /// it was, unless its manifest now says where to start: then it starts over, with new counters.
     fn subscription(
         &self,
         broker: &Arc<Broker>,
         trigger: &ResourceName,
         planned: &TriggerPlan,
-    ) -> (Arc<Subscription>, Option<crate::plan::StartFrom>) {
-        if let Some(subscription) = broker.subscription(trigger) {
-            return (subscription, None);
-        }
+        known: &HashSet<ResourceName>,
+        in_force: bool,
+    ) -> (Arc<Subscription>, Option<StartFrom>) {
+        let before = broker.subscription(trigger);
         // A durable log knows the triggers of earlier processes: those go on where they were.
-        let known = broker.log().triggers().iter().any(|(_, name)| name == trigger);
+        let mut starts = !known.contains(trigger);
+        if let Some(subscription) = before {
+            if in_force || planned.start_from == StartFrom::Latest {
+                return (subscription, None);
+            }
+            give_up(broker, trigger);
+            starts = true;
+        }
         let subscription = Subscription::new(
             trigger.clone(),
             broker.name().clone(),
@@ -242,7 +252,7 @@ impl Supervisor {
             self.delivering(planned, broker),
         );
         broker.add_subscription(Arc::clone(&subscription));
-        (subscription, (!known).then_some(planned.start_from))
+        (subscription, starts.then_some(planned.start_from))
     }
 
     fn delivering(&self, planned: &TriggerPlan, broker: &Broker) -> Delivering {

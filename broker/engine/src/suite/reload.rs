@@ -195,3 +195,43 @@ fn a_trigger_may_come_before_its_broker() {
         stage.shut_down().await;
     });
 }
+
+#[test]
+fn a_trigger_that_comes_back_with_a_start_starts_over() {
+    on_one_thread(async {
+        let _keeps = Hand::takes_all("rover1");
+        let hand = Hand::takes_all("rover2");
+        let base = [BROKER, &sink("rover1"), &sink("rover2"), &trigger("keeps", "rover1", "")].concat();
+        let with = |start: &str| [base.as_str(), &trigger("t", "rover2", start)].concat();
+        let mut stage = Stage::of(&with("")).await;
+        stage.publish("b", 0..5).await;
+        stage.until("t", |line| line.delivered == 5).await;
+        stage.apply(&base).await;
+        stage.publish("b", 5..8).await;
+        stage.apply(&with("startFrom: earliest")).await;
+        let line = stage.until("t", |line| line.delivered == 8).await;
+        assert_eq!(line.matched, 8, "the counters are new");
+        assert_eq!(hand.sent().len(), 13);
+        // A reload of the same manifest is no new start.
+        stage.apply(&[&with("startFrom: earliest"), sink("other").as_str()].concat()).await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert_eq!(stage.trigger("t").await.matched, 8);
+        stage.shut_down().await;
+    });
+}
+
+#[test]
+fn a_broker_that_becomes_strict_is_so_for_all_its_triggers() {
+    on_one_thread(async {
+        let _hand = Hand::takes_all("rstrict");
+        let rest = [sink("rstrict"), trigger("t", "rstrict", "")].concat();
+        let mut stage = Stage::of(&[BROKER, &rest].concat()).await;
+        let strict = BROKER.replace("{log: memory}", "{log: memory, strictReplies: true}");
+        stage.apply(&[strict.as_str(), &rest].concat()).await;
+        let broker = stage.engine.broker("default", "b").unwrap();
+        assert!(broker.strict_replies());
+        let name = waypost_core::manifest::ResourceName::new("default", "t");
+        assert!(broker.subscription(&name).unwrap().delivering().terms.strict_replies);
+        stage.shut_down().await;
+    });
+}
