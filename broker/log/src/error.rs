@@ -20,6 +20,9 @@ pub enum AppendError {
         /// Bytes allowed.
         limit: u64,
     },
+    /// As much as may wait for the disk waits already. Nothing is wrong; a little later there is room.
+    #[error("too many batches wait for the disk; send it again a little later")]
+    Busy,
     /// The log is closed, or closing.
     #[error("the log is closed: the process is stopping")]
     Closed,
@@ -38,6 +41,7 @@ impl AppendError {
     pub fn code(&self) -> Code {
         match self {
             Self::Full { .. } => codes::LOG_FULL,
+            Self::Busy => codes::LOG_BUSY,
             Self::Closed => codes::LOG_CLOSED,
             Self::Failed { .. } => codes::LOG_FAILED,
         }

@@ -8,6 +8,7 @@ mod counts;
 mod journal;
 mod outcome;
 mod schedule;
+mod snapshot;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -26,6 +27,7 @@ pub use counts::{Counts, DropReason, Dropped, Recount};
 pub(crate) use journal::{Debt, Journal, Settling};
 pub use outcome::{Outcome, OutcomeState};
 use schedule::{Schedule, Waiting};
+pub(crate) use snapshot::Snapshot;
 
 /// What became of a debt.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,6 +89,8 @@ struct State {
     untaken: u64,
     window: BTreeMap<Offset, Flight>,
     schedule: Schedule,
+    /// Grows with every change, so that what is unchanged need not be written down again.
+    changes: u64,
 }
 
 /// A debt in the window.
@@ -95,6 +99,8 @@ struct Flight {
     attempts: u32,
     /// Whether the body is kept outside the log, so that the log may be trimmed above it.
     parked: bool,
+    /// Whether its record can be read, as far as is known.
+    readable: bool,
     entry: Option<Arc<Entry>>,
 }
 
@@ -145,6 +151,7 @@ impl Ledger {
         if !state.placed {
             state.placed = true;
             state.next = offset;
+            state.changes += 1;
         }
     }
 
@@ -167,7 +174,9 @@ impl Ledger {
         }
         state.next = offset + 1;
         state.untaken -= 1;
-        state.window.insert(offset, Flight { attempts: 0, parked: false, entry });
+        state.changes += 1;
+        let readable = entry.is_some();
+        state.window.insert(offset, Flight { attempts: 0, parked: false, readable, entry });
         true
     }
 
@@ -180,6 +189,7 @@ impl Ledger {
         };
         flight.attempts = flight.attempts.saturating_add(1);
         let made = flight.attempts;
+        state.changes += 1;
         self.journal.attempted(self.debt(offset), attempt);
         made
     }
@@ -193,6 +203,7 @@ impl Ledger {
         let Some(attempts) = state.attempts(offset) else { return Ok(()) };
         let charge = self.journal.waiting(self.debt(offset), entry, due, attempts)?;
         state.window.remove(&offset);
+        state.changes += 1;
         let entry = self.journal.keeps_bodies_in_memory().then(|| Arc::clone(entry));
         state.schedule.put(offset, Waiting { due, attempts, entry, _charge: charge });
         Ok(())
@@ -205,8 +216,10 @@ impl Ledger {
         while all.len() < limit {
             let Some((offset, waiting)) = state.schedule.pop_due(now) else { break };
             all.push(Due { offset, attempts: waiting.attempts, entry: waiting.entry.clone() });
-            let flight = Flight { attempts: waiting.attempts, parked: true, entry: waiting.entry };
+            let Waiting { attempts, entry, .. } = waiting;
+            let flight = Flight { attempts, parked: true, readable: true, entry };
             state.window.insert(offset, flight);
+            state.changes += 1;
         }
         all
     }
@@ -234,6 +247,7 @@ impl Ledger {
         self.journal.settled(Settling {
             debt: self.debt(offset),
             entry,
+            readable: state.readable(offset),
             settlement,
             attempt,
             attempts_made,
@@ -252,6 +266,7 @@ impl Ledger {
             self.journal.settled(Settling {
                 debt: self.debt(offset),
                 entry: state.entry(offset),
+                readable: state.readable(offset),
                 settlement: Settlement::Dropped(reason),
                 attempt: None,
                 attempts_made: state.attempts(offset).unwrap_or(0),
@@ -268,6 +283,7 @@ impl Ledger {
         state.untaken = 0;
         state.placed = true;
         state.next = next;
+        state.changes += 1;
         state.count(Counted::Dropped(reason), untaken);
         Ok(dropped + untaken)
     }
@@ -312,6 +328,7 @@ impl Ledger {
         state.placed = true;
         state.matched += 1;
         state.untaken += 1;
+        state.changes += 1;
         true
     }
 
@@ -344,6 +361,7 @@ impl Ledger {
         let recorded = state.counts();
         state.untaken = count_from(state.next);
         state.oldest_untaken = state.next;
+        state.changes += 1;
         let pending = state.counts().pending;
         state.matched = state.delivered + state.dead_lettered + state.dropped.total() + pending;
         Recount { recorded, counted: state.counts() }
@@ -372,7 +390,7 @@ impl fmt::Debug for Ledger {
 
 /// Which counter a settlement moves.
 #[derive(Debug, Clone, Copy)]
-enum Counted {
+pub(crate) enum Counted {
     Delivered,
     DeadLettered,
     Dropped(DropReason),
@@ -427,7 +445,13 @@ impl State {
         }
     }
 
+    /// Whether the record of what was taken can be read, as far as is known.
+    fn readable(&self, offset: Offset) -> bool {
+        self.window.get(&offset).is_none_or(|flight| flight.readable)
+    }
+
     fn remove(&mut self, offset: Offset) {
+        self.changes += 1;
         if self.window.remove(&offset).is_none() {
             self.schedule.remove(offset);
         }

@@ -30,6 +30,7 @@
 
 pub mod clock;
 pub mod dead_letter;
+pub mod embedded;
 pub mod error;
 pub mod ledger;
 pub mod log;

@@ -22,6 +22,8 @@ pub(crate) struct Settling<'a> {
     pub(crate) debt: Debt,
     /// The event, where the ledger has it at hand.
     pub(crate) entry: Option<&'a Arc<Entry>>,
+    /// Whether the record can be read, as far as is known.
+    pub(crate) readable: bool,
     pub(crate) settlement: Settlement,
     /// The attempt that decided it, where one was made.
     pub(crate) attempt: Option<Attempt>,

@@ -38,6 +38,16 @@ impl Schedule {
         self.waiting.keys().next().copied()
     }
 
+    /// Every delivery that waits, by offset.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Offset, &Waiting)> {
+        self.waiting.iter().map(|(offset, waiting)| (*offset, waiting))
+    }
+
+    /// The offsets in a range that wait.
+    pub(super) fn range(&self, range: std::ops::Range<Offset>) -> impl Iterator<Item = Offset> {
+        self.waiting.range(range).map(|(offset, _)| *offset)
+    }
+
     pub(super) fn next_due(&self) -> Option<Timestamp> {
         self.order.first().map(|(due, _)| *due)
     }

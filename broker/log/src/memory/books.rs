@@ -120,7 +120,7 @@ impl Journal for TriggerBooks {
 
     fn settled(&self, settling: Settling<'_>) -> Result<(), WriteError> {
         self.books.check_open()?;
-        let Settling { debt, entry, settlement, attempt, attempts_made } = settling;
+        let Settling { debt, entry, settlement, attempt, attempts_made, .. } = settling;
         let offset = debt.position.offset;
         let state = match &settlement {
             Settlement::Delivered => OutcomeState::Delivered,

@@ -1,0 +1,323 @@
+//! The log on this machine's disk: what a resolved commit speaks of was synced.
+//!
+//! ```text
+//! VERSION, LOCK                        of the directory
+//! checkpoint.redb                      ledgers, names, plans, dead letters, parked records, sources
+//! logs/NAMESPACE/NAME/BASE.log         a segment: frames of records
+//!                     BASE.matches     its match lists
+//!                     BASE.ids         who is found in it by source and id, once it is sealed
+//!                     NUMBER.outcomes  the outcome journal
+//! ```
+//!
+//! A batch is durable when its frame is synced. Match lists and outcomes are written every 100 ms, in this order, and
+//! the checkpoint after both; each change has its place in one sequence, and the checkpoint says for each ledger up
+//! to which place it covers them. So what is found after a crash is the state at one moment, at most a little old:
+//! deliveries of that little are made again.
+//!
+//! A write or sync that fails poisons the store: nothing is acknowledged any more ([`EmbeddedStore::poisoned`]).
+
+mod batch;
+mod books;
+mod checkpoint;
+mod codec;
+mod disk;
+mod frame;
+mod ids;
+mod journal;
+mod letters;
+mod lists;
+mod log;
+mod note;
+mod registry;
+mod ring;
+mod rows;
+mod segment;
+mod store;
+#[cfg(test)]
+mod suite;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use waypost_core::Code;
+use waypost_core::codes;
+use waypost_core::manifest::ResourceName;
+
+use crate::clock::Clock;
+use crate::error::WriteError;
+use crate::log::Log;
+
+use checkpoint::Checkpoint;
+use disk::{Disk, Opening, SystemDisk};
+use log::BrokerLog;
+pub use log::Retention;
+use store::{Parts, Shared, flush_until_stopped, write_until_stopped};
+
+/// The bytes of the newest records that are kept in memory when nothing else is said.
+pub const DEFAULT_RING_BYTES: usize = 64 * 1024 * 1024;
+/// The bytes that a data directory may take at most when nothing else is said.
+pub const DEFAULT_LIMIT: u64 = 64 * 1024 * 1024 * 1024;
+/// The version of the data directory that this version writes.
+pub const DATA_VERSION: u32 = 1;
+
+/// The threads that write.
+const WRITERS: usize = 2;
+
+/// How a data directory is opened.
+#[derive(Debug, Clone)]
+pub struct EmbeddedOptions {
+    /// The data directory; it is made where it does not exist.
+    pub directory: PathBuf,
+    /// The bytes that all logs may take together. None: 80 % of the file system or [`DEFAULT_LIMIT`], the smaller.
+    pub limit: Option<u64>,
+    /// The bytes of the newest records that are kept in memory, over all logs.
+    pub ring_bytes: usize,
+}
+
+impl EmbeddedOptions {
+    /// The defaults.
+    pub fn new(directory: impl Into<PathBuf>) -> Self {
+        Self { directory: directory.into(), limit: None, ring_bytes: DEFAULT_RING_BYTES }
+    }
+}
+
+/// Why a data directory or a log in it cannot be opened.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The file system refused.
+    #[error("{} cannot be used: {reason}", .path.display())]
+    Failed {
+        /// What was used.
+        path: PathBuf,
+        /// What failed.
+        reason: String,
+    },
+    /// Another process has the directory open.
+    #[error("the data directory {} is used by another process; stop it, or name another directory", .directory.display())]
+    InUse {
+        /// The directory.
+        directory: PathBuf,
+    },
+    /// The directory was written by a version that this one does not know.
+    #[error(
+        "the data directory {} is of format {found}, and this version knows {DATA_VERSION}; use the version that wrote it, or a later one",
+        .directory.display()
+    )]
+    Version {
+        /// The directory.
+        directory: PathBuf,
+        /// Its format, as it is written there.
+        found: String,
+    },
+    /// What is stored is not what was written.
+    #[error("{} is corrupt: {reason}; restore it from a copy, or move the data directory away to start anew", .file.display())]
+    Corrupt {
+        /// The file, or the directory where no single file is damaged.
+        file: PathBuf,
+        /// Place and kind of the damage.
+        reason: String,
+    },
+}
+
+impl OpenError {
+    fn of(path: &Path, error: &io::Error) -> Self {
+        Self::Failed { path: path.to_owned(), reason: error.to_string() }
+    }
+
+    /// The stable code.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Failed { .. } => codes::LOG_FAILED,
+            Self::InUse { .. } => codes::LOG_IN_USE,
+            Self::Version { .. } => codes::LOG_VERSION_UNKNOWN,
+            Self::Corrupt { .. } => codes::LOG_CORRUPT,
+        }
+    }
+}
+
+/// A data directory, open: all logs of the process share its threads, its checkpoint and its limit.
+///
+/// Dropping it stops the threads as they are; what was acknowledged is on the disk. [`EmbeddedStore::close`] writes
+/// everything out first.
+#[derive(Debug)]
+pub struct EmbeddedStore {
+    shared: Arc<Shared>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl EmbeddedStore {
+    /// Opens a data directory, or makes one.
+    pub fn open(options: EmbeddedOptions, clock: Clock) -> Result<Arc<Self>, OpenError> {
+        Self::open_on(Arc::new(SystemDisk), options, clock)
+    }
+
+    fn open_on(disk: Arc<dyn Disk>, options: EmbeddedOptions, clock: Clock) -> Result<Arc<Self>, OpenError> {
+        let EmbeddedOptions { directory, limit, ring_bytes } = options;
+        let failed = |error: io::Error| OpenError::of(&directory, &error);
+        disk.create_directory(&directory).map_err(failed)?;
+        let lock = disk.lock(&directory.join("LOCK")).map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => OpenError::InUse { directory: directory.clone() },
+            _ => failed(error),
+        })?;
+        let checkpoint = open_directory(&*disk, &directory)?;
+        let limit = limit.unwrap_or_else(|| {
+            let capacity = disk.capacity(&directory).unwrap_or(u64::MAX);
+            DEFAULT_LIMIT.min(capacity / 5 * 4)
+        });
+        let parts = Parts { disk, directory, clock, checkpoint, ring_bytes, limit, lock };
+        let shared = Arc::new(Shared::new(parts));
+        let mut threads = Vec::with_capacity(WRITERS + 1);
+        for number in 0..WRITERS {
+            let work = Arc::clone(&shared.work);
+            threads.push(spawn(&shared, format!("log-write-{number}"), move || write_until_stopped(&work))?);
+        }
+        let flushing = Arc::clone(&shared);
+        threads.push(spawn(&shared, "log-flush".to_owned(), move || flush_until_stopped(&flushing))?);
+        Ok(Arc::new(Self { shared, threads: Mutex::new(threads) }))
+    }
+
+    /// Opens the log of a broker, as the last process left it, or a new one. Opening what is open already gives the
+    /// same log.
+    pub fn open_log(&self, name: &ResourceName, retention: Retention) -> Result<Arc<dyn Log>, OpenError> {
+        if let Some(log) = self.shared.logs.lock().get(name) {
+            return Ok(Arc::clone(log) as Arc<dyn Log>);
+        }
+        let directory = directory_of(&self.shared.directory, name);
+        let log = BrokerLog::open(&self.shared, name, directory, retention)?;
+        let log = Arc::clone(self.shared.logs.lock().entry(name.clone()).or_insert(log));
+        Ok(log as Arc<dyn Log>)
+    }
+
+    /// The brokers that have a log in the directory, open or not.
+    pub fn logs(&self) -> Result<Vec<ResourceName>, OpenError> {
+        let directory = self.shared.directory.join("logs");
+        let failed = |error: io::Error| OpenError::of(&directory, &error);
+        let mut names = Vec::new();
+        for namespace in self.shared.disk.list(&directory).map_err(failed)? {
+            for name in self.shared.disk.list(&directory.join(&namespace)).map_err(failed)? {
+                names.push(ResourceName::new(unescape(&namespace), unescape(&name)));
+            }
+        }
+        Ok(names)
+    }
+
+    /// Says why nothing is acknowledged any more, once that is so. The process should end then: what is on the disk
+    /// is known only after a new start.
+    pub fn poisoned(&self) -> watch::Receiver<Option<String>> {
+        self.shared.poison.watch()
+    }
+
+    /// What is damaged in a log that is open, in sentences with file and place. While there is any, its broker
+    /// should not be ready.
+    pub fn damage(&self, name: &ResourceName) -> Vec<String> {
+        self.shared.logs.lock().get(name).map_or_else(Vec::new, |log| log.damage())
+    }
+
+    /// Passes over what is damaged in an open log from now on: an operator accepts that it is lost.
+    pub fn accept_damage(&self, name: &ResourceName) -> Result<(), WriteError> {
+        let log = self.shared.logs.lock().get(name).cloned();
+        log.map_or(Ok(()), |log| log.accept_damage())
+    }
+
+    /// Closes all logs, writes everything out, and stops the threads.
+    pub async fn close(&self) {
+        let logs: Vec<_> = self.shared.logs.lock().values().cloned().collect();
+        for log in logs {
+            log.stop().await;
+        }
+        self.stop();
+    }
+
+    fn stop(&self) {
+        self.shared.work.stop();
+        for thread in self.threads.lock().drain(..) {
+            // One that panicked has said so.
+            let _ = thread.join();
+        }
+        let logs = std::mem::take(&mut *self.shared.logs.lock());
+        logs.values().for_each(|log| log.abandon());
+    }
+}
+
+impl Drop for EmbeddedStore {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn spawn(
+    shared: &Shared,
+    name: String,
+    action: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>, OpenError> {
+    thread::Builder::new().name(name).spawn(action).map_err(|error| {
+        shared.work.stop();
+        OpenError::of(&shared.directory, &error)
+    })
+}
+
+/// Checks the version of the directory, or writes it into a new one, and opens the checkpoint.
+fn open_directory(disk: &dyn Disk, directory: &Path) -> Result<Checkpoint, OpenError> {
+    let failed = |error: io::Error| OpenError::of(directory, &error);
+    let (version, checkpoint) = (directory.join("VERSION"), directory.join("checkpoint.redb"));
+    let expected = format!("waypost data {DATA_VERSION}\n");
+    let names = disk.list(directory).map_err(failed)?;
+    if names.iter().any(|name| name == "VERSION") {
+        let mut found = vec![0; 64];
+        let file = disk.open(&version, Opening::Existing).map_err(failed)?;
+        let length = file.read_at(&mut found, 0).map_err(failed)?;
+        found.truncate(length);
+        if found == expected.as_bytes() {
+            if !names.iter().any(|name| name == "checkpoint.redb") {
+                let reason = "the file is missing".to_owned();
+                return Err(OpenError::Corrupt { file: checkpoint, reason });
+            }
+            return Ok(Checkpoint::open(disk, &checkpoint)?);
+        }
+        if !found.is_empty() {
+            let found = String::from_utf8_lossy(&found).trim().to_owned();
+            return Err(OpenError::Version { directory: directory.to_owned(), found });
+        }
+    }
+    if !disk.list(&directory.join("logs")).map_err(failed)?.is_empty() {
+        return Err(OpenError::Corrupt { file: version, reason: "the file is missing or empty".to_owned() });
+    }
+    // Without a version nothing was ever acknowledged from here: the start that made it was cut off.
+    disk.remove(&checkpoint).map_err(failed)?;
+    let opened = Checkpoint::open(disk, &checkpoint)?;
+    disk.sync_directory(directory).map_err(failed)?;
+    let file = disk.open(&version, Opening::Either).map_err(failed)?;
+    file.write_at(expected.as_bytes(), 0).map_err(failed)?;
+    file.sync().map_err(failed)?;
+    disk.sync_directory(directory).map_err(failed)?;
+    Ok(opened)
+}
+
+/// Where the log of a broker is.
+fn directory_of(directory: &Path, name: &ResourceName) -> PathBuf {
+    directory.join("logs").join(escape(&name.namespace)).join(escape(&name.name))
+}
+
+/// A name as the name of a file: bytes other than `a-z 0-9 -` and inner dots as `%` and two digits.
+fn escape(name: &str) -> String {
+    let mut escaped = String::new();
+    for (index, byte) in name.bytes().enumerate() {
+        match byte {
+            b'a'..=b'z' | b'0'..=b'9' | b'-' => escaped.push(char::from(byte)),
+            b'.' if index > 0 => escaped.push('.'),
+            _ => escaped.push_str(&format!("%{byte:02x}")),
+        }
+    }
+    if escaped.is_empty() { "%".to_owned() } else { escaped }
+}
+
+fn unescape(escaped: &str) -> String {
+    percent_encoding::percent_decode_str(escaped.strip_suffix('%').unwrap_or(escaped))
+        .decode_utf8_lossy()
+        .into_owned()
+}

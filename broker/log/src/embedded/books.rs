@@ -1,0 +1,221 @@
+//! What ledgers write down, and who may still write.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use tokio::sync::watch;
+use waypost_core::manifest::ResourceName;
+
+use crate::clock::{Clock, Timestamp};
+use crate::dead_letter::{DeadLetterId, Forwarding};
+use crate::embedded::journal::Journal;
+use crate::embedded::letters::Letters;
+use crate::embedded::note::{Change, StoredLetter};
+use crate::error::WriteError;
+use crate::ledger::{self, ATTEMPTS_KEPT, Attempt, Debt, DropReason, Settlement, Settling};
+use crate::log::TriggerNumber;
+use crate::record::{Charge, Entry, Offset};
+
+/// Whether storage failed. After that nothing is acknowledged any more.
+#[derive(Debug, Clone)]
+pub(super) struct Poison(Arc<watch::Sender<Option<String>>>);
+
+impl Poison {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(watch::Sender::new(None)))
+    }
+
+    /// Notes the first failure.
+    pub(super) fn set(&self, reason: &str) {
+        let first = self.0.send_if_modified(|poisoned| {
+            let first = poisoned.is_none();
+            poisoned.get_or_insert_with(|| reason.to_owned());
+            first
+        });
+        if first {
+            tracing::error!(reason, "storage failed: nothing is acknowledged any more");
+        }
+    }
+
+    pub(super) fn reason(&self) -> Option<String> {
+        self.0.borrow().clone()
+    }
+
+    pub(super) fn watch(&self) -> watch::Receiver<Option<String>> {
+        self.0.subscribe()
+    }
+}
+
+/// Wakes whoever flushes.
+pub(super) trait Alarm: std::fmt::Debug + Send + Sync {
+    /// Something waits to be written.
+    fn something_waits(&self);
+}
+
+/// The books of a log.
+#[derive(Debug)]
+pub(super) struct Books {
+    pub(super) journal: Journal,
+    pub(super) letters: Letters,
+    clock: Clock,
+    poison: Poison,
+    closed: AtomicBool,
+    dirty: AtomicBool,
+    alarm: Arc<dyn Alarm>,
+}
+
+impl Books {
+    pub(super) fn new(directory: PathBuf, clock: Clock, poison: Poison, alarm: Arc<dyn Alarm>) -> Self {
+        Self {
+            journal: Journal::new(directory),
+            letters: Letters::default(),
+            clock,
+            poison,
+            closed: AtomicBool::new(false),
+            dirty: AtomicBool::new(false),
+            alarm,
+        }
+    }
+
+    /// Lets nothing be written any more.
+    pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn check_open(&self) -> Result<(), WriteError> {
+        if self.closed() {
+            return Err(WriteError::Closed);
+        }
+        self.poison.reason().map_or(Ok(()), |reason| Err(WriteError::Failed { reason }))
+    }
+
+    /// Something waits to be written.
+    pub(super) fn mark(&self) {
+        if !self.dirty.swap(true, Ordering::SeqCst) {
+            self.alarm.something_waits();
+        }
+    }
+
+    /// Whether something waits; from now on nothing does.
+    pub(super) fn unmark(&self) -> bool {
+        self.dirty.swap(false, Ordering::SeqCst)
+    }
+
+    /// Writes a change down.
+    pub(super) fn note(&self, offset: Offset, trigger: TriggerNumber, change: Change) -> Option<u64> {
+        let sequence = self.journal.note(offset, trigger, change);
+        self.mark();
+        sequence
+    }
+
+    /// Writes down a dead letter as it is now: false where it is gone.
+    pub(super) fn change_letter(&self, id: DeadLetterId, letter: &StoredLetter) -> Result<bool, WriteError> {
+        self.check_open()?;
+        let note = |content: Bytes| self.note(0, NOBODY, Change::LetterChanged(id, content));
+        self.letters.change(id, letter, note).ok_or_else(too_slow)
+    }
+
+    pub(super) fn remove_letter(&self, id: DeadLetterId) -> Result<bool, WriteError> {
+        self.check_open()?;
+        self.letters.remove(id, || self.note(0, NOBODY, Change::LetterRemoved(id))).ok_or_else(too_slow)
+    }
+}
+
+/// Stands where a change is about no trigger.
+pub(super) const NOBODY: TriggerNumber = TriggerNumber(u32::MAX);
+
+fn too_slow() -> WriteError {
+    WriteError::Failed { reason: "too many changes wait for the disk; try again a little later".to_owned() }
+}
+
+/// The books as one trigger's ledgers write in them.
+#[derive(Debug)]
+pub(super) struct TriggerBooks {
+    trigger: Arc<ResourceName>,
+    books: Arc<Books>,
+}
+
+impl TriggerBooks {
+    pub(super) fn new(trigger: Arc<ResourceName>, books: Arc<Books>) -> Self {
+        Self { trigger, books }
+    }
+
+    fn write(&self, debt: Debt, change: Change) -> Result<(), WriteError> {
+        self.books.check_open()?;
+        self.books.note(debt.position.offset, debt.trigger, change).map(drop).ok_or_else(too_slow)
+    }
+}
+
+impl ledger::Journal for TriggerBooks {
+    fn attempted(&self, debt: Debt, attempt: Attempt) {
+        // An attempt that cannot be noted is only history.
+        let _ = self.write(debt, Change::Attempted(attempt));
+    }
+
+    fn waiting(
+        &self,
+        debt: Debt,
+        _entry: &Arc<Entry>,
+        due: Timestamp,
+        attempts: u32,
+    ) -> Result<Option<Charge>, WriteError> {
+        self.write(debt, Change::Waiting { due, attempts }).map(|()| None)
+    }
+
+    fn settled(&self, settling: Settling<'_>) -> Result<(), WriteError> {
+        let Settling { debt, readable, settlement, attempt, attempts_made, .. } = settling;
+        let (reason, due) = match settlement {
+            Settlement::Delivered => return self.write(debt, Change::Delivered(attempt)),
+            Settlement::Dropped(reason) => return self.write(debt, Change::Dropped(reason, attempt)),
+            Settlement::DeadLettered(reason, due) => (reason, due),
+        };
+        self.books.check_open()?;
+        let mut attempts = self.books.journal.find(debt.position.offset, debt.trigger).attempts;
+        attempts.extend(attempt.clone());
+        let excess = attempts.len().saturating_sub(ATTEMPTS_KEPT);
+        attempts.drain(..excess);
+        // What has no body cannot be sent anywhere.
+        let due = due.filter(|_| readable);
+        let letter = StoredLetter {
+            trigger: ResourceName::clone(&self.trigger),
+            offset: debt.position.offset,
+            readable,
+            reason,
+            attempts,
+            attempts_made,
+            at: self.books.clock.now(),
+            forwarding: due.map_or(Forwarding::Kept, |due| Forwarding::Waiting { attempts: 0, due }),
+        };
+        let note = |id, content| {
+            self.books.note(debt.position.offset, debt.trigger, Change::DeadLettered(attempt, id, content))
+        };
+        self.books.letters.put(&letter, note).map(drop).ok_or_else(too_slow)
+    }
+
+    fn passed_over(
+        &self,
+        _partition: u16,
+        trigger: TriggerNumber,
+        reason: DropReason,
+        untaken: u64,
+        next: Offset,
+    ) -> Result<(), WriteError> {
+        self.books.check_open()?;
+        let change = Change::PassedOver { reason, untaken, next };
+        self.books.note(next, trigger, change).map(drop).ok_or_else(too_slow)
+    }
+
+    fn attempts(&self, debt: Debt) -> Vec<Attempt> {
+        self.books.journal.find(debt.position.offset, debt.trigger).attempts
+    }
+
+    fn keeps_bodies_in_memory(&self) -> bool {
+        false
+    }
+}

@@ -1,0 +1,240 @@
+//! The checkpoint: one redb file with the rows of every log, each row with a checksum of its own over key and value,
+//! so that a body that is parked there comes back as it was or not at all.
+//!
+//! ```text
+//! key:   namespace, name (each length u32) | kind u8 | number u64, big-endian
+//! value: CRC32C u32 | content
+//! ```
+
+use std::fmt;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use redb::{Database, Durability, ReadableDatabase, StorageBackend, TableDefinition};
+use waypost_core::manifest::ResourceName;
+
+use crate::embedded::codec::Put;
+use crate::embedded::disk::{Disk, DiskFile, Opening};
+use crate::embedded::note::put_name;
+
+const ROWS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("rows");
+/// The bytes of pages that are kept in memory.
+const CACHE_BYTES: usize = 8 * 1024 * 1024;
+
+/// What a row is about; its number says which.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// The log as a whole; number 0.
+    Log = 1,
+    /// The ledger of a trigger, by its number.
+    Ledger = 2,
+    /// The name of a trigger, by its number.
+    Name = 3,
+    /// A plan, by its version.
+    Plan = 4,
+    /// A dead letter, by its number.
+    Letter = 5,
+    /// A record that is kept although its segment is gone, by its offset.
+    Parked = 6,
+    /// How far a source has read, by the hash of its name.
+    Source = 7,
+}
+
+/// A row to be written, or to be removed where it has no value.
+#[derive(Debug, Clone)]
+pub(super) struct Row {
+    key: Vec<u8>,
+    value: Option<Vec<u8>>,
+}
+
+impl Row {
+    pub(super) fn put(log: &ResourceName, kind: Kind, number: u64, content: &[u8]) -> Self {
+        let key = key_of(log, kind, number);
+        let mut value = Vec::with_capacity(content.len() + 4);
+        value.put_u32(checksum(&key, content));
+        value.put(content);
+        Self { key, value: Some(value) }
+    }
+
+    pub(super) fn remove(log: &ResourceName, kind: Kind, number: u64) -> Self {
+        Self { key: key_of(log, kind, number), value: None }
+    }
+}
+
+fn key_of(log: &ResourceName, kind: Kind, number: u64) -> Vec<u8> {
+    let mut key = Vec::new();
+    put_name(&mut key, log);
+    key.put_u8(kind as u8);
+    key.put(&number.to_be_bytes());
+    key
+}
+
+fn checksum(key: &[u8], content: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(key), content)
+}
+
+/// Why the checkpoint cannot be read or written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum CheckpointError {
+    #[error("the checkpoint {} is corrupt: {reason}", .file.display())]
+    Corrupt { file: PathBuf, reason: String },
+    #[error("the checkpoint {} cannot be used: {reason}", .file.display())]
+    Failed { file: PathBuf, reason: String },
+}
+
+/// The open checkpoint.
+pub(super) struct Checkpoint {
+    database: Database,
+    file: PathBuf,
+}
+
+impl Checkpoint {
+    /// Opens the file, or makes it. Reads all of it, to know that it is intact.
+    pub(super) fn open(disk: &dyn Disk, file: &Path) -> Result<Self, CheckpointError> {
+        let stored = disk.open(file, Opening::Either).map_err(|error| failed(file, &error))?;
+        let database = guarded(file, || {
+            let backend = Backend(Arc::clone(&stored));
+            let mut database =
+                Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend)?;
+            if !database.check_integrity()? {
+                return Err(redb::Error::Corrupted("a page failed its checksum".to_owned()));
+            }
+            let transaction = database.begin_write()?;
+            transaction.open_table(ROWS)?;
+            transaction.commit()?;
+            Ok(database)
+        })?;
+        Ok(Self { database, file: file.to_owned() })
+    }
+
+    /// All rows of a kind that a log has, by their numbers.
+    pub(super) fn load(
+        &self,
+        log: &ResourceName,
+        kind: Kind,
+        mut visit: impl FnMut(u64, &[u8]) -> Result<(), CheckpointError>,
+    ) -> Result<(), CheckpointError> {
+        let (from, to) = (key_of(log, kind, 0), key_of(log, kind, u64::MAX));
+        let mut visited = Ok(());
+        guarded(&self.file, || {
+            let table = self.database.begin_read()?.open_table(ROWS)?;
+            for row in table.range(from.as_slice()..=to.as_slice())? {
+                let (key, value) = row?;
+                visited = self
+                    .content(key.value(), value.value())
+                    .and_then(|content| visit(number_of(key.value()), content));
+                if visited.is_err() {
+                    break;
+                }
+            }
+            Ok(())
+        })?;
+        visited
+    }
+
+    /// One row.
+    pub(super) fn get(
+        &self,
+        log: &ResourceName,
+        kind: Kind,
+        number: u64,
+    ) -> Result<Option<Vec<u8>>, CheckpointError> {
+        let key = key_of(log, kind, number);
+        let value = guarded(&self.file, || {
+            let table = self.database.begin_read()?.open_table(ROWS)?;
+            Ok(table.get(key.as_slice())?.map(|value| value.value().to_vec()))
+        })?;
+        value.map(|value| self.content(&key, &value).map(<[u8]>::to_vec)).transpose()
+    }
+
+    /// Writes rows, all or none, and makes them durable.
+    pub(super) fn commit(&self, rows: &[Row]) -> Result<(), CheckpointError> {
+        guarded(&self.file, || {
+            let mut transaction = self.database.begin_write()?;
+            transaction.set_durability(Durability::Immediate)?;
+            {
+                let mut table = transaction.open_table(ROWS)?;
+                for row in rows {
+                    match &row.value {
+                        Some(value) => table.insert(row.key.as_slice(), value.as_slice())?,
+                        None => table.remove(row.key.as_slice())?,
+                    };
+                }
+            }
+            transaction.commit()?;
+            Ok(())
+        })
+    }
+
+    fn content<'a>(&self, key: &[u8], value: &'a [u8]) -> Result<&'a [u8], CheckpointError> {
+        let intact = value
+            .split_first_chunk::<4>()
+            .filter(|(stored, content)| u32::from_le_bytes(**stored) == checksum(key, content));
+        intact.map(|(_, content)| content).ok_or_else(|| self.corrupt("a row fails its checksum"))
+    }
+
+    /// The error for a row whose content cannot be read.
+    pub(super) fn corrupt(&self, reason: impl fmt::Display) -> CheckpointError {
+        CheckpointError::Corrupt { file: self.file.clone(), reason: reason.to_string() }
+    }
+}
+
+fn number_of(key: &[u8]) -> u64 {
+    key.last_chunk::<8>().map_or(0, |number| u64::from_be_bytes(*number))
+}
+
+fn failed(file: &Path, error: &dyn fmt::Display) -> CheckpointError {
+    CheckpointError::Failed { file: file.to_owned(), reason: error.to_string() }
+}
+
+/// Does something with the database. Damage that it meets with a panic is an error like any other.
+fn guarded<T>(file: &Path, action: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, CheckpointError> {
+    let corrupt = |reason: String| CheckpointError::Corrupt { file: file.to_owned(), reason };
+    match catch_unwind(AssertUnwindSafe(action)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(redb::Error::Corrupted(reason))) => Err(corrupt(reason)),
+        Ok(Err(redb::Error::Io(error))) if error.kind() == io::ErrorKind::InvalidData => {
+            Err(corrupt(error.to_string()))
+        }
+        Ok(Err(error)) => Err(failed(file, &error)),
+        Err(_) => Err(corrupt("reading it failed unexpectedly".to_owned())),
+    }
+}
+
+impl fmt::Debug for Checkpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Checkpoint").field("file", &self.file).finish_non_exhaustive()
+    }
+}
+
+/// The file as redb uses it.
+#[derive(Debug)]
+struct Backend(Arc<dyn DiskFile>);
+
+impl StorageBackend for Backend {
+    fn len(&self) -> io::Result<u64> {
+        self.0.length()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        if self.0.read_at(out, offset)? == out.len() {
+            Ok(())
+        } else {
+            Err(io::Error::new(io::ErrorKind::InvalidData, "the file is shorter than it says"))
+        }
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        if len > self.0.length()? { self.0.allocate(len) } else { self.0.set_length(len) }
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.write_at(data, offset)
+    }
+}

@@ -1,0 +1,181 @@
+//! The seam to the file system. Everything that the log and its checkpoint write goes through here, so that a test
+//! can stop it at any write and see what a machine finds that lost its power there.
+
+use std::any::Any;
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::fs::{FallocateFlags, fallocate};
+
+#[cfg(test)]
+pub(super) mod simulated;
+
+/// How a file is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Opening {
+    /// It must not exist.
+    New,
+    /// It must exist.
+    Existing,
+    /// It is made where it does not exist.
+    Either,
+}
+
+/// Where files are.
+pub(super) trait Disk: fmt::Debug + Send + Sync {
+    /// Makes a directory with all above it, so that it is there after a loss of power.
+    fn create_directory(&self, path: &Path) -> io::Result<()>;
+
+    /// The names in a directory; none where it does not exist.
+    fn list(&self, path: &Path) -> io::Result<Vec<String>>;
+
+    /// Opens a file for reading and writing.
+    fn open(&self, path: &Path, how: Opening) -> io::Result<Arc<dyn DiskFile>>;
+
+    /// Removes a file; one that is gone already is no error.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// Makes what was made and removed in a directory durable.
+    fn sync_directory(&self, path: &Path) -> io::Result<()>;
+
+    /// Takes a lock that no other process gets as long as what is returned lives.
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Any + Send + Sync>>;
+
+    /// The bytes that the file system has in all, where it says so.
+    fn capacity(&self, path: &Path) -> Option<u64>;
+}
+
+/// An open file.
+pub(super) trait DiskFile: fmt::Debug + Send + Sync {
+    fn length(&self) -> io::Result<u64>;
+
+    /// Reads what there is, at most the length of the buffer: less only at the end of the file.
+    fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize>;
+
+    fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()>;
+
+    /// Takes room on the disk up to `length`, so that writes below it need none; new bytes are zero.
+    fn allocate(&self, length: u64) -> io::Result<()>;
+
+    /// Sets the length: cuts, or adds zeros without taking room for them.
+    fn set_length(&self, length: u64) -> io::Result<()>;
+
+    /// Makes everything written before durable, the length with it.
+    fn sync(&self) -> io::Result<()>;
+}
+
+/// The file system of this machine.
+#[derive(Debug)]
+pub(super) struct SystemDisk;
+
+impl Disk for SystemDisk {
+    fn create_directory(&self, path: &Path) -> io::Result<()> {
+        if path.is_dir() {
+            return Ok(());
+        }
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        if let Some(parent) = parent {
+            self.create_directory(parent)?;
+        }
+        match fs::create_dir(path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        parent.map_or(Ok(()), |parent| self.sync_directory(parent))
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        let entries = match fs::read_dir(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            names.extend(entry?.file_name().into_string());
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    fn open(&self, path: &Path, how: Opening) -> io::Result<Arc<dyn DiskFile>> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true);
+        match how {
+            Opening::New => options.create_new(true),
+            Opening::Existing => &mut options,
+            Opening::Either => options.create(true).truncate(false),
+        };
+        Ok(Arc::new(SystemFile(options.open(path)?)))
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            result => result,
+        }
+    }
+
+    fn sync_directory(&self, path: &Path) -> io::Result<()> {
+        File::open(path)?.sync_all()
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Any + Send + Sync>> {
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
+        file.try_lock().map_err(|error| match error {
+            fs::TryLockError::Error(error) => error,
+            fs::TryLockError::WouldBlock => io::ErrorKind::WouldBlock.into(),
+        })?;
+        Ok(Box::new(file))
+    }
+
+    fn capacity(&self, path: &Path) -> Option<u64> {
+        let about = rustix::fs::statvfs(path).ok()?;
+        about.f_frsize.checked_mul(about.f_blocks)
+    }
+}
+
+#[derive(Debug)]
+struct SystemFile(File);
+
+impl DiskFile for SystemFile {
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+        let mut read = 0;
+        while read < buffer.len() {
+            match self.0.read_at(&mut buffer[read..], at + read as u64) {
+                Ok(0) => break,
+                Ok(more) => read += more,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(read)
+    }
+
+    fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        self.0.write_all_at(bytes, at)
+    }
+
+    fn allocate(&self, length: u64) -> io::Result<()> {
+        match fallocate(&self.0, FallocateFlags::empty(), 0, length) {
+            // A file system that cannot promise room: it is met at the write.
+            Err(rustix::io::Errno::OPNOTSUPP) => self.0.set_len(length),
+            result => Ok(result?),
+        }
+    }
+
+    fn set_length(&self, length: u64) -> io::Result<()> {
+        self.0.set_len(length)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+}

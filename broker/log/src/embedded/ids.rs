@@ -1,0 +1,148 @@
+//! Which records of a segment have a source and an id: their hashes, sorted, in blocks that carry checksums.
+//!
+//! ```text
+//! block of 4096 bytes: count u32 | CRC32C u32 | (hash u64 | record u32) × count | zeros
+//! ```
+//!
+//! The checksum covers the count, the entries and the number of the block. A hash only suggests: whoever looks
+//! compares the record itself.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::Path;
+
+use crate::embedded::codec::{Corrupt, Put, Reader};
+use crate::embedded::disk::{Disk, DiskFile, Opening};
+
+const BLOCK: usize = 4096;
+const ENTRY: usize = 12;
+const PER_BLOCK: usize = (BLOCK - 8) / ENTRY;
+
+/// Hashes with the records that they stand for, counted from the segment's first.
+pub(super) type Ids = BTreeSet<(u64, u32)>;
+
+/// The stable hash of a source and an id (FNV-1a, 64 bits).
+pub(super) fn hash(source: &str, id: &str) -> u64 {
+    let bytes = source.bytes().chain([0xff]).chain(id.bytes());
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// Writes the index of a sealed segment and makes it durable; its directory entry is the caller's to sync.
+pub(super) fn write(disk: &dyn Disk, path: &Path, ids: &Ids) -> io::Result<()> {
+    let file = disk.open(path, Opening::Either)?;
+    let mut entries = ids.iter().peekable();
+    let mut bytes = Vec::with_capacity((ids.len() / PER_BLOCK + 1) * BLOCK);
+    let mut number = 0_u64;
+    while entries.peek().is_some() {
+        let start = bytes.len();
+        bytes.resize(start + 8, 0);
+        let mut count = 0_u32;
+        for (hash, record) in entries.by_ref().take(PER_BLOCK) {
+            bytes.put_u64(*hash);
+            bytes.put_u32(*record);
+            count += 1;
+        }
+        let checksum = checksum(number, count, &bytes[start + 8..]);
+        bytes[start..start + 4].copy_from_slice(&count.to_le_bytes());
+        bytes[start + 4..start + 8].copy_from_slice(&checksum.to_le_bytes());
+        bytes.resize(start + BLOCK, 0);
+        number += 1;
+    }
+    file.set_length(0)?;
+    file.write_at(&bytes, 0)?;
+    file.sync()
+}
+
+fn checksum(number: u64, count: u32, entries: &[u8]) -> u32 {
+    let sum = crc32c::crc32c(&number.to_le_bytes());
+    crc32c::crc32c_append(crc32c::crc32c_append(sum, &count.to_le_bytes()), entries)
+}
+
+/// Why an index could not be searched.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SearchError {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Corrupt(#[from] Corrupt),
+}
+
+/// The records with this hash, by binary search over the blocks. `entries` is how many the index must have.
+pub(super) fn search(file: &dyn DiskFile, entries: u64, hash: u64) -> Result<Vec<u32>, SearchError> {
+    let blocks = entries.div_ceil(PER_BLOCK as u64);
+    if file.length()? != blocks * BLOCK as u64 {
+        return Err(Corrupt("the index of ids has the wrong length").into());
+    }
+    // The first block whose last hash is not below the one that is looked for.
+    let (mut low, mut high) = (0, blocks);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        if block(file, middle)?.last().is_some_and(|(last, _)| *last >= hash) {
+            high = middle;
+        } else {
+            low = middle + 1;
+        }
+    }
+    let mut found = Vec::new();
+    while low < blocks {
+        let entries = block(file, low)?;
+        found.extend(entries.iter().filter(|(entry, _)| *entry == hash).map(|(_, record)| *record));
+        if entries.last().is_some_and(|(last, _)| *last > hash) {
+            break;
+        }
+        low += 1;
+    }
+    Ok(found)
+}
+
+fn block(file: &dyn DiskFile, number: u64) -> Result<Vec<(u64, u32)>, SearchError> {
+    let mut bytes = [0; BLOCK];
+    file.read_at(&mut bytes, number * BLOCK as u64)?;
+    let mut reader = Reader(&bytes);
+    let (count, stored) = (reader.u32()?, reader.u32()?);
+    let length = (count as usize).saturating_mul(ENTRY);
+    let content = reader.take(length)?;
+    if checksum(number, count, content) != stored {
+        return Err(Corrupt("a block of the index of ids fails its checksum").into());
+    }
+    let mut reader = Reader(content);
+    let entry = || Ok((reader.u64()?, reader.u32()?));
+    std::iter::repeat_with(entry).take(count as usize).collect::<Result<_, Corrupt>>().map_err(Into::into)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::btree_set;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::embedded::disk::simulated::SimulatedDisk;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        #[test]
+        fn every_id_is_found(ids in btree_set((0_u64..600, 0_u32..50), 0..900), bit: prop::sample::Index) {
+            let (disk, path) = (SimulatedDisk::new(), Path::new("/ids"));
+            write(&disk, path, &ids).expect("there is room");
+            let file = disk.open(path, Opening::Existing).expect("it is there");
+            for hash in (0..600).step_by(7) {
+                let expected: Vec<u32> =
+                    ids.range((hash, 0)..=(hash, u32::MAX)).map(|(_, record)| *record).collect();
+                prop_assert_eq!(search(&*file, ids.len() as u64, hash).expect("it is intact"), expected);
+            }
+
+            // A flipped bit is noticed, or it is in what nobody reads.
+            if !ids.is_empty() {
+                let (_, mut bytes) = disk.files().remove(0);
+                let bit = bit.index(bytes.len() * 8);
+                bytes[bit / 8] ^= 1 << (bit % 8);
+                disk.overwrite(path, bytes);
+                for (hash, record) in ids.iter().step_by(3) {
+                    if let Ok(found) = search(&*file, ids.len() as u64, *hash) {
+                        prop_assert!(found.contains(record));
+                    }
+                }
+            }
+        }
+    }
+}

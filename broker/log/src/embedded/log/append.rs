@@ -1,0 +1,365 @@
+//! The way of a batch: into the queue, with others into one frame, onto the disk, and then to whoever waits.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use smallvec::SmallVec;
+use tokio::sync::oneshot;
+
+use crate::clock::Timestamp;
+use crate::embedded::batch::{RECORD_OVERHEAD, put_checkpoint, put_record};
+use crate::embedded::frame::{FILE_HEADER, FRAME_HEADER};
+use crate::embedded::ids;
+use crate::embedded::log::{BrokerLog, Live, PARTITION};
+use crate::embedded::segment::{LARGEST, SMALLEST, Segment, Written, footer_size};
+use crate::error::{AppendError, CommitError};
+use crate::log::{Commit, Committed};
+use crate::record::{Batch, Charge, Checkpoint, Entry, Hold, Position, Record};
+
+/// The bytes that may wait for the disk in one log.
+const QUEUE_BYTES: u64 = 64 * 1024 * 1024;
+/// The batches that may wait for the disk in one log.
+const QUEUE_BATCHES: usize = 65_536;
+/// The bytes of a frame, unless one batch is larger.
+const FRAME_BYTES: u64 = 1024 * 1024;
+/// The batches that are written in one frame.
+const FRAME_BATCHES: usize = 4096;
+/// How many segments there are at least when the limit is met, so that giving one up is a small step.
+const SEGMENTS_IN_LIMIT: u64 = 64;
+/// A buffer that grew beyond this is not kept.
+const BUFFER_KEPT: usize = 64 * 1024;
+
+type Answer = Result<Committed, CommitError>;
+
+/// What waits for the disk.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    batches: VecDeque<Queued>,
+    bytes: u64,
+    /// Whether a writer has the log in its list.
+    scheduled: bool,
+}
+
+#[derive(Debug)]
+struct Queued {
+    records: SmallVec<[Record; 1]>,
+    checkpoint: Option<Checkpoint>,
+    arrived: Timestamp,
+    /// The share of the limit.
+    charge: Charge,
+    answer: oneshot::Sender<Answer>,
+    /// Dropped when the log no longer holds the batch.
+    _hold: Option<Hold>,
+}
+
+/// What only the writer uses.
+#[derive(Debug, Default)]
+pub(super) struct Writer {
+    buffer: Vec<u8>,
+}
+
+/// Why a frame was not written.
+enum Failure {
+    /// No room for a segment: nothing was written, and later there may be room.
+    NoRoom(String),
+    /// Nobody knows what is on the disk now.
+    Broken(String),
+}
+
+fn bytes_of(record: &Record) -> u64 {
+    let headers: usize =
+        record.metadata.headers.iter().map(|(name, value)| name.len() + value.len() + 10).sum();
+    let unknown: usize = record.metadata.unknown.iter().map(|(_, value)| value.len() + 6).sum();
+    let cause = record
+        .metadata
+        .cause
+        .as_ref()
+        .map_or(0, |cause| cause.broker.namespace.len() + cause.broker.name.len() + 32);
+    (RECORD_OVERHEAD + 16 + headers + unknown + cause + record.event.size()) as u64
+}
+
+impl BrokerLog {
+    /// Takes a batch into the queue.
+    pub(super) fn enqueue(&self, batch: Batch) -> Result<Commit, AppendError> {
+        self.check_append()?;
+        let nothing = batch.records.is_empty() && batch.checkpoint.is_none();
+        let Some(log) = self.me.upgrade().filter(|_| !nothing) else {
+            return Ok(Commit::done(Ok(Committed { first: self.position(self.end()), count: 0 })));
+        };
+        let checkpoint = batch.checkpoint.as_ref().map_or(0, |checkpoint| {
+            checkpoint.source.namespace.len() + checkpoint.source.name.len() + checkpoint.value.len() + 13
+        });
+        let records: u64 = batch.records.iter().map(bytes_of).sum();
+        let bytes = records + (checkpoint + FRAME_HEADER) as u64;
+        let charge = self.shared.admit(bytes, batch.from_reserve)?;
+        let (answer, commit) = oneshot::channel();
+        let mut queue = self.queue.lock();
+        // Again, now that `stop` waits for this lock.
+        self.check_append()?;
+        let full = queue.bytes + bytes > QUEUE_BYTES || queue.batches.len() >= QUEUE_BATCHES;
+        if full && !queue.batches.is_empty() {
+            return Err(AppendError::Busy);
+        }
+        queue.bytes += bytes;
+        queue.batches.push_back(Queued {
+            records: batch.records,
+            checkpoint: batch.checkpoint,
+            arrived: self.shared.clock.now(),
+            charge,
+            answer,
+            _hold: batch.hold,
+        });
+        let schedule = !std::mem::replace(&mut queue.scheduled, true);
+        drop(queue);
+        if schedule {
+            self.shared.work.schedule(log);
+        }
+        Ok(Commit::pending(commit))
+    }
+
+    fn check_append(&self) -> Result<(), AppendError> {
+        if self.books.closed() {
+            return Err(AppendError::Closed);
+        }
+        self.shared.poison.reason().map_or(Ok(()), |reason| Err(AppendError::Failed { reason }))
+    }
+
+    /// Whether nothing waits for the disk, nor is on its way.
+    pub(super) fn drained(&self) -> bool {
+        !self.queue.lock().scheduled
+    }
+
+    /// Writes what waits, as much as goes into one frame. True where more waits.
+    pub(crate) fn write_some(&self) -> bool {
+        let mut writer = self.writer.lock();
+        let batches = self.queue.lock().take_frame();
+        if !batches.is_empty() {
+            self.write_batches(&mut writer, batches);
+        }
+        let mut queue = self.queue.lock();
+        queue.scheduled = !queue.batches.is_empty();
+        let more = queue.scheduled;
+        drop(queue);
+        if !more {
+            // Whoever closes the log waits for this.
+            self.grown.notify_waiters();
+        }
+        more
+    }
+
+    fn write_batches(&self, writer: &mut Writer, batches: Vec<Queued>) {
+        if let Some(reason) = self.shared.poison.reason() {
+            return refuse(batches, &reason);
+        }
+        let bytes = batches.iter().map(|batch| batch.charge.bytes()).sum();
+        match self.write_frame(writer, &batches, bytes) {
+            Ok((segment, written)) => self.show(&segment, &written, batches),
+            Err(Failure::NoRoom(reason)) => {
+                tracing::warn!(log = %self.name.name, reason, "there is no room for another segment");
+                refuse(batches, &reason);
+            }
+            Err(Failure::Broken(reason)) => {
+                self.shared.poison.set(&reason);
+                refuse(batches, &reason);
+                self.grown.notify_waiters();
+            }
+        }
+    }
+
+    /// Writes one frame and syncs it.
+    fn write_frame(
+        &self,
+        writer: &mut Writer,
+        batches: &[Queued],
+        bytes: u64,
+    ) -> Result<(Arc<Segment>, Written), Failure> {
+        self.shared.make_room(self);
+        let segment = self.segment_for(bytes)?;
+        let first = self.end();
+        let count: usize = batches.iter().map(|batch| batch.records.len()).sum();
+        let count =
+            u32::try_from(count).map_err(|_| Failure::NoRoom("a batch has too many records".to_owned()))?;
+        let mut written = Written {
+            first,
+            end: first + u64::from(count),
+            bytes: 0,
+            oldest: segment.newest(),
+            newest: segment.newest(),
+            hashes: Vec::with_capacity(count as usize),
+        };
+        if writer.buffer.capacity() > BUFFER_KEPT {
+            writer.buffer = Vec::new();
+        }
+        segment.encode(&mut writer.buffer, first, count, |into| {
+            let mut offset = first;
+            let mut newest = written.newest;
+            for batch in batches {
+                newest = newest.max(batch.arrived);
+                for record in &batch.records {
+                    if offset == first {
+                        written.oldest = newest;
+                    }
+                    written.hashes.push(ids::hash(record.event.source(), record.event.id()));
+                    put_record(into, offset, newest, record);
+                    offset += 1;
+                }
+                if let Some(checkpoint) = &batch.checkpoint {
+                    put_checkpoint(into, checkpoint);
+                }
+            }
+            written.newest = newest;
+        });
+        written.bytes = writer.buffer.len() as u64;
+        segment.write(&writer.buffer).map_err(|error| {
+            Failure::Broken(format!("{} cannot be written or synced: {error}", segment.path().display()))
+        })?;
+        Ok((segment, written))
+    }
+
+    /// The segment that takes so many more bytes: the open one, or a new one after it.
+    fn segment_for(&self, bytes: u64) -> Result<Arc<Segment>, Failure> {
+        let last = self.segments.read().last().map(|live| Arc::clone(&live.segment));
+        let mut capacity = SMALLEST;
+        let mut newest = Timestamp(i64::MIN);
+        if let Some(last) = last {
+            if last.has_room(bytes) {
+                return Ok(last);
+            }
+            newest = last.newest();
+            // A sealed one says how long it is, not how long it might have been.
+            capacity = last.capacity().next_power_of_two().saturating_mul(2);
+            self.seal(&last).map_err(|error| {
+                Failure::Broken(format!("{} cannot be sealed: {error}", last.path().display()))
+            })?;
+        }
+        let share = (self.shared.limit / SEGMENTS_IN_LIMIT).next_power_of_two();
+        let needed = bytes + FILE_HEADER as u64 + footer_size(2);
+        let capacity = capacity.min(share.clamp(SMALLEST, LARGEST)).max(needed);
+        let made = Segment::create(&*self.shared.disk, &self.directory, self.end(), capacity, newest);
+        let segment = Arc::new(made.map_err(|error| self.no_segment(capacity, &error))?);
+        self.segments.write().push(Live { segment: Arc::clone(&segment), bytes: AtomicU64::new(0) });
+        Ok(segment)
+    }
+
+    fn no_segment(&self, capacity: u64, error: &io::Error) -> Failure {
+        let reason =
+            format!("no segment of {capacity} bytes can be made in {}: {error}", self.directory.display());
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+                Failure::NoRoom(reason)
+            }
+            _ => Failure::Broken(reason),
+        }
+    }
+
+    /// Seals a segment. Only the writer does this.
+    pub(super) fn seal(&self, segment: &Segment) -> io::Result<()> {
+        if segment.sealed() {
+            return Ok(());
+        }
+        segment.seal(&*self.shared.disk)?;
+        self.shared.disk.sync_directory(&self.directory)
+    }
+
+    /// Shows what was synced, and tells those who wait.
+    fn show(&self, segment: &Segment, written: &Written, batches: Vec<Queued>) {
+        self.shared.take(written.bytes);
+        if let Some(live) = self.segments.read().last() {
+            live.bytes.fetch_add(written.bytes, Ordering::Relaxed);
+        }
+        segment.publish(written);
+        let mut offset = written.first;
+        let mut arrived = Timestamp(i64::MIN);
+        let mut entries = Vec::with_capacity(written.hashes.len());
+        let mut answers = Vec::with_capacity(batches.len());
+        for batch in batches {
+            arrived = arrived.max(batch.arrived).max(written.oldest);
+            let first = Position { partition: PARTITION, offset };
+            let count = u32::try_from(batch.records.len()).unwrap_or(u32::MAX);
+            for record in batch.records {
+                let position = Position { partition: PARTITION, offset };
+                entries.push(Arc::new(Entry::new(position, arrived, record, None)));
+                offset += 1;
+            }
+            if let Some(checkpoint) = batch.checkpoint {
+                self.sources.lock().put(checkpoint);
+                self.books.mark();
+            }
+            answers.push((batch.answer, Committed { first, count }, batch.charge, batch._hold));
+        }
+        self.shared.ring.show(&self.tail, entries);
+        self.end.store(written.end, Ordering::Release);
+        self.grown.notify_waiters();
+        for (answer, committed, charge, hold) in answers {
+            drop((charge, hold));
+            // Nobody may be waiting: the batch is durable all the same.
+            let _ = answer.send(Ok(committed));
+        }
+    }
+
+    /// Takes no more batches, and tells those who wait that theirs are not durable: nobody writes any more.
+    pub(crate) fn abandon(&self) {
+        self.books.close();
+        let mut queue = self.queue.lock();
+        let batches = queue.batches.drain(..).collect();
+        queue.bytes = 0;
+        queue.scheduled = false;
+        drop(queue);
+        refuse(batches, "the log is closed: the process is stopping");
+        self.grown.notify_waiters();
+    }
+
+    /// Takes no more batches, waits for those that were taken, and writes everything out.
+    pub(crate) async fn stop(&self) {
+        self.books.close();
+        // Whoever enqueues now holds this lock and is done when we get it; whoever comes later sees the mark.
+        drop(self.queue.lock());
+        loop {
+            let written = self.grown.notified();
+            tokio::pin!(written);
+            written.as_mut().enable();
+            if self.drained() || self.shared.poison.reason().is_some() {
+                break;
+            }
+            written.await;
+        }
+        self.grown.notify_waiters();
+        if let Some(log) = self.me.upgrade() {
+            let _ = tokio::task::spawn_blocking(move || {
+                log.books.mark();
+                // What fails poisons the store, which is where everyone sees it.
+                let _ = log.shared.round(true);
+            })
+            .await;
+        }
+    }
+}
+
+impl Queue {
+    fn take_frame(&mut self) -> Vec<Queued> {
+        let mut bytes = 0;
+        let mut count = 0;
+        for batch in self.batches.iter().take(FRAME_BATCHES) {
+            bytes += batch.charge.bytes();
+            if count > 0 && bytes > FRAME_BYTES {
+                break;
+            }
+            count += 1;
+        }
+        let taken: Vec<Queued> = self.batches.drain(..count).collect();
+        let gone: u64 = taken.iter().map(|batch| batch.charge.bytes()).sum();
+        self.bytes = self.bytes.saturating_sub(gone);
+        taken
+    }
+}
+
+/// Tells those who wait that their batches are not durable.
+fn refuse(batches: Vec<Queued>, reason: &str) {
+    for batch in batches {
+        let Queued { answer, charge, _hold, .. } = batch;
+        drop((charge, _hold));
+        let _ = answer.send(Err(CommitError { reason: reason.to_owned() }));
+    }
+}

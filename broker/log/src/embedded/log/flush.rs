@@ -1,0 +1,140 @@
+//! What is written out every now and then: match lists, the journal, and the rows of the checkpoint.
+
+use std::sync::atomic::Ordering;
+
+use crate::embedded::checkpoint::{Kind, Row};
+use crate::embedded::ids;
+use crate::embedded::log::BrokerLog;
+use crate::embedded::rows::{self, LogRow};
+use crate::record::Checkpoint;
+
+impl BrokerLog {
+    /// Whether something changed since this was last asked.
+    pub(crate) fn take_change(&self) -> bool {
+        let changed = self.books.unmark();
+        if changed {
+            self.behind.store(true, Ordering::Relaxed);
+        }
+        changed
+    }
+
+    /// Whether the checkpoint lacks something.
+    pub(crate) fn behind(&self) -> bool {
+        self.behind.load(Ordering::Relaxed)
+    }
+
+    /// The row of the log as a whole.
+    pub(super) fn row(&self) -> Row {
+        let row = LogRow {
+            epoch: self.epoch,
+            sequence: self.covered.load(Ordering::Relaxed),
+            start: self.start(),
+            synced: self.end(),
+            matched: self.flushed_matched.load(Ordering::Relaxed),
+            next_trigger: self.registry.next(),
+            next_letter: self.books.letters.next(),
+            accepted: self.accepted.load(Ordering::Relaxed),
+        };
+        Row::put(&self.name, Kind::Log, 0, &row.encode())
+    }
+
+    /// The rows of what changed. They may be committed once [`BrokerLog::flush`] has returned, and must be.
+    pub(crate) fn capture(&self) -> Vec<Row> {
+        // First, so that what comes while the rest is read is found in the journal.
+        self.covered.store(self.books.journal.sequence(), Ordering::Relaxed);
+        let mut rows = self.name_rows();
+        let mut written = self.written.lock();
+        for ledger in self.registry.ledgers() {
+            // Under the lock, so that no match list is half counted.
+            let lists = self.lists.lock();
+            let changes = ledger.changes();
+            if written.get(&ledger.trigger()) == Some(&changes) {
+                continue;
+            }
+            let (snapshot, covered) = ledger.snapshot(|| self.books.journal.sequence());
+            drop(lists);
+            written.insert(ledger.trigger(), changes);
+            let content = rows::encode_ledger(covered, &snapshot);
+            rows.push(Row::put(&self.name, Kind::Ledger, u64::from(ledger.trigger().0), &content));
+        }
+        for (id, content) in self.books.letters.leave() {
+            rows.push(match content {
+                Some(content) => Row::put(&self.name, Kind::Letter, id.0, &content),
+                None => Row::remove(&self.name, Kind::Letter, id.0),
+            });
+        }
+        let mut sources = self.sources.lock();
+        for source in std::mem::take(&mut sources.fresh) {
+            let Some(value) = sources.all.get(&source).cloned() else { continue };
+            let number = ids::hash(&source.namespace, &source.name);
+            let content = rows::encode_source(&Checkpoint { source, value });
+            rows.push(Row::put(&self.name, Kind::Source, number, &content));
+        }
+        drop(sources);
+        self.flushed_matched.store(self.lists.lock().matched(), Ordering::Relaxed);
+        rows.push(self.row());
+        rows
+    }
+
+    /// The rows of names that are new or gone.
+    pub(super) fn name_rows(&self) -> Vec<Row> {
+        let mut rows = Vec::new();
+        for (number, name) in self.registry.fresh_names() {
+            let key = u64::from(number.0);
+            match name {
+                Some(name) => {
+                    let mut content = Vec::new();
+                    crate::embedded::note::put_name(&mut content, &name);
+                    rows.push(Row::put(&self.name, Kind::Name, key, &content));
+                }
+                None => {
+                    rows.push(Row::remove(&self.name, Kind::Name, key));
+                    rows.push(Row::remove(&self.name, Kind::Ledger, key));
+                }
+            }
+        }
+        rows
+    }
+
+    /// What was captured is committed.
+    pub(crate) fn captured(&self) {
+        self.books.letters.left();
+        self.behind.store(false, Ordering::Relaxed);
+    }
+
+    /// Writes match lists and journal and makes them durable: the lists first, so that whatever the journal tells
+    /// of was matched.
+    pub(crate) fn flush(&self) -> Result<(), String> {
+        let failed = |what: &str, error: &dyn std::fmt::Display| {
+            format!("{what} in {} cannot be written or synced: {error}", self.directory.display())
+        };
+        // The names before anything that may tell of them: a number whose name is lost would be given again.
+        let names = self.name_rows();
+        if !names.is_empty() {
+            self.shared.checkpoint.commit(&names).map_err(|error| error.to_string())?;
+        }
+        let notes = self.books.journal.leave();
+        let leaving = self.lists.lock().leave();
+        let disk = &*self.shared.disk;
+        let mut made = false;
+        for leaving in leaving {
+            let written =
+                leaving.write(disk, &self.directory).map_err(|error| failed("a match list", &error))?;
+            self.shared.take(written.bytes);
+            made |= written.made;
+            self.lists.lock().left(written);
+        }
+        if made {
+            disk.sync_directory(&self.directory).map_err(|error| failed("a match list", &error))?;
+        }
+        if let Some(notes) = notes {
+            let bytes = self
+                .books
+                .journal
+                .write(disk, &notes)
+                .map_err(|error| failed("the outcome journal", &error))?;
+            self.shared.take(bytes);
+        }
+        Ok(())
+    }
+}

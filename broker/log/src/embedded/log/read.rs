@@ -1,0 +1,389 @@
+//! Reading: from the ring where the record is new, from the segments where it is not, from the checkpoint where it
+//! is parked.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use async_trait::async_trait;
+use waypost_core::manifest::ResourceName;
+
+use crate::clock::Timestamp;
+use crate::dead_letter::{DeadLetter, DeadLetterId, DeadLetters, Forwarding};
+use crate::embedded::batch::StoredRecord;
+use crate::embedded::checkpoint::Kind;
+use crate::embedded::codec::Reader;
+use crate::embedded::ids;
+use crate::embedded::letters::Content;
+use crate::embedded::lists::{Chunk, offsets_of};
+use crate::embedded::log::{BrokerLog, PARTITION};
+use crate::embedded::note::StoredLetter;
+use crate::embedded::segment::{Damage, Segment};
+use crate::error::{ReadError, WriteError};
+use crate::log::{Owed, ReadLimit, TriggerNumber};
+use crate::record::{Entry, Offset, Position};
+
+/// The records that are looked at in one go.
+const RECORDS_AT_ONCE: usize = 4096;
+
+impl BrokerLog {
+    /// Does something that may wait for the disk, off the runtime.
+    async fn off_runtime<T: Send + 'static>(
+        &self,
+        action: impl FnOnce(&Self) -> Result<T, ReadError> + Send + 'static,
+    ) -> Result<T, ReadError> {
+        let failed = |reason: &str| ReadError::Failed { reason: reason.to_owned() };
+        let Some(log) = self.me.upgrade() else { return Err(failed("the log is gone")) };
+        let done = tokio::task::spawn_blocking(move || action(&log)).await;
+        done.unwrap_or_else(|_| Err(failed("reading failed unexpectedly")))
+    }
+
+    pub(super) async fn read_from(
+        &self,
+        from: Offset,
+        limit: ReadLimit,
+    ) -> Result<Vec<Arc<Entry>>, ReadError> {
+        let (start, end) = (self.start(), self.end());
+        if from < start {
+            return Err(ReadError::Trimmed { start });
+        }
+        if from > end {
+            return Err(ReadError::Beyond { position: self.position(from) });
+        }
+        if from == end {
+            return Ok(Vec::new());
+        }
+        // What the ring holds beyond `end` is not shown yet.
+        let there = usize::try_from(end - from).unwrap_or(usize::MAX);
+        let records = limit.records.clamp(1, RECORDS_AT_ONCE).min(there);
+        let limit = ReadLimit { records, ..limit };
+        let held = self.tail.range(from, limit.records);
+        if !held.is_empty() {
+            let mut room = Room::new(limit);
+            return Ok(held.into_iter().take_while(|entry| room.take(entry.size())).collect());
+        }
+        self.off_runtime(move |log| log.read_stored(from, end, limit)).await
+    }
+
+    /// Reads in order from the segments. Damage that an operator accepted is passed over.
+    fn read_stored(&self, from: Offset, end: Offset, limit: ReadLimit) -> Result<Vec<Arc<Entry>>, ReadError> {
+        let accepted = self.accepted.load(Ordering::Acquire);
+        let mut room = Room::new(limit);
+        let mut entries: Vec<Arc<Entry>> = Vec::new();
+        let mut damaged = None;
+        self.visit(from..end, |offset, entry| match entry {
+            Ok(entry) => {
+                let fits = room.take(entry.size());
+                if fits {
+                    entries.push(entry);
+                }
+                fits
+            }
+            Err(_) if offset < accepted => true,
+            Err(damage) => {
+                damaged = Some(damage.at(self.position(offset)));
+                false
+            }
+        })?;
+        match damaged {
+            // What comes before it stands; the next read meets it first.
+            Some(error) if entries.is_empty() => Err(error),
+            _ => Ok(entries),
+        }
+    }
+
+    /// Hands the wanted records, which come in increasing order, to `visit`, until it says stop.
+    fn visit(
+        &self,
+        wanted: impl IntoIterator<Item = Offset>,
+        mut visit: impl FnMut(Offset, Result<Arc<Entry>, Damage>) -> bool,
+    ) -> Result<(), ReadError> {
+        let mut wanted = wanted.into_iter().peekable();
+        let mut going = true;
+        while let Some(offset) = wanted.peek().copied().filter(|_| going) {
+            let Some(segment) = self.segment_of(offset) else {
+                wanted.next();
+                let reason = format!("{} is corrupt: no segment holds the record", self.directory.display());
+                going = visit(offset, Err(Damage { reason }));
+                continue;
+            };
+            segment
+                .visit(PARTITION, &mut wanted, |offset, entry| {
+                    going = visit(offset, entry);
+                    going
+                })
+                .map_err(|error| ReadError::Failed {
+                    reason: format!("{} cannot be read: {error}", segment.path().display()),
+                })?;
+        }
+        Ok(())
+    }
+
+    fn segment_of(&self, offset: Offset) -> Option<Arc<Segment>> {
+        let segments = self.segments.read();
+        let index = segments.partition_point(|live| live.segment.base() <= offset);
+        let segment = &segments[index.checked_sub(1)?].segment;
+        (offset < segment.end()).then(|| Arc::clone(segment))
+    }
+
+    pub(super) async fn fetch_one(&self, offset: Offset) -> Result<Arc<Entry>, ReadError> {
+        if offset >= self.end() {
+            return Err(ReadError::Beyond { position: self.position(offset) });
+        }
+        if let Some(entry) = self.tail.get(offset).filter(|_| offset >= self.start()) {
+            return Ok(entry);
+        }
+        self.off_runtime(move |log| log.fetch_stored(offset)).await
+    }
+
+    pub(super) fn fetch_stored(&self, offset: Offset) -> Result<Arc<Entry>, ReadError> {
+        if self.parked.lock().contains_key(&offset) {
+            return self.fetch_parked(offset);
+        }
+        let start = self.start();
+        if offset < start {
+            return Err(ReadError::Trimmed { start });
+        }
+        let mut found = Err(ReadError::Beyond { position: self.position(offset) });
+        self.visit([offset], |offset, entry| {
+            found = entry.map_err(|damage| damage.at(self.position(offset)));
+            false
+        })?;
+        found
+    }
+
+    fn fetch_parked(&self, offset: Offset) -> Result<Arc<Entry>, ReadError> {
+        let position = self.position(offset);
+        let stored = self.shared.checkpoint.get(&self.name, Kind::Parked, offset);
+        let stored = stored.map_err(|error| ReadError::Corrupt { position, reason: error.to_string() })?;
+        let Some(stored) = stored else { return Err(ReadError::Trimmed { start: self.start() }) };
+        let entry = StoredRecord::read(Reader(&stored)).and_then(|record| record.entry(PARTITION));
+        entry.map(Arc::new).map_err(|corrupt| ReadError::Corrupt { position, reason: corrupt.to_string() })
+    }
+
+    pub(super) async fn find_all(
+        &self,
+        source: &str,
+        id: &str,
+        limit: usize,
+    ) -> Result<Vec<Position>, ReadError> {
+        let (source, id) = (source.to_owned(), id.to_owned());
+        self.off_runtime(move |log| {
+            let hash = ids::hash(&source, &id);
+            let mut found = Vec::new();
+            let segments: Vec<_> =
+                log.segments.read().iter().rev().map(|live| Arc::clone(&live.segment)).collect();
+            for segment in segments {
+                let offsets =
+                    segment.candidates(&*log.shared.disk, hash).map_err(|error| ReadError::Failed {
+                        reason: format!("{} cannot be searched: {error}", segment.path().display()),
+                    })?;
+                for offset in offsets {
+                    if found.len() == limit {
+                        return Ok(found);
+                    }
+                    // What cannot be read is told of where it is read.
+                    let Ok(entry) = log.fetch_stored(offset) else { continue };
+                    if entry.event.id() == id && entry.event.source() == source {
+                        found.push(entry.position);
+                    }
+                }
+            }
+            Ok(found)
+        })
+        .await
+    }
+
+    pub(super) async fn first_arrived(&self, arrived: Timestamp) -> Result<Offset, ReadError> {
+        self.off_runtime(move |log| {
+            let segments: Vec<_> = log.segments.read().iter().map(|live| Arc::clone(&live.segment)).collect();
+            for segment in segments {
+                if segment.newest() >= arrived && segment.end() > segment.base() {
+                    let found = segment.first_since(arrived).map_err(|error| ReadError::Failed {
+                        reason: format!("{} cannot be searched: {error}", segment.path().display()),
+                    })?;
+                    if found < segment.end() {
+                        return Ok(found);
+                    }
+                }
+            }
+            Ok(log.end())
+        })
+        .await
+    }
+
+    pub(super) async fn owed_from(
+        &self,
+        trigger: TriggerNumber,
+        from: Offset,
+        limit: ReadLimit,
+    ) -> Result<Owed, ReadError> {
+        if self.registry.assigned(trigger).is_none() {
+            let next = from.max(self.lists.lock().matched());
+            return Ok(Owed { entries: Vec::new(), unreadable: Vec::new(), next });
+        }
+        self.off_runtime(move |log| log.owed_stored(trigger, from, limit)).await
+    }
+
+    fn owed_stored(&self, trigger: TriggerNumber, from: Offset, limit: ReadLimit) -> Result<Owed, ReadError> {
+        let mut owed = Owed { entries: Vec::new(), unreadable: Vec::new(), next: from.max(self.start()) };
+        let mut room = Room::new(ReadLimit { records: limit.records.max(1), ..limit });
+        loop {
+            let next = owed.next;
+            let (pieces, matched) = {
+                let lists = self.lists.lock();
+                if next >= lists.matched() {
+                    return Ok(owed);
+                }
+                (lists.pieces(next, self.segment_end(next)), lists.matched())
+            };
+            let to = pieces.to.min(matched);
+            let corrupt = |reason: String| ReadError::Corrupt { position: self.position(next), reason };
+            if let Some(reason) = pieces.damage.filter(|_| next >= self.accepted.load(Ordering::Acquire)) {
+                return Err(corrupt(reason));
+            }
+            let mut chunks: Vec<Arc<Vec<Chunk>>> = Vec::new();
+            for piece in pieces.pieces {
+                let (key, read) = piece.chunks().map_err(corrupt)?;
+                if let Some(key) = key {
+                    self.lists.lock().keep(key, Arc::clone(&read));
+                }
+                chunks.push(read);
+            }
+            let offsets = offsets_of(&chunks, trigger, next, to);
+            if !self.take_owed(&offsets, &mut room, &mut owed)? {
+                return Ok(owed);
+            }
+            owed.next = to;
+        }
+    }
+
+    /// Reads what is owed as far as there is room: false where there is none left.
+    fn take_owed(&self, offsets: &[Offset], room: &mut Room, owed: &mut Owed) -> Result<bool, ReadError> {
+        let mut rest = offsets;
+        while let [offset, others @ ..] = rest {
+            let Some(entry) = self.tail.get(*offset) else { break };
+            if !room.take(entry.size()) {
+                owed.next = *offset;
+                return Ok(false);
+            }
+            owed.entries.push(entry);
+            rest = others;
+        }
+        let mut fits = true;
+        self.visit(rest.iter().copied(), |offset, entry| {
+            fits = room.take(entry.as_ref().map_or(0, |entry| entry.size()));
+            match entry {
+                _ if !fits => owed.next = offset,
+                Ok(entry) => owed.entries.push(entry),
+                Err(damage) => owed.unreadable.push((offset, damage.at(self.position(offset)))),
+            }
+            fits
+        })?;
+        Ok(fits)
+    }
+
+    async fn letter(&self, id: DeadLetterId) -> Option<Arc<DeadLetter>> {
+        let stored = self.stored_letter(id)?;
+        let entry = match stored.readable {
+            true => self.fetch_one(stored.offset).await,
+            false => Err(ReadError::Failed { reason: String::new() }),
+        };
+        let StoredLetter { trigger, offset, reason, attempts, attempts_made, at, forwarding, .. } = stored;
+        let position = self.position(offset);
+        let entry = entry.ok();
+        Some(Arc::new(DeadLetter {
+            id,
+            trigger,
+            position,
+            entry,
+            reason,
+            attempts,
+            attempts_made,
+            at,
+            forwarding,
+        }))
+    }
+
+    fn stored_letter(&self, id: DeadLetterId) -> Option<StoredLetter> {
+        let content = match self.books.letters.content(id) {
+            Content::Held(content) => content.to_vec(),
+            Content::Gone => return None,
+            Content::InCheckpoint => match self.shared.checkpoint.get(&self.name, Kind::Letter, id.0) {
+                Ok(content) => content?,
+                Err(error) => {
+                    tracing::error!(log = %self.name.name, letter = id.0, %error, "a dead letter cannot be read");
+                    return None;
+                }
+            },
+        };
+        StoredLetter::decode(&content)
+            .inspect_err(|corrupt| {
+                tracing::error!(log = %self.name.name, letter = id.0, %corrupt, "a dead letter is corrupt");
+            })
+            .ok()
+    }
+}
+
+/// What still fits into an answer; the first always does.
+struct Room {
+    left: ReadLimit,
+    first: bool,
+}
+
+impl Room {
+    fn new(limit: ReadLimit) -> Self {
+        Self { left: limit, first: true }
+    }
+
+    fn take(&mut self, bytes: usize) -> bool {
+        if !self.first && (self.left.records == 0 || bytes > self.left.bytes) {
+            return false;
+        }
+        self.first = false;
+        self.left.records = self.left.records.saturating_sub(1);
+        self.left.bytes = self.left.bytes.saturating_sub(bytes);
+        true
+    }
+}
+
+#[async_trait]
+impl DeadLetters for BrokerLog {
+    async fn list(
+        &self,
+        trigger: Option<&ResourceName>,
+        after: Option<DeadLetterId>,
+        limit: usize,
+    ) -> Vec<Arc<DeadLetter>> {
+        let mut all = Vec::new();
+        for id in self.books.letters.ids(trigger, after, limit) {
+            all.extend(self.letter(id).await);
+        }
+        all
+    }
+
+    async fn get(&self, id: DeadLetterId) -> Option<Arc<DeadLetter>> {
+        self.letter(id).await
+    }
+
+    fn count(&self, trigger: &ResourceName) -> u64 {
+        self.books.letters.count(trigger)
+    }
+
+    fn due(&self, trigger: &ResourceName, now: Timestamp, limit: usize) -> Vec<DeadLetterId> {
+        self.books.letters.due(trigger, now, limit)
+    }
+
+    fn next_due(&self, trigger: &ResourceName) -> Option<Timestamp> {
+        self.books.letters.next_due(trigger)
+    }
+
+    fn set_forwarding(&self, id: DeadLetterId, forwarding: Forwarding) -> Result<bool, WriteError> {
+        self.books.check_open()?;
+        let Some(letter) = self.stored_letter(id) else { return Ok(false) };
+        self.books.change_letter(id, &StoredLetter { forwarding, ..letter })
+    }
+
+    fn remove(&self, id: DeadLetterId) -> Result<bool, WriteError> {
+        self.books.remove_letter(id)
+    }
+}

@@ -1,0 +1,404 @@
+//! What a log is at the start: checkpoint, then match lists and journal on top of it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Weak};
+
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::Notify;
+use waypost_core::manifest::ResourceName;
+
+use crate::embedded::OpenError;
+use crate::embedded::books::{Alarm, Books};
+use crate::embedded::checkpoint::{CheckpointError, Kind};
+use crate::embedded::codec::{Corrupt, Reader};
+use crate::embedded::lists::{Chunk, Lists};
+use crate::embedded::log::{BrokerLog, Live, Retention, Sources};
+use crate::embedded::note::{Change, Note, StoredLetter, take_name};
+use crate::embedded::registry::Registry;
+use crate::embedded::rows::{self, LogRow};
+use crate::embedded::segment::{Recovered, Segment, path_of};
+use crate::embedded::store::Shared;
+use crate::ledger::{Counted, Snapshot};
+use crate::log::TriggerNumber;
+use crate::record::{Checkpoint, Offset};
+
+/// What the segments hold.
+#[derive(Default)]
+struct Segments {
+    live: Vec<Live>,
+    checkpoints: Vec<Checkpoint>,
+    damage: Vec<String>,
+    bytes: u64,
+}
+
+/// What happened after the checkpoint.
+#[derive(Default)]
+struct Since {
+    /// For each trigger the places and offsets of its matches.
+    matches: HashMap<TriggerNumber, Vec<(u64, Offset)>>,
+    notes: Vec<Note>,
+    /// The place of the next change.
+    next: u64,
+}
+
+impl BrokerLog {
+    /// Opens a log as the last process left it, or makes a new one.
+    pub(crate) fn open(
+        shared: &Arc<Shared>,
+        name: &ResourceName,
+        directory: PathBuf,
+        retention: Retention,
+    ) -> Result<Arc<Self>, OpenError> {
+        let failed = |error: std::io::Error| OpenError::of(&directory, &error);
+        let disk = &*shared.disk;
+        disk.create_directory(&directory).map_err(failed)?;
+        let mut row = load_row(shared, name)?;
+        let mut since = Since::default();
+        let mut listed = open_lists(shared, &directory, &row, &mut since)?;
+        // What was matched had been synced, so that what is missing below is no write that was cut off.
+        row.synced = row.synced.max(listed.lists.matched());
+        let mut segments = open_segments(shared, &directory, &row)?;
+        segments.damage.append(&mut listed.damage);
+        segments.bytes += listed.bytes;
+        let mut lists = listed.lists;
+        let last = segments.live.last().map_or(row.start, |live| live.segment.end());
+        let end = last.max(row.synced);
+        if last < row.synced {
+            let reason =
+                format!("{} is corrupt: records {last}..{} are missing", directory.display(), row.synced);
+            segments.damage.push(reason);
+            if let Some(live) = segments.live.last() {
+                live.segment.quarantine();
+            }
+        }
+        let start = segments.live.first().map_or(end, |live| live.segment.base().max(row.start));
+
+        let alarm = Arc::clone(&shared.work) as Arc<dyn Alarm>;
+        let books = Books::new(directory.clone(), shared.clock.clone(), shared.poison.clone(), alarm);
+        let books = Arc::new(books);
+        let registry = Registry::new(Arc::clone(&books));
+        if lists.matched() < row.matched.min(end) && row.matched > start {
+            let reason = format!(
+                "{} is corrupt: the match lists of records {}..{} are missing",
+                directory.display(),
+                lists.matched().max(start),
+                row.matched
+            );
+            segments.damage.push(reason);
+        }
+        lists.examined(row.matched.max(start).min(end));
+        let found =
+            books.journal.recover(disk, &mut |note| since.note(note, row.sequence)).map_err(failed)?;
+        found.torn.iter().for_each(|torn| told_torn("outcomes", Some(torn)));
+        segments.damage.extend(found.damage);
+        segments.bytes += found.bytes;
+        for damage in &segments.damage {
+            tracing::error!(log = %name.name, damage, "the log is corrupt");
+        }
+        books.journal.go_on_at(row.sequence.max(since.next));
+
+        let matched = lists.matched();
+        let Segments { live, checkpoints, mut damage, bytes } = segments;
+        if row.accepted >= end && end > 0 {
+            damage.clear();
+        }
+        let log = Arc::new_cyclic(|me: &Weak<Self>| Self {
+            me: Weak::clone(me),
+            name: name.clone(),
+            directory: directory.clone(),
+            shared: Arc::clone(shared),
+            retention,
+            epoch: row.epoch + 1,
+            queue: Mutex::default(),
+            writer: Mutex::default(),
+            segments: RwLock::new(live),
+            tail: Arc::default(),
+            start: AtomicU64::new(start),
+            end: AtomicU64::new(end),
+            given_up: AtomicU64::new(start),
+            accepted: AtomicU64::new(row.accepted),
+            damage: Mutex::new(damage),
+            grown: Notify::new(),
+            lists: Mutex::new(lists),
+            books,
+            registry,
+            plans: Mutex::default(),
+            sources: Mutex::new(Sources::default()),
+            parked: Mutex::new(BTreeMap::new()),
+            written: Mutex::default(),
+            covered: AtomicU64::new(row.sequence),
+            flushed_matched: AtomicU64::new(matched),
+            behind: AtomicBool::new(true),
+        });
+        shared.take(bytes);
+        log.restore(&row, checkpoints, since)?;
+        shared
+            .exclusively(|flusher| flusher.commit(&[log.row()]))
+            .map_err(|reason| OpenError::Failed { path: directory, reason })?;
+        Ok(log)
+    }
+
+    /// Puts in what the checkpoint has, and what happened since.
+    fn restore(&self, row: &LogRow, checkpoints: Vec<Checkpoint>, mut since: Since) -> Result<(), OpenError> {
+        let checkpoint = &self.shared.checkpoint;
+        let corrupt = |corrupt: Corrupt| checkpoint.corrupt(corrupt);
+        self.registry.go_on_at(row.next_trigger);
+        checkpoint.load(&self.name, Kind::Name, |number, content| {
+            let name = take_name(&mut Reader(content)).map_err(corrupt)?;
+            self.registry.restore(trigger_of(number), name);
+            Ok(())
+        })?;
+        checkpoint.load(&self.name, Kind::Plan, |_, content| {
+            self.plans.lock().push(rows::decode_plan(content).map_err(corrupt)?);
+            Ok(())
+        })?;
+        self.books.letters.go_on_at(row.next_letter);
+        checkpoint.load(&self.name, Kind::Letter, |id, content| {
+            let letter = StoredLetter::decode(content).map_err(corrupt)?;
+            self.books.letters.restore(crate::DeadLetterId(id), &letter);
+            Ok(())
+        })?;
+        checkpoint.load(&self.name, Kind::Parked, |offset, content| {
+            self.parked.lock().insert(offset, content.len() as u64);
+            self.shared.take(content.len() as u64);
+            Ok(())
+        })?;
+        checkpoint.load(&self.name, Kind::Source, |_, content| {
+            let Checkpoint { source, value } = rows::decode_source(content).map_err(corrupt)?;
+            self.sources.lock().all.insert(source, value);
+            Ok(())
+        })?;
+        checkpoints.into_iter().for_each(|checkpoint| self.sources.lock().put(checkpoint));
+
+        let mut ledgers: HashMap<TriggerNumber, (u64, Snapshot)> = HashMap::new();
+        checkpoint.load(&self.name, Kind::Ledger, |number, content| {
+            ledgers.insert(trigger_of(number), rows::decode_ledger(content).map_err(corrupt)?);
+            Ok(())
+        })?;
+        self.replay_letters(&since.notes).map_err(corrupt)?;
+        let mut notes: HashMap<TriggerNumber, Vec<Note>> = HashMap::new();
+        for note in since.notes {
+            notes.entry(note.trigger).or_default().push(note);
+        }
+        for (trigger, _) in self.registry.triggers() {
+            let (covered, mut snapshot) = ledgers.remove(&trigger).unwrap_or_default();
+            for (place, offset) in since.matches.remove(&trigger).unwrap_or_default() {
+                if place >= covered {
+                    snapshot.matched(offset);
+                }
+            }
+            for note in notes.remove(&trigger).unwrap_or_default() {
+                if note.sequence >= covered {
+                    self.replay(&mut snapshot, &note)?;
+                }
+            }
+            self.registry.ledger(trigger).restore(snapshot);
+        }
+        Ok(())
+    }
+
+    fn replay_letters(&self, notes: &[Note]) -> Result<(), Corrupt> {
+        let letters = &self.books.letters;
+        for note in notes {
+            match &note.change {
+                Change::DeadLettered(_, id, content) | Change::LetterChanged(id, content) => {
+                    letters.replay(*id, &StoredLetter::decode(content)?);
+                }
+                Change::LetterRemoved(id) => {
+                    letters.remove(*id, || Some(note.sequence));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Applies a change to a ledger that does not have it.
+    fn replay(&self, ledger: &mut Snapshot, note: &Note) -> Result<(), OpenError> {
+        let offset = note.offset;
+        if note.tells_of_outcome() || matches!(note.change, Change::Waiting { .. }) {
+            if ledger.lags(offset) {
+                let lists = self.lists.lock();
+                let listed = self.listed(&lists, note.trigger, ledger.next.max(self.start())..offset + 1);
+                let failed = |reason| OpenError::Corrupt { file: self.directory.clone(), reason };
+                ledger.taken(offset, listed.map_err(failed)?);
+            }
+        }
+        match &note.change {
+            Change::Attempted(_) => ledger.attempted(offset),
+            Change::Waiting { due, attempts } => ledger.waiting(offset, *due, *attempts),
+            Change::Delivered(_) => ledger.settled(offset, Counted::Delivered),
+            Change::Dropped(reason, _) => ledger.settled(offset, Counted::Dropped(*reason)),
+            Change::DeadLettered(..) => ledger.settled(offset, Counted::DeadLettered),
+            Change::PassedOver { reason, untaken, next } => ledger.passed_over(*reason, *untaken, *next),
+            Change::LetterChanged(..) | Change::LetterRemoved(_) => {}
+        }
+        Ok(())
+    }
+}
+
+impl Since {
+    fn learn(&mut self, chunk: &Chunk, covered: u64) {
+        self.next = self.next.max(chunk.sequence + 1);
+        if chunk.sequence < covered {
+            return;
+        }
+        for (offset, triggers) in chunk.iter() {
+            for trigger in triggers {
+                self.matches.entry(*trigger).or_default().push((chunk.sequence, offset));
+            }
+        }
+    }
+
+    fn note(&mut self, note: Note, covered: u64) {
+        if note.sequence >= covered {
+            self.notes.push(note);
+        }
+    }
+}
+
+fn trigger_of(number: u64) -> TriggerNumber {
+    TriggerNumber(u32::try_from(number).unwrap_or(u32::MAX))
+}
+
+fn load_row(shared: &Shared, name: &ResourceName) -> Result<LogRow, OpenError> {
+    let stored = shared.checkpoint.get(name, Kind::Log, 0)?;
+    let row = stored.map(|stored| LogRow::decode(&stored)).transpose();
+    row.map(Option::unwrap_or_default).map_err(|corrupt| shared.checkpoint.corrupt(corrupt).into())
+}
+
+fn told_torn(what: &str, torn: Option<&str>) {
+    if let Some(torn) = torn {
+        tracing::warn!(what, torn, "a torn tail was cut: nothing in it was acknowledged");
+    }
+}
+
+/// The match lists that were found.
+struct Listed {
+    lists: Lists,
+    damage: Vec<String>,
+    bytes: u64,
+}
+
+/// Opens the match lists, and removes those of segments that are gone.
+fn open_lists(
+    shared: &Shared,
+    directory: &Path,
+    row: &LogRow,
+    since: &mut Since,
+) -> Result<Listed, OpenError> {
+    let disk = &*shared.disk;
+    let failed = |error: std::io::Error| OpenError::of(directory, &error);
+    let names = disk.list(directory).map_err(failed)?;
+    let mut found = Listed { lists: Lists::new(directory.to_owned(), 0), damage: Vec::new(), bytes: 0 };
+    for base in names.iter().filter_map(|name| name.strip_suffix(".matches")) {
+        let Ok(number) = base.parse::<Offset>() else { continue };
+        if number < row.start && !names.contains(&format!("{base}.log")) {
+            disk.remove(&directory.join(format!("{base}.matches"))).map_err(failed)?;
+            continue;
+        }
+        let mut visit = |chunk: &Chunk| since.learn(chunk, row.sequence);
+        let of_segment = found.lists.recover(disk, number, &mut visit).map_err(failed)?;
+        told_torn("matches", of_segment.torn.as_deref());
+        found.damage.extend(of_segment.damage);
+        found.bytes += of_segment.length;
+    }
+    Ok(found)
+}
+
+/// Opens the segments, oldest first, and removes those that were given up.
+fn open_segments(shared: &Shared, directory: &Path, row: &LogRow) -> Result<Segments, OpenError> {
+    let disk = &*shared.disk;
+    let failed = |error: std::io::Error| OpenError::of(directory, &error);
+    let mut bases: Vec<Offset> = Vec::new();
+    for name in disk.list(directory).map_err(failed)? {
+        bases.extend(name.strip_suffix(".log").and_then(|base| base.parse::<Offset>().ok()));
+    }
+    bases.sort_unstable();
+    let mut found = Segments::default();
+    for (index, base) in bases.iter().enumerate() {
+        let next = bases.get(index + 1).copied();
+        let path = path_of(directory, *base);
+        if next.is_some_and(|next| next <= row.start) {
+            for extension in ["ids", "matches", "log"] {
+                disk.remove(&path.with_extension(extension)).map_err(failed)?;
+            }
+            continue;
+        }
+        if let Some(segment) = Segment::open_sealed(disk, &path).map_err(failed)? {
+            if segment.end() > row.synced {
+                // The checkpoint does not know yet how far sources had read.
+                if let Ok(recovered) = Segment::recover(disk, &path).map_err(failed)? {
+                    found.checkpoints.extend(recovered.checkpoints);
+                }
+            }
+            found.add(segment);
+            continue;
+        }
+        match Segment::recover(disk, &path).map_err(failed)? {
+            Ok(recovered) => found.add_open(recovered, next, row).map_err(failed)?,
+            Err(_) if next.is_none() && row.synced <= *base => {
+                // The power went while it was made: nothing of it was ever acknowledged.
+                disk.remove(&path).map_err(failed)?;
+            }
+            Err(corrupt) => found.damage.push(format!("{} is corrupt at byte 0: {corrupt}", path.display())),
+        }
+    }
+    Ok(found)
+}
+
+impl Segments {
+    fn add(&mut self, segment: Segment) {
+        let bytes = segment.length();
+        self.bytes += bytes;
+        self.live.push(Live { segment: Arc::new(segment), bytes: AtomicU64::new(bytes) });
+    }
+
+    /// Adds a segment without a valid footer. What is torn is cut, what is damaged stays as it is.
+    fn add_open(&mut self, recovered: Recovered, next: Option<Offset>, row: &LogRow) -> std::io::Result<()> {
+        let Recovered { segment, checkpoints, torn, gaps } = recovered;
+        self.checkpoints.extend(checkpoints);
+        let file = segment.path().display().to_string();
+        let before = self.damage.len();
+        for gap in gaps {
+            self.damage.push(format!("{file} is corrupt at bytes {}..{}: {}", gap.from, gap.to, gap.reason));
+        }
+        let must_end = next.unwrap_or(row.synced);
+        match torn {
+            Some(gap) if next.is_some() || segment.end() < must_end => self
+                .damage
+                .push(format!("{file} is corrupt at bytes {}..{}: {}", gap.from, gap.to, gap.reason)),
+            Some(gap) => {
+                let torn = format!("{file} at bytes {}..{}: {}", gap.from, gap.to, gap.reason);
+                told_torn("segment", Some(&torn));
+                if self.damage.len() == before {
+                    segment.cut()?;
+                }
+            }
+            None if segment.end() < must_end => {
+                self.damage
+                    .push(format!("{file} is corrupt: records {}..{must_end} are missing", segment.end()));
+            }
+            None if next.is_some() => {
+                tracing::warn!(file, "the footer of a sealed segment is corrupt; all its records are intact");
+            }
+            None => {}
+        }
+        if self.damage.len() > before || next.is_some() {
+            segment.quarantine();
+        }
+        self.add(segment);
+        Ok(())
+    }
+}
+
+impl From<CheckpointError> for OpenError {
+    fn from(error: CheckpointError) -> Self {
+        match error {
+            CheckpointError::Corrupt { file, reason } => Self::Corrupt { file, reason },
+            CheckpointError::Failed { file, reason } => Self::Failed { path: file, reason },
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! Giving up what nobody is owed.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::embedded::batch::park;
+use crate::embedded::checkpoint::{Kind, Row};
+use crate::embedded::log::BrokerLog;
+use crate::embedded::segment::Segment;
+use crate::embedded::store::Flusher;
+use crate::record::Offset;
+
+impl BrokerLog {
+    /// Gives up what is past the retention and owed to nobody.
+    pub(super) fn trim_now(&self) {
+        let now = self.shared.clock.now();
+        let size: u64 = self.segments.read().iter().map(|live| live.segment.length()).sum();
+        let mut left = size;
+        let past = |segment: &Segment| {
+            let old = now.since(segment.newest()) >= self.retention.age || left > self.retention.size;
+            left = left.saturating_sub(segment.length());
+            old
+        };
+        self.release(past);
+        self.forget_parked();
+        self.trim_plans();
+    }
+
+    /// The bytes of segments that nobody is owed.
+    pub(crate) fn reclaimable(&self) -> u64 {
+        let floor = self.floor();
+        let segments = self.segments.read();
+        let free = segments.iter().take_while(|live| live.segment.end() <= floor);
+        free.map(|live| live.bytes.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Gives up so many bytes of what nobody is owed, or all there is, the open segment with it. `writing` says that the
+    /// caller is this log's writer.
+    pub(crate) fn release_under_pressure(&self, bytes: u64, writing: bool) {
+        let guard = if writing { None } else { self.writer.try_lock() };
+        if writing || guard.is_some() {
+            let last = self.segments.read().last().map(|live| Arc::clone(&live.segment));
+            if let Some(last) = last.filter(|last| last.end() > last.base() && last.end() <= self.floor())
+                && let Err(error) = self.seal(&last)
+            {
+                let reason = format!("{} cannot be sealed: {error}", last.path().display());
+                self.shared.poison.set(&reason);
+            }
+        }
+        drop(guard);
+        let mut going = 0;
+        self.release(|segment| {
+            let more = going < bytes;
+            going += segment.length();
+            more
+        });
+    }
+
+    /// The oldest offset that someone needs in the log.
+    fn floor(&self) -> Offset {
+        let lists = self.lists.lock();
+        let floors = self.registry.ledgers().into_iter().filter_map(|ledger| ledger.floor());
+        floors.min().unwrap_or(Offset::MAX).min(lists.matched())
+    }
+
+    /// Gives up the oldest segments as far as they are sealed, owed to nobody, and `past` says so.
+    fn release(&self, mut past: impl FnMut(&Segment) -> bool) {
+        let mut going: Vec<Arc<Segment>> = Vec::new();
+        let floor = self.floor();
+        for live in self.segments.read().iter() {
+            let segment = &live.segment;
+            if !segment.sealed() || segment.end() > floor || !past(segment) {
+                break;
+            }
+            going.push(Arc::clone(segment));
+        }
+        let Some(last) = going.last() else { return };
+        let to = last.end();
+        // What fails poisons the store, which is where everyone sees it.
+        let _ = self.shared.exclusively(|flusher| self.give_up(flusher, &going, to));
+    }
+
+    fn give_up(&self, flusher: &Flusher<'_>, going: &[Arc<Segment>], to: Offset) -> Result<(), String> {
+        // From here on no match is added below, so that the floor cannot fall below it any more.
+        let before = self.given_up.fetch_max(to, Ordering::AcqRel);
+        if self.floor() < to {
+            self.given_up.store(before, Ordering::Release);
+            return Ok(());
+        }
+        // What became of everything in it must be known without it.
+        flusher.flush(true)?;
+        let from = self.start();
+        let mut rows = Vec::new();
+        let mut parked = Vec::new();
+        for offset in self.needed_outside(from..to) {
+            if self.parked.lock().contains_key(&offset) {
+                continue;
+            }
+            // What is damaged cannot be saved; whoever wants it is told so.
+            let Ok(entry) = self.fetch_stored(offset) else { continue };
+            let stored = park(&entry);
+            parked.push((offset, stored.len() as u64));
+            rows.push(Row::put(&self.name, Kind::Parked, offset, &stored));
+        }
+        flusher.commit(&rows)?;
+        self.shared.take(parked.iter().map(|(_, bytes)| bytes).sum());
+        self.parked.lock().extend(parked);
+        self.start.fetch_max(to, Ordering::AcqRel);
+        flusher.commit(&[self.row()])?;
+
+        let disk = &*self.shared.disk;
+        let failed = |error: std::io::Error| {
+            format!("a segment in {} cannot be removed: {error}", self.directory.display())
+        };
+        for segment in going {
+            let live = {
+                let mut segments = self.segments.write();
+                let index = segments.iter().position(|live| Arc::ptr_eq(&live.segment, segment));
+                index.map(|index| segments.remove(index))
+            };
+            let bytes = live.map_or(0, |live| live.bytes.load(Ordering::Relaxed));
+            let lists = self.lists.lock().remove(disk, segment.base()).map_err(failed)?;
+            segment.remove(disk).map_err(failed)?;
+            self.shared.give_back(bytes + lists);
+        }
+        let covered = self.covered.load(Ordering::Relaxed);
+        let bytes = self.books.journal.trim(disk, to, covered).map_err(failed)?;
+        self.shared.give_back(bytes);
+        disk.sync_directory(&self.directory).map_err(failed)
+    }
+
+    /// The records in a range that someone needs although the log does not hold them.
+    fn needed_outside(&self, range: std::ops::Range<Offset>) -> BTreeSet<Offset> {
+        // Letters after ledgers: what is given up meanwhile goes from here to there.
+        let mut needed = BTreeSet::new();
+        for ledger in self.registry.ledgers() {
+            needed.extend(ledger.kept_outside(range.clone()));
+        }
+        needed.extend(self.books.letters.offsets(range));
+        needed
+    }
+
+    /// Forgets the parked records that nobody needs any more.
+    fn forget_parked(&self) {
+        if self.parked.lock().is_empty() {
+            return;
+        }
+        let needed = self.needed_outside(0..self.start());
+        let gone: Vec<(Offset, u64)> = {
+            let parked = self.parked.lock();
+            parked.iter().filter(|(offset, _)| !needed.contains(offset)).map(|(o, b)| (*o, *b)).collect()
+        };
+        let rows: Vec<Row> =
+            gone.iter().map(|(offset, _)| Row::remove(&self.name, Kind::Parked, *offset)).collect();
+        // After what settled them, for until then a crash would want them again.
+        let removed = self.shared.exclusively(|flusher| {
+            flusher.flush(true)?;
+            flusher.commit(&rows)
+        });
+        if removed.is_ok() {
+            let mut parked = self.parked.lock();
+            for (offset, bytes) in gone {
+                parked.remove(&offset);
+                self.shared.give_back(bytes);
+            }
+        }
+    }
+
+    /// Forgets the plans under which nothing readable was or will be matched.
+    fn trim_plans(&self) {
+        let start = self.start();
+        let useless: Vec<_> = {
+            let mut plans = self.plans.lock();
+            let superseded =
+                plans.iter().skip(1).take_while(|next| next.effective.iter().all(|from| *from <= start));
+            let count = superseded.count();
+            plans.drain(..count).collect()
+        };
+        if useless.is_empty() {
+            return;
+        }
+        let rows: Vec<Row> =
+            useless.iter().map(|plan| Row::remove(&self.name, Kind::Plan, plan.version.0)).collect();
+        // What fails poisons the store, which is where everyone sees it.
+        let _ = self.shared.exclusively(|flusher| flusher.commit(&rows));
+    }
+}

@@ -1,0 +1,453 @@
+//! What the journal holds: one note for each change of a ledger or of the dead letters that must survive.
+//!
+//! ```text
+//! note: sequence u64 | offset u64 | trigger u32 | length u32 | kind u8 | content
+//! ```
+
+use bytes::Bytes;
+use waypost_core::manifest::ResourceName;
+use waypost_core::{Code, codes};
+
+use crate::clock::Timestamp;
+use crate::dead_letter::{DeadLetterId, DeadLetterReason, Forwarding};
+use crate::embedded::codec::{Corrupt, Put, Reader};
+use crate::ledger::{Attempt, AttemptOutcome, DropReason};
+use crate::log::TriggerNumber;
+use crate::record::Offset;
+
+/// One change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Note {
+    /// Its place among all changes of the log.
+    pub(super) sequence: u64,
+    /// The record that it is about, where it is about one.
+    pub(super) offset: Offset,
+    /// The trigger that it is about, where it is about one.
+    pub(super) trigger: TriggerNumber,
+    pub(super) change: Change,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Change {
+    /// An attempt failed, and the delivery stays in the window.
+    Attempted(Attempt),
+    /// The delivery went to the schedule.
+    Waiting {
+        due: Timestamp,
+        attempts: u32,
+    },
+    Delivered(Option<Attempt>),
+    Dropped(DropReason, Option<Attempt>),
+    /// The delivery was given up; the dead letter as it is stored.
+    DeadLettered(Option<Attempt>, DeadLetterId, Bytes),
+    /// What was not taken below `next` was dropped.
+    PassedOver {
+        reason: DropReason,
+        untaken: u64,
+        next: Offset,
+    },
+    /// A dead letter is stored anew.
+    LetterChanged(DeadLetterId, Bytes),
+    LetterRemoved(DeadLetterId),
+}
+
+const ATTEMPTED: u8 = 1;
+const WAITING: u8 = 2;
+const DELIVERED: u8 = 3;
+const DROPPED: u8 = 4;
+const DEAD_LETTERED: u8 = 5;
+const PASSED_OVER: u8 = 6;
+const LETTER_CHANGED: u8 = 7;
+const LETTER_REMOVED: u8 = 8;
+
+impl Note {
+    /// Whether the note tells of an attempt at a delivery or of its settlement.
+    pub(super) fn tells_of_outcome(&self) -> bool {
+        matches!(
+            self.change,
+            Change::Attempted(_) | Change::Delivered(_) | Change::Dropped(..) | Change::DeadLettered(..)
+        )
+    }
+
+    pub(super) fn encode(&self, into: &mut Vec<u8>) {
+        into.put_u64(self.sequence);
+        into.put_u64(self.offset);
+        into.put_u32(self.trigger.0);
+        let at = into.len();
+        into.put_u32(0);
+        self.change.encode(into);
+        let length = u32::try_from(into.len() - at - 4).expect("a note is far below 4 GiB");
+        into[at..at + 4].copy_from_slice(&length.to_le_bytes());
+    }
+
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, Corrupt> {
+        let (sequence, offset, trigger) = (reader.u64()?, reader.u64()?, TriggerNumber(reader.u32()?));
+        let change = Change::decode(Reader(reader.counted()?))?;
+        Ok(Self { sequence, offset, trigger, change })
+    }
+}
+
+/// All notes of a frame's body.
+pub(super) fn decode_all(body: &[u8]) -> Result<Vec<Note>, Corrupt> {
+    let mut reader = Reader(body);
+    let mut all = Vec::new();
+    while !reader.is_empty() {
+        all.push(Note::decode(&mut reader)?);
+    }
+    Ok(all)
+}
+
+impl Change {
+    fn encode(&self, into: &mut Vec<u8>) {
+        match self {
+            Self::Attempted(attempt) => {
+                into.put_u8(ATTEMPTED);
+                put_attempt(into, attempt);
+            }
+            Self::Waiting { due, attempts } => {
+                into.put_u8(WAITING);
+                into.put_i64(due.0);
+                into.put_u32(*attempts);
+            }
+            Self::Delivered(attempt) => {
+                into.put_u8(DELIVERED);
+                put_option(into, attempt.as_ref(), put_attempt);
+            }
+            Self::Dropped(reason, attempt) => {
+                into.put_u8(DROPPED);
+                into.put_u8(*reason as u8);
+                put_option(into, attempt.as_ref(), put_attempt);
+            }
+            Self::DeadLettered(attempt, id, letter) => {
+                into.put_u8(DEAD_LETTERED);
+                put_option(into, attempt.as_ref(), put_attempt);
+                into.put_u64(id.0);
+                into.put(letter);
+            }
+            Self::PassedOver { reason, untaken, next } => {
+                into.put_u8(PASSED_OVER);
+                into.put_u8(*reason as u8);
+                into.put_u64(*untaken);
+                into.put_u64(*next);
+            }
+            Self::LetterChanged(id, letter) => {
+                into.put_u8(LETTER_CHANGED);
+                into.put_u64(id.0);
+                into.put(letter);
+            }
+            Self::LetterRemoved(id) => {
+                into.put_u8(LETTER_REMOVED);
+                into.put_u64(id.0);
+            }
+        }
+    }
+
+    fn decode(mut reader: Reader<'_>) -> Result<Self, Corrupt> {
+        let change = match reader.u8()? {
+            ATTEMPTED => Self::Attempted(take_attempt(&mut reader)?),
+            WAITING => Self::Waiting { due: Timestamp(reader.i64()?), attempts: reader.u32()? },
+            DELIVERED => Self::Delivered(take_option(&mut reader, take_attempt)?),
+            DROPPED => Self::Dropped(take_reason(&mut reader)?, take_option(&mut reader, take_attempt)?),
+            DEAD_LETTERED => {
+                let attempt = take_option(&mut reader, take_attempt)?;
+                let id = DeadLetterId(reader.u64()?);
+                return Ok(Self::DeadLettered(attempt, id, Bytes::copy_from_slice(reader.0)));
+            }
+            PASSED_OVER => Self::PassedOver {
+                reason: take_reason(&mut reader)?,
+                untaken: reader.u64()?,
+                next: reader.u64()?,
+            },
+            LETTER_CHANGED => {
+                let id = DeadLetterId(reader.u64()?);
+                return Ok(Self::LetterChanged(id, Bytes::copy_from_slice(reader.0)));
+            }
+            LETTER_REMOVED => Self::LetterRemoved(DeadLetterId(reader.u64()?)),
+            _ => return Err(Corrupt("a note is of an unknown kind")),
+        };
+        reader.end()?;
+        Ok(change)
+    }
+}
+
+/// A dead letter as it is stored: all but its number and its event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct StoredLetter {
+    pub(super) trigger: ResourceName,
+    pub(super) offset: Offset,
+    /// Whether its event can be read.
+    pub(super) readable: bool,
+    pub(super) reason: DeadLetterReason,
+    pub(super) attempts: Vec<Attempt>,
+    pub(super) attempts_made: u32,
+    pub(super) at: Timestamp,
+    pub(super) forwarding: Forwarding,
+}
+
+impl StoredLetter {
+    pub(super) fn encode(&self) -> Bytes {
+        let mut into = Vec::new();
+        put_name(&mut into, &self.trigger);
+        into.put_u64(self.offset);
+        into.put_u8(u8::from(self.readable));
+        put_code(&mut into, self.reason.code);
+        into.put_counted(self.reason.detail.as_bytes());
+        into.put_counted(self.reason.destination.as_bytes());
+        put_status(&mut into, self.reason.status);
+        put_option(&mut into, self.reason.body_excerpt.as_ref(), |into, excerpt| into.put_counted(excerpt));
+        into.put_u32(u32::try_from(self.attempts.len()).unwrap_or(u32::MAX));
+        for attempt in &self.attempts {
+            put_attempt(&mut into, attempt);
+        }
+        into.put_u32(self.attempts_made);
+        into.put_i64(self.at.0);
+        match &self.forwarding {
+            Forwarding::Kept => into.put_u8(0),
+            Forwarding::Waiting { attempts, due } => {
+                into.put_u8(1);
+                into.put_u32(*attempts);
+                into.put_i64(due.0);
+            }
+            Forwarding::GivenUp { attempts, detail } => {
+                into.put_u8(2);
+                into.put_u32(*attempts);
+                into.put_counted(detail.as_bytes());
+            }
+        }
+        into.into()
+    }
+
+    pub(super) fn decode(stored: &[u8]) -> Result<Self, Corrupt> {
+        let mut reader = Reader(stored);
+        let letter = Self {
+            trigger: take_name(&mut reader)?,
+            offset: reader.u64()?,
+            readable: reader.u8()? != 0,
+            reason: DeadLetterReason {
+                code: take_code(&mut reader)?,
+                detail: reader.text()?.to_owned(),
+                destination: reader.text()?.to_owned(),
+                status: take_status(&mut reader)?,
+                body_excerpt: take_option(&mut reader, |r| Ok(Bytes::copy_from_slice(r.counted()?)))?,
+            },
+            attempts: {
+                let count = reader.u32()?;
+                (0..count).map(|_| take_attempt(&mut reader)).collect::<Result<_, _>>()?
+            },
+            attempts_made: reader.u32()?,
+            at: Timestamp(reader.i64()?),
+            forwarding: match reader.u8()? {
+                0 => Forwarding::Kept,
+                1 => Forwarding::Waiting { attempts: reader.u32()?, due: Timestamp(reader.i64()?) },
+                2 => Forwarding::GivenUp { attempts: reader.u32()?, detail: reader.text()?.to_owned() },
+                _ => return Err(Corrupt("a forwarding is of an unknown kind")),
+            },
+        };
+        reader.end()?;
+        Ok(letter)
+    }
+}
+
+pub(super) fn put_option<T>(into: &mut Vec<u8>, value: Option<&T>, put: impl FnOnce(&mut Vec<u8>, &T)) {
+    into.put_u8(u8::from(value.is_some()));
+    if let Some(value) = value {
+        put(into, value);
+    }
+}
+
+pub(super) fn take_option<'a, T>(
+    reader: &mut Reader<'a>,
+    take: impl FnOnce(&mut Reader<'a>) -> Result<T, Corrupt>,
+) -> Result<Option<T>, Corrupt> {
+    if reader.u8()? == 0 { Ok(None) } else { take(reader).map(Some) }
+}
+
+pub(super) fn put_name(into: &mut Vec<u8>, name: &ResourceName) {
+    into.put_counted(name.namespace.as_bytes());
+    into.put_counted(name.name.as_bytes());
+}
+
+pub(super) fn take_name(reader: &mut Reader<'_>) -> Result<ResourceName, Corrupt> {
+    Ok(ResourceName { namespace: reader.text()?.to_owned(), name: reader.text()?.to_owned() })
+}
+
+fn take_reason(reader: &mut Reader<'_>) -> Result<DropReason, Corrupt> {
+    DropReason::ALL.get(usize::from(reader.u8()?)).copied().ok_or(Corrupt("a reason to drop is unknown"))
+}
+
+fn put_attempt(into: &mut Vec<u8>, attempt: &Attempt) {
+    into.put_u32(attempt.number);
+    into.put_i64(attempt.started.0);
+    into.put_i64(attempt.ended.0);
+    match &attempt.outcome {
+        AttemptOutcome::Delivered { status } => {
+            into.put_u8(0);
+            put_status(into, *status);
+        }
+        AttemptOutcome::Failed { code, status, detail, body_excerpt } => {
+            into.put_u8(1);
+            put_code(into, *code);
+            put_status(into, *status);
+            into.put_counted(detail.as_bytes());
+            put_option(into, body_excerpt.as_ref(), |into, excerpt| into.put_counted(excerpt));
+        }
+    }
+}
+
+fn take_attempt(reader: &mut Reader<'_>) -> Result<Attempt, Corrupt> {
+    Ok(Attempt {
+        number: reader.u32()?,
+        started: Timestamp(reader.i64()?),
+        ended: Timestamp(reader.i64()?),
+        outcome: match reader.u8()? {
+            0 => AttemptOutcome::Delivered { status: take_status(reader)? },
+            1 => AttemptOutcome::Failed {
+                code: take_code(reader)?,
+                status: take_status(reader)?,
+                detail: reader.text()?.to_owned(),
+                body_excerpt: take_option(reader, |r| Ok(Bytes::copy_from_slice(r.counted()?)))?,
+            },
+            _ => return Err(Corrupt("an outcome is of an unknown kind")),
+        },
+    })
+}
+
+fn put_code(into: &mut Vec<u8>, code: Code) {
+    into.put_counted(code.id().as_bytes());
+}
+
+/// Codes are never taken away, so one that is not known is damage, or of a version that wrote another format.
+fn take_code(reader: &mut Reader<'_>) -> Result<Code, Corrupt> {
+    let id = reader.text()?;
+    codes::ALL.iter().copied().find(|code| code.id() == id).ok_or(Corrupt("a code is unknown"))
+}
+
+/// No status is written as 0: there is no such status.
+fn put_status(into: &mut Vec<u8>, status: Option<u16>) {
+    into.put_u16(status.unwrap_or(0));
+}
+
+fn take_status(reader: &mut Reader<'_>) -> Result<Option<u16>, Corrupt> {
+    Ok(Some(reader.u16()?).filter(|status| *status != 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn bytes() -> impl Strategy<Value = Bytes> {
+        vec(any::<u8>(), 0..30).prop_map(Bytes::from)
+    }
+
+    fn status() -> impl Strategy<Value = Option<u16>> {
+        proptest::option::of(100_u16..600)
+    }
+
+    fn code() -> impl Strategy<Value = Code> {
+        prop::sample::select(codes::ALL)
+    }
+
+    fn attempt() -> impl Strategy<Value = Attempt> {
+        let failed = (code(), status(), ".{0,20}", proptest::option::of(bytes())).prop_map(
+            |(code, status, detail, body_excerpt)| AttemptOutcome::Failed {
+                code,
+                status,
+                detail,
+                body_excerpt,
+            },
+        );
+        let delivered = status().prop_map(|status| AttemptOutcome::Delivered { status });
+        (any::<(u32, i64, i64)>(), prop_oneof![failed, delivered]).prop_map(
+            |((number, started, ended), outcome)| Attempt {
+                number,
+                started: Timestamp(started),
+                ended: Timestamp(ended),
+                outcome,
+            },
+        )
+    }
+
+    fn name() -> impl Strategy<Value = ResourceName> {
+        ("[a-z]{0,9}", "[a-z]{0,9}").prop_map(|(namespace, name)| ResourceName { namespace, name })
+    }
+
+    fn reason() -> impl Strategy<Value = DropReason> {
+        prop::sample::select(&DropReason::ALL[..])
+    }
+
+    fn letter() -> impl Strategy<Value = StoredLetter> {
+        let forwarding = prop_oneof![
+            Just(Forwarding::Kept),
+            any::<(u32, i64)>()
+                .prop_map(|(attempts, due)| Forwarding::Waiting { attempts, due: Timestamp(due) }),
+            (any::<u32>(), ".{0,20}").prop_map(|(attempts, detail)| Forwarding::GivenUp { attempts, detail }),
+        ];
+        let why = (code(), ".{0,20}", ".{0,20}", status(), proptest::option::of(bytes())).prop_map(
+            |(code, detail, destination, status, body_excerpt)| DeadLetterReason {
+                code,
+                detail,
+                destination,
+                status,
+                body_excerpt,
+            },
+        );
+        (name(), any::<(u64, bool, u32, i64)>(), why, vec(attempt(), 0..4), forwarding).prop_map(
+            |(trigger, (offset, readable, attempts_made, at), reason, attempts, forwarding)| StoredLetter {
+                trigger,
+                offset,
+                readable,
+                reason,
+                attempts,
+                attempts_made,
+                at: Timestamp(at),
+                forwarding,
+            },
+        )
+    }
+
+    fn change() -> impl Strategy<Value = Change> {
+        let last = || proptest::option::of(attempt());
+        let id = || any::<u64>().prop_map(DeadLetterId);
+        prop_oneof![
+            attempt().prop_map(Change::Attempted),
+            any::<(i64, u32)>().prop_map(|(due, attempts)| Change::Waiting { due: Timestamp(due), attempts }),
+            last().prop_map(Change::Delivered),
+            (reason(), last()).prop_map(|(reason, attempt)| Change::Dropped(reason, attempt)),
+            (last(), id(), bytes())
+                .prop_map(|(attempt, id, letter)| Change::DeadLettered(attempt, id, letter)),
+            (reason(), any::<(u64, u64)>()).prop_map(|(reason, (untaken, next))| Change::PassedOver {
+                reason,
+                untaken,
+                next
+            }),
+            (id(), bytes()).prop_map(|(id, letter)| Change::LetterChanged(id, letter)),
+            id().prop_map(Change::LetterRemoved),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn notes_come_back(all in vec((any::<(u64, u64, u32)>(), change()), 0..8)) {
+            let mut body = Vec::new();
+            let mut notes = Vec::new();
+            for ((sequence, offset, trigger), change) in all {
+                notes.push(Note { sequence, offset, trigger: TriggerNumber(trigger), change });
+                notes[notes.len() - 1].encode(&mut body);
+            }
+            prop_assert_eq!(decode_all(&body), Ok(notes));
+        }
+
+        #[test]
+        fn letters_come_back(letter in letter()) {
+            prop_assert_eq!(StoredLetter::decode(&letter.encode()), Ok(letter));
+        }
+
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes: Vec<u8>) {
+            let _ = (decode_all(&bytes), StoredLetter::decode(&bytes));
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! The contents of the checkpoint's rows.
+
+use bytes::Bytes;
+
+use crate::clock::Timestamp;
+use crate::embedded::codec::{Corrupt, Put, Reader};
+use crate::embedded::note::{put_name, take_name};
+use crate::ledger::{DropReason, Dropped, Snapshot};
+use crate::log::{PlanRecord, PlanVersion, TriggerNumber};
+use crate::record::{Checkpoint, Offset};
+
+/// A log as a whole.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct LogRow {
+    /// Counts the openings of the log.
+    pub(super) epoch: u64,
+    /// All changes below this place are in the checkpoint.
+    pub(super) sequence: u64,
+    /// The first offset that was not trimmed.
+    pub(super) start: Offset,
+    /// The first offset that was not known to be synced.
+    pub(super) synced: Offset,
+    /// The first offset whose match list was not known to be synced.
+    pub(super) matched: Offset,
+    pub(super) next_trigger: u32,
+    pub(super) next_letter: u64,
+    /// The offset up to which an operator accepted that damaged records are passed over.
+    pub(super) accepted: Offset,
+}
+
+impl LogRow {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut into = Vec::new();
+        for number in [self.epoch, self.sequence, self.start, self.synced, self.matched] {
+            into.put_u64(number);
+        }
+        into.put_u32(self.next_trigger);
+        into.put_u64(self.next_letter);
+        into.put_u64(self.accepted);
+        into
+    }
+
+    pub(super) fn decode(stored: &[u8]) -> Result<Self, Corrupt> {
+        let mut reader = Reader(stored);
+        let row = Self {
+            epoch: reader.u64()?,
+            sequence: reader.u64()?,
+            start: reader.u64()?,
+            synced: reader.u64()?,
+            matched: reader.u64()?,
+            next_trigger: reader.u32()?,
+            next_letter: reader.u64()?,
+            accepted: reader.u64()?,
+        };
+        reader.end()?;
+        Ok(row)
+    }
+}
+
+/// A ledger with the place up to which changes are in it.
+pub(super) fn encode_ledger(covered: u64, ledger: &Snapshot) -> Vec<u8> {
+    let mut into = Vec::new();
+    into.put_u64(covered);
+    for number in [ledger.next, ledger.matched_end, ledger.oldest_untaken] {
+        into.put_u64(number);
+    }
+    into.put_u8(u8::from(ledger.placed));
+    for number in [ledger.matched, ledger.delivered, ledger.dead_lettered, ledger.untaken] {
+        into.put_u64(number);
+    }
+    for reason in DropReason::ALL {
+        into.put_u64(ledger.dropped.by(reason));
+    }
+    into.put_varint(ledger.window.len() as u64);
+    for (offset, (attempts, parked)) in &ledger.window {
+        into.put_u64(*offset);
+        into.put_u32(*attempts);
+        into.put_u8(u8::from(*parked));
+    }
+    into.put_varint(ledger.schedule.len() as u64);
+    for (offset, (due, attempts)) in &ledger.schedule {
+        into.put_u64(*offset);
+        into.put_i64(due.0);
+        into.put_u32(*attempts);
+    }
+    into
+}
+
+pub(super) fn decode_ledger(stored: &[u8]) -> Result<(u64, Snapshot), Corrupt> {
+    let mut reader = Reader(stored);
+    let covered = reader.u64()?;
+    let mut ledger = Snapshot {
+        next: reader.u64()?,
+        matched_end: reader.u64()?,
+        oldest_untaken: reader.u64()?,
+        placed: reader.u8()? != 0,
+        matched: reader.u64()?,
+        delivered: reader.u64()?,
+        dead_lettered: reader.u64()?,
+        untaken: reader.u64()?,
+        ..Snapshot::default()
+    };
+    let mut dropped = Dropped::default();
+    for reason in DropReason::ALL {
+        dropped.add(reason, reader.u64()?);
+    }
+    ledger.dropped = dropped;
+    for _ in 0..reader.varint()? {
+        ledger.window.insert(reader.u64()?, (reader.u32()?, reader.u8()? != 0));
+    }
+    for _ in 0..reader.varint()? {
+        ledger.schedule.insert(reader.u64()?, (Timestamp(reader.i64()?), reader.u32()?));
+    }
+    reader.end()?;
+    Ok((covered, ledger))
+}
+
+pub(super) fn encode_plan(plan: &PlanRecord) -> Vec<u8> {
+    let mut into = Vec::new();
+    into.put_u64(plan.version.0);
+    into.put_varint(plan.effective.len() as u64);
+    for offset in &plan.effective {
+        into.put_u64(*offset);
+    }
+    into.put_varint(plan.triggers.len() as u64);
+    for (number, name) in &plan.triggers {
+        into.put_u32(number.0);
+        put_name(&mut into, name);
+    }
+    into.put(&plan.body);
+    into
+}
+
+pub(super) fn decode_plan(stored: &[u8]) -> Result<PlanRecord, Corrupt> {
+    let mut reader = Reader(stored);
+    let version = PlanVersion(reader.u64()?);
+    let mut effective = Vec::new();
+    for _ in 0..reader.varint()? {
+        effective.push(reader.u64()?);
+    }
+    let mut triggers = Vec::new();
+    for _ in 0..reader.varint()? {
+        triggers.push((TriggerNumber(reader.u32()?), take_name(&mut reader)?));
+    }
+    Ok(PlanRecord { version, effective, triggers, body: Bytes::copy_from_slice(reader.0) })
+}
+
+pub(super) fn encode_source(checkpoint: &Checkpoint) -> Vec<u8> {
+    let mut into = Vec::new();
+    put_name(&mut into, &checkpoint.source);
+    into.put(&checkpoint.value);
+    into
+}
+
+pub(super) fn decode_source(stored: &[u8]) -> Result<Checkpoint, Corrupt> {
+    let mut reader = Reader(stored);
+    let source = take_name(&mut reader)?;
+    Ok(Checkpoint { source, value: Bytes::copy_from_slice(reader.0) })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::{btree_map, vec};
+    use proptest::prelude::*;
+    use waypost_core::manifest::ResourceName;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn ledgers_come_back(
+            numbers in any::<[u64; 8]>(),
+            placed: bool,
+            dropped in vec(any::<u64>(), 6),
+            window in btree_map(any::<u64>(), any::<(u32, bool)>(), 0..9),
+            schedule in btree_map(any::<u64>(), (any::<i64>().prop_map(Timestamp), any::<u32>()), 0..9),
+        ) {
+            let [covered, next, matched_end, oldest_untaken, matched, delivered, dead_lettered, untaken] = numbers;
+            let mut by_reason = Dropped::default();
+            for (reason, count) in DropReason::ALL.into_iter().zip(dropped) {
+                by_reason.add(reason, count);
+            }
+            let ledger = Snapshot {
+                next, matched_end, oldest_untaken, placed, matched, delivered, dead_lettered, untaken,
+                dropped: by_reason, window, schedule,
+            };
+            prop_assert_eq!(decode_ledger(&encode_ledger(covered, &ledger)), Ok((covered, ledger)));
+        }
+
+        #[test]
+        fn plans_come_back(version: u64, effective: Vec<u64>, names in vec((any::<u32>(), "[a-z]{0,9}"), 0..5), body: Vec<u8>) {
+            let triggers =
+                names.into_iter().map(|(n, name)| (TriggerNumber(n), ResourceName::new("n", name))).collect();
+            let plan = PlanRecord { version: PlanVersion(version), effective, triggers, body: body.into() };
+            prop_assert_eq!(decode_plan(&encode_plan(&plan)), Ok(plan));
+        }
+
+        #[test]
+        fn logs_come_back(n in any::<[u64; 7]>(), next_trigger: u32) {
+            let [epoch, sequence, start, synced, matched, next_letter, accepted] = n;
+            let row = LogRow { epoch, sequence, start, synced, matched, next_trigger, next_letter, accepted };
+            prop_assert_eq!(LogRow::decode(&row.encode()), Ok(row));
+        }
+
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes: Vec<u8>) {
+            let _ = (LogRow::decode(&bytes), decode_ledger(&bytes), decode_plan(&bytes), decode_source(&bytes));
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! What all logs of the process share: the directory, the checkpoint, the ring, the limit, and the threads that
+//! write.
+
+use std::any::Any;
+use std::cell::Cell;
+use std::collections::{HashMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+use waypost_core::manifest::ResourceName;
+
+use crate::clock::Clock;
+use crate::embedded::books::{Alarm, Poison};
+use crate::embedded::checkpoint::{Checkpoint, CheckpointError, Row};
+use crate::embedded::disk::Disk;
+use crate::embedded::log::BrokerLog;
+use crate::embedded::ring::Ring;
+use crate::error::AppendError;
+use crate::record::Charge;
+
+/// How long changes wait for the disk at most, where the disk keeps up.
+const FLUSH_EVERY: Duration = Duration::from_millis(100);
+/// The checkpoint is committed again only after so many times what the last commit took.
+const COMMIT_PAUSE: u32 = 20;
+/// The part of the limit that batches from the reserve may use above it: one in this many.
+const RESERVE_SHARE: u64 = 10;
+
+/// What the logs share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) directory: PathBuf,
+    pub(super) clock: Clock,
+    pub(super) checkpoint: Checkpoint,
+    pub(super) ring: Ring,
+    pub(super) poison: Poison,
+    pub(super) limit: u64,
+    pub(super) used: Arc<AtomicU64>,
+    pub(super) logs: Mutex<HashMap<ResourceName, Arc<BrokerLog>>>,
+    pub(super) work: Arc<Work>,
+    rounds: Mutex<Rounds>,
+    _lock: DirectoryLock,
+}
+
+/// The lock on the directory, kept for its drop.
+struct DirectoryLock(#[expect(dead_code, reason = "kept for its drop")] Box<dyn Any + Send + Sync>);
+
+impl std::fmt::Debug for DirectoryLock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("DirectoryLock")
+    }
+}
+
+#[derive(Debug)]
+struct Rounds {
+    next_commit: Instant,
+}
+
+/// What the threads wait for.
+#[derive(Debug, Default)]
+pub(super) struct Work {
+    state: Mutex<WorkState>,
+    for_writers: Condvar,
+    for_flusher: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct WorkState {
+    logs: VecDeque<Arc<BrokerLog>>,
+    dirty: bool,
+    stopping: bool,
+}
+
+impl Alarm for Work {
+    fn something_waits(&self) {
+        self.state.lock().dirty = true;
+        self.for_flusher.notify_one();
+    }
+}
+
+impl Work {
+    /// Has a writer look at a log's queue.
+    pub(super) fn schedule(&self, log: Arc<BrokerLog>) {
+        self.state.lock().logs.push_back(log);
+        self.for_writers.notify_one();
+    }
+
+    /// Lets all threads end.
+    pub(super) fn stop(&self) {
+        let mut state = self.state.lock();
+        state.stopping = true;
+        state.logs.clear();
+        drop(state);
+        self.for_writers.notify_all();
+        self.for_flusher.notify_all();
+    }
+
+    fn next_log(&self) -> Option<Arc<BrokerLog>> {
+        let mut state = self.state.lock();
+        loop {
+            if state.stopping {
+                return None;
+            }
+            if let Some(log) = state.logs.pop_front() {
+                return Some(log);
+            }
+            self.for_writers.wait(&mut state);
+        }
+    }
+
+    /// Waits until something is to be flushed, and then a little more. False where it is time to end.
+    fn wait_to_flush(&self) -> bool {
+        let mut state = self.state.lock();
+        while !state.dirty && !state.stopping {
+            self.for_flusher.wait(&mut state);
+        }
+        let until = Instant::now() + FLUSH_EVERY;
+        while !state.stopping && !self.for_flusher.wait_until(&mut state, until).timed_out() {}
+        state.dirty = false;
+        !state.stopping
+    }
+}
+
+/// What a writer thread does.
+pub(super) fn write_until_stopped(work: &Work) {
+    while let Some(log) = work.next_log() {
+        if log.write_some() {
+            work.schedule(log);
+        }
+    }
+}
+
+/// What the flushing thread does.
+pub(super) fn flush_until_stopped(shared: &Shared) {
+    while shared.work.wait_to_flush() {
+        // What fails poisons the store, which is where everyone sees it.
+        let _ = shared.round(false);
+    }
+}
+
+pub(super) struct Parts {
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) directory: PathBuf,
+    pub(super) clock: Clock,
+    pub(super) checkpoint: Checkpoint,
+    pub(super) ring_bytes: usize,
+    pub(super) limit: u64,
+    pub(super) lock: Box<dyn Any + Send + Sync>,
+}
+
+impl Shared {
+    pub(super) fn new(parts: Parts) -> Self {
+        let Parts { disk, directory, clock, checkpoint, ring_bytes, limit, lock } = parts;
+        Self {
+            disk,
+            directory,
+            clock,
+            checkpoint,
+            ring: Ring::new(ring_bytes),
+            poison: Poison::new(),
+            limit,
+            used: Arc::default(),
+            logs: Mutex::default(),
+            work: Arc::default(),
+            rounds: Mutex::new(Rounds { next_commit: Instant::now() }),
+            _lock: DirectoryLock(lock),
+        }
+    }
+
+    fn logs(&self) -> Vec<Arc<BrokerLog>> {
+        self.logs.lock().values().cloned().collect()
+    }
+
+    /// Takes a share of the limit for a batch. What nobody is owed counts as free: it goes before the batch is
+    /// written.
+    pub(super) fn admit(&self, bytes: u64, from_reserve: bool) -> Result<Charge, AppendError> {
+        let reserve = if from_reserve { self.limit / RESERVE_SHARE } else { 0 };
+        let limit = self.limit.saturating_add(reserve);
+        if let Ok(charge) = Charge::within(&self.used, bytes, limit) {
+            return Ok(charge);
+        }
+        let free: u64 = self.logs().iter().map(|log| log.reclaimable()).sum();
+        Charge::within(&self.used, bytes, limit.saturating_add(free))
+            .map_err(|used| AppendError::Full { used: used.saturating_sub(free), limit: self.limit })
+    }
+
+    /// Gives up what nobody is owed while more is in use than may be.
+    pub(super) fn make_room(&self, asking: &BrokerLog) {
+        for log in self.logs() {
+            let excess = self.used.load(Ordering::Relaxed).saturating_sub(self.limit);
+            if excess == 0 {
+                return;
+            }
+            log.release_under_pressure(excess, std::ptr::eq(Arc::as_ptr(&log), asking));
+        }
+    }
+
+    pub(super) fn take(&self, bytes: u64) {
+        self.used.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn give_back(&self, bytes: u64) {
+        let less = |used: u64| Some(used.saturating_sub(bytes));
+        let _ = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+    }
+
+    /// Writes out what changed, and commits the checkpoint where it is time, or where `force` says so.
+    pub(super) fn round(&self, force: bool) -> Result<(), String> {
+        self.exclusively(|shared| shared.flush(force))
+    }
+
+    /// Does something while nothing is flushed. A failure poisons the store.
+    pub(super) fn exclusively<T>(
+        &self,
+        action: impl FnOnce(&Flusher<'_>) -> Result<T, String>,
+    ) -> Result<T, String> {
+        let mut rounds = self.rounds.lock();
+        if let Some(reason) = self.poison.reason() {
+            return Err(reason);
+        }
+        let flusher = Flusher { shared: self, next_commit: Cell::new(rounds.next_commit) };
+        let result = action(&flusher).inspect_err(|reason| self.poison.set(reason));
+        rounds.next_commit = flusher.next_commit.get();
+        result
+    }
+}
+
+/// The right to flush.
+#[derive(Debug)]
+pub(super) struct Flusher<'a> {
+    shared: &'a Shared,
+    next_commit: Cell<Instant>,
+}
+
+impl Flusher<'_> {
+    /// Writes out what changed in all logs. When this has returned after `force`, everything that changed before is in
+    /// the checkpoint.
+    pub(super) fn flush(&self, force: bool) -> Result<(), String> {
+        let due = force || Instant::now() >= self.next_commit.get();
+        let mut rows = Vec::new();
+        let mut captured = Vec::new();
+        for log in self.shared.logs() {
+            let changed = log.take_change();
+            if due && (changed || log.behind()) {
+                rows.extend(log.capture());
+                captured.push(Arc::clone(&log));
+            }
+            if changed {
+                log.flush()?;
+            }
+        }
+        if !due {
+            // Whoever is behind is looked at again.
+            self.shared.work.something_waits();
+        } else if !rows.is_empty() {
+            self.commit(&rows)?;
+            captured.iter().for_each(|log| log.captured());
+        }
+        Ok(())
+    }
+
+    /// Commits rows to the checkpoint.
+    pub(super) fn commit(&self, rows: &[Row]) -> Result<(), String> {
+        let started = Instant::now();
+        let result = self.shared.checkpoint.commit(rows);
+        let pause = FLUSH_EVERY.max(started.elapsed() * COMMIT_PAUSE);
+        self.next_commit.set(started + pause);
+        result.map_err(|error: CheckpointError| error.to_string())
+    }
+}
