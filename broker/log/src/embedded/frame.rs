@@ -356,10 +356,7 @@ pub(super) fn scan(
                 gaps.push(Gap { from: end, to: later, reason });
                 reader.seek(later);
                 end = later;
-                let head = match reader.peek()? {
-                    Some(Ok(head)) => head,
-                    _ => continue,
-                };
+                let Some(Ok(head)) = reader.peek()? else { continue };
                 number = head.number;
             }
             None => {

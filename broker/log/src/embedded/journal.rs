@@ -44,8 +44,11 @@ struct State {
     leaving: Arc<Vec<Note>>,
     files: VecDeque<File>,
     next_file: u64,
-    cache: VecDeque<((u64, u64), Arc<Vec<Note>>)>,
+    cache: VecDeque<(FrameKey, Arc<Vec<Note>>)>,
 }
+
+/// The number of a file, and where a frame begins in it.
+type FrameKey = (u64, u64);
 
 #[derive(Debug)]
 struct File {
@@ -87,7 +90,7 @@ pub(super) struct Found {
 
 enum Piece {
     Held(Arc<Vec<Note>>),
-    Stored { key: (u64, u64), file: Arc<dyn DiskFile>, generation: u64, end: u64 },
+    Stored { key: FrameKey, file: Arc<dyn DiskFile>, generation: u64, end: u64 },
 }
 
 impl Journal {
@@ -237,13 +240,7 @@ impl Journal {
         pieces
     }
 
-    fn read(
-        &self,
-        key: (u64, u64),
-        file: &dyn DiskFile,
-        generation: u64,
-        end: u64,
-    ) -> Option<Arc<Vec<Note>>> {
+    fn read(&self, key: FrameKey, file: &dyn DiskFile, generation: u64, end: u64) -> Option<Arc<Vec<Note>>> {
         let mut reader = FrameReader::new(file, generation, key.1, end).in_pieces_of(32 * 1024);
         let notes = match reader.next() {
             Ok(Step::Frame { body, .. }) => note::decode_all(body).map_err(|corrupt| corrupt.to_string()),

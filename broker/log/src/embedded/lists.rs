@@ -30,8 +30,11 @@ pub(super) struct Lists {
     /// The first offset that was not examined.
     matched: Offset,
     segments: BTreeMap<Offset, OfSegment>,
-    cache: VecDeque<((Offset, u64), Arc<Vec<Chunk>>)>,
+    cache: VecDeque<(FrameKey, Arc<Vec<Chunk>>)>,
 }
+
+/// The base of a segment, and where a frame begins in the file of its lists.
+pub(super) type FrameKey = (Offset, u64);
 
 #[derive(Debug, Default)]
 struct OfSegment {
@@ -68,7 +71,7 @@ struct Frame {
 pub(super) enum Piece {
     Held(Arc<Chunk>),
     Cached(Arc<Vec<Chunk>>),
-    Stored { key: (Offset, u64), path: PathBuf, file: Arc<dyn DiskFile>, generation: u64, end: u64 },
+    Stored { key: FrameKey, path: PathBuf, file: Arc<dyn DiskFile>, generation: u64, end: u64 },
 }
 
 /// Where to look for the lists of a range.
@@ -172,7 +175,7 @@ impl Lists {
     }
 
     /// Keeps what was read, for who comes next.
-    pub(super) fn keep(&mut self, key: (Offset, u64), chunks: Arc<Vec<Chunk>>) {
+    pub(super) fn keep(&mut self, key: FrameKey, chunks: Arc<Vec<Chunk>>) {
         if self.cache.iter().any(|(cached, _)| *cached == key) {
             return;
         }
@@ -329,11 +332,19 @@ impl Leaving {
 }
 
 impl Piece {
-    /// The lists in it, read from the disk where they are only there. With a key, they are worth keeping.
-    pub(super) fn chunks(self) -> Result<(Option<(Offset, u64)>, Arc<Vec<Chunk>>), String> {
+    /// The key under which the lists in it are worth keeping, where they are only on the disk.
+    pub(super) fn key(&self) -> Option<FrameKey> {
         match self {
-            Self::Held(chunk) => Ok((None, Arc::new(vec![Chunk::clone(&chunk)]))),
-            Self::Cached(chunks) => Ok((None, chunks)),
+            Self::Held(_) | Self::Cached(_) => None,
+            Self::Stored { key, .. } => Some(*key),
+        }
+    }
+
+    /// The lists in it, read from the disk where they are only there.
+    pub(super) fn chunks(self) -> Result<Arc<Vec<Chunk>>, String> {
+        match self {
+            Self::Held(chunk) => Ok(Arc::new(vec![Chunk::clone(&chunk)])),
+            Self::Cached(chunks) => Ok(chunks),
             Self::Stored { key, path, file, generation, end } => {
                 let corrupt =
                     |reason: Corrupt| format!("{} is corrupt at byte {}: {reason}", path.display(), key.1);
@@ -345,7 +356,7 @@ impl Piece {
                     Step::End => return Err(corrupt(Corrupt("a frame is gone"))),
                     Step::Bad(reason) => return Err(corrupt(reason)),
                 };
-                Ok((Some(key), Arc::new(chunks)))
+                Ok(Arc::new(chunks))
             }
         }
     }

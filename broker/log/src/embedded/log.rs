@@ -27,7 +27,7 @@ use crate::clock::Timestamp;
 use crate::dead_letter::DeadLetters;
 use crate::embedded::books::Books;
 use crate::embedded::checkpoint::{Kind, Row};
-use crate::embedded::lists::{Chunk, Lists, offsets_of};
+use crate::embedded::lists::{Chunk, Lists, Piece, offsets_of};
 use crate::embedded::registry::Registry;
 use crate::embedded::ring::Tail;
 use crate::embedded::rows;
@@ -87,6 +87,8 @@ pub(super) struct BrokerLog {
     written: Mutex<HashMap<TriggerNumber, u64>>,
     /// All changes below this place are in the checkpoint that is or will be committed next.
     covered: AtomicU64,
+    /// The records below this offset came with no checkpoint of a source that the checkpoint lacks.
+    captured_synced: AtomicU64,
     /// The first offset whose match list need not be in the lists on the disk yet.
     flushed_matched: AtomicU64,
     /// Whether the checkpoint lacks something.
@@ -195,8 +197,7 @@ impl BrokerLog {
                 break;
             }
             let to = pieces.to.min(range.end);
-            let chunks: Result<Vec<_>, String> =
-                pieces.pieces.into_iter().map(|piece| piece.chunks().map(|(_, chunks)| chunks)).collect();
+            let chunks: Result<Vec<_>, String> = pieces.pieces.into_iter().map(Piece::chunks).collect();
             all.extend(offsets_of(&chunks?, trigger, from, to));
             from = to;
         }

@@ -4,12 +4,17 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use proptest::prelude::*;
+use smallvec::SmallVec;
+use waypost_core::Event;
 use waypost_core::manifest::ResourceName;
 
 use super::disk::simulated::{Loss, SimulatedDisk};
 use super::disk::{Disk, SystemDisk};
 use super::*;
 use crate::Log;
+use crate::ledger::Settlement;
+use crate::log::{MatchBatch, PlanRecord, PlanVersion, ReadLimit, Scope, TriggerNumber};
+use crate::record::{Batch, Metadata, Record};
 use crate::suite::{self, Bench, Setup, Step};
 
 mod crash;
@@ -105,6 +110,7 @@ fn step() -> impl Strategy<Value = Step> {
         5 => (byte(), byte(), byte()).prop_map(|(a, b, c)| Step::Settle(a, b, c)),
         1 => byte().prop_map(Step::DropAll),
         2 => Just(Step::Trim),
+        2 => Just(Step::Reopen),
     ]
 }
 
@@ -115,6 +121,74 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         runtime.block_on(suite::walk(&EmbeddedBench::simulated(), &steps));
     }
+}
+
+/// Appending, matching, taking, settling, flushing and trimming on several threads at once: every count adds up at
+/// every look, nothing is lost, and a new process finds it all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn counts_hold_under_concurrency() {
+    const RECORDS: u64 = 2_000;
+    let bench = EmbeddedBench::simulated();
+    let setup = Setup { retention: std::time::Duration::ZERO, ..Setup::default() };
+    let log = bench.open(setup).await;
+    let triggers: Vec<TriggerNumber> =
+        (0..3).map(|number| log.trigger(&ResourceName::new("n", format!("t{number}")))).collect();
+    let plan =
+        PlanRecord { version: PlanVersion(1), effective: vec![0], triggers: Vec::new(), body: "p".into() };
+    log.record_plan(plan).await.expect("it is recorded");
+    let mut tasks = tokio::task::JoinSet::new();
+    let appender = Arc::clone(&log);
+    tasks.spawn(async move {
+        for id in 0..RECORDS {
+            let event = Event::builder(id.to_string(), "/s", "t").data(vec![b'x'; 1_000]).build();
+            let record = Record { metadata: Metadata::default(), event: event.expect("a valid event") };
+            let commit = appender.append(Batch::of([record])).expect("there is room");
+            if id % 50 == 0 {
+                commit.await.expect("it is durable");
+            }
+        }
+    });
+    let (reader, numbers) = (Arc::clone(&log), triggers.clone());
+    tasks.spawn(async move {
+        while reader.matched(0) < RECORDS {
+            let from = reader.matched(0);
+            reader.wait_for(0, from).await;
+            let to = reader.bounds(0).end;
+            let matches = (from..to).map(|offset| (offset, SmallVec::from_slice(&numbers))).collect();
+            let (version, scope) = (PlanVersion(1), Scope::All);
+            let batch = MatchBatch { partition: 0, from, to, version, scope, matches };
+            reader.record_matches(&batch).expect("the matches are recorded");
+            reader.trim().await;
+        }
+    });
+    for trigger in triggers.clone() {
+        let log = Arc::clone(&log);
+        tasks.spawn(async move {
+            let ledger = log.ledger(0, trigger);
+            let limit = ReadLimit { records: 10, bytes: usize::MAX };
+            while ledger.counts().delivered < RECORDS {
+                let owed = log.owed(0, trigger, ledger.next(), limit).await.expect("it is readable");
+                for entry in owed.entries {
+                    assert!(ledger.take(&entry));
+                    assert!(ledger.counts().holds());
+                    ledger.settle(entry.position.offset, Settlement::Delivered, None).expect("it is settled");
+                }
+                tokio::task::yield_now().await;
+            }
+        });
+    }
+    while let Some(task) = tasks.join_next().await {
+        task.expect("no task fails");
+    }
+    log.close().await;
+    drop(log);
+    let log = bench.reopen().await.expect("it is there again");
+    for trigger in triggers {
+        assert!(!log.recount(0, trigger).differs());
+        assert_eq!(log.ledger(0, trigger).counts().delivered, RECORDS);
+    }
+    log.trim().await;
+    assert!(log.bounds(0).start > 0, "what nobody is owed is given up");
 }
 
 #[test]

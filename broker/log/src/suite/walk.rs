@@ -36,6 +36,8 @@ pub enum Step {
     DropAll(u8),
     /// The log is trimmed.
     Trim,
+    /// The log is closed and opened again; for backends that survive it.
+    Reopen,
 }
 
 /// The steps that a seed stands for.
@@ -119,6 +121,10 @@ pub async fn walk(bench: &dyn Bench, steps: &[Step]) {
     let triggers = (0..TRIGGERS).map(|number| log.trigger(&name(&format!("t{number}")))).collect();
     let mut walk = Walk { log, triggers, models: BTreeMap::new(), now: Timestamp(0), dead_letters: 0 };
     for step in steps {
+        if *step == Step::Reopen {
+            walk.log.close().await;
+            walk.log = bench.reopen().await.expect("only a backend that survives is opened again");
+        }
         walk.step(*step).await;
         walk.compare().await;
     }
@@ -203,6 +209,7 @@ impl Walk {
                 model.untaken.clear();
             }
             Step::Trim => log.trim().await,
+            Step::Reopen => {}
         }
     }
 

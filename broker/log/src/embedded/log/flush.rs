@@ -29,7 +29,7 @@ impl BrokerLog {
             epoch: self.epoch,
             sequence: self.covered.load(Ordering::Relaxed),
             start: self.start(),
-            synced: self.end(),
+            synced: self.captured_synced.load(Ordering::Relaxed),
             matched: self.flushed_matched.load(Ordering::Relaxed),
             next_trigger: self.registry.next(),
             next_letter: self.books.letters.next(),
@@ -63,6 +63,8 @@ impl BrokerLog {
                 None => Row::remove(&self.name, Kind::Letter, id.0),
             });
         }
+        // Before the sources: those of what is shown meanwhile are written once more.
+        self.captured_synced.store(self.end(), Ordering::Relaxed);
         let mut sources = self.sources.lock();
         for source in std::mem::take(&mut sources.fresh) {
             let Some(value) = sources.all.get(&source).cloned() else { continue };

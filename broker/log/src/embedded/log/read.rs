@@ -243,7 +243,8 @@ impl BrokerLog {
             }
             let mut chunks: Vec<Arc<Vec<Chunk>>> = Vec::new();
             for piece in pieces.pieces {
-                let (key, read) = piece.chunks().map_err(corrupt)?;
+                let key = piece.key();
+                let read = piece.chunks().map_err(corrupt)?;
                 if let Some(key) = key {
                     self.lists.lock().keep(key, Arc::clone(&read));
                 }

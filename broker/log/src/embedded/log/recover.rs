@@ -54,20 +54,19 @@ impl BrokerLog {
         let failed = |error: std::io::Error| OpenError::of(&directory, &error);
         let disk = &*shared.disk;
         disk.create_directory(&directory).map_err(failed)?;
-        let mut row = load_row(shared, name)?;
+        let row = load_row(shared, name)?;
         let mut since = Since::default();
         let mut listed = open_lists(shared, &directory, &row, &mut since)?;
         // What was matched had been synced, so that what is missing below is no write that was cut off.
-        row.synced = row.synced.max(listed.lists.matched());
-        let mut segments = open_segments(shared, &directory, &row)?;
+        let proven = row.synced.max(listed.lists.matched());
+        let mut segments = open_segments(shared, &directory, &row, proven)?;
         segments.damage.append(&mut listed.damage);
         segments.bytes += listed.bytes;
         let mut lists = listed.lists;
         let last = segments.live.last().map_or(row.start, |live| live.segment.end());
-        let end = last.max(row.synced);
-        if last < row.synced {
-            let reason =
-                format!("{} is corrupt: records {last}..{} are missing", directory.display(), row.synced);
+        let end = last.max(proven);
+        if last < proven {
+            let reason = format!("{} is corrupt: records {last}..{proven} are missing", directory.display());
             segments.damage.push(reason);
             if let Some(live) = segments.live.last() {
                 live.segment.quarantine();
@@ -129,6 +128,7 @@ impl BrokerLog {
             parked: Mutex::new(BTreeMap::new()),
             written: Mutex::default(),
             covered: AtomicU64::new(row.sequence),
+            captured_synced: AtomicU64::new(row.synced),
             flushed_matched: AtomicU64::new(matched),
             behind: AtomicBool::new(true),
         });
@@ -218,13 +218,12 @@ impl BrokerLog {
     /// Applies a change to a ledger that does not have it.
     fn replay(&self, ledger: &mut Snapshot, note: &Note) -> Result<(), OpenError> {
         let offset = note.offset;
-        if note.tells_of_outcome() || matches!(note.change, Change::Waiting { .. }) {
-            if ledger.lags(offset) {
-                let lists = self.lists.lock();
-                let listed = self.listed(&lists, note.trigger, ledger.next.max(self.start())..offset + 1);
-                let failed = |reason| OpenError::Corrupt { file: self.directory.clone(), reason };
-                ledger.taken(offset, listed.map_err(failed)?);
-            }
+        let about_a_debt = note.tells_of_outcome() || matches!(note.change, Change::Waiting { .. });
+        if about_a_debt && ledger.lags(offset) {
+            let lists = self.lists.lock();
+            let listed = self.listed(&lists, note.trigger, ledger.next.max(self.start())..offset + 1);
+            let failed = |reason| OpenError::Corrupt { file: self.directory.clone(), reason };
+            ledger.taken(offset, listed.map_err(failed)?);
         }
         match &note.change {
             Change::Attempted(_) => ledger.attempted(offset),
@@ -309,7 +308,12 @@ fn open_lists(
 }
 
 /// Opens the segments, oldest first, and removes those that were given up.
-fn open_segments(shared: &Shared, directory: &Path, row: &LogRow) -> Result<Segments, OpenError> {
+fn open_segments(
+    shared: &Shared,
+    directory: &Path,
+    row: &LogRow,
+    proven: Offset,
+) -> Result<Segments, OpenError> {
     let disk = &*shared.disk;
     let failed = |error: std::io::Error| OpenError::of(directory, &error);
     let mut bases: Vec<Offset> = Vec::new();
@@ -338,8 +342,8 @@ fn open_segments(shared: &Shared, directory: &Path, row: &LogRow) -> Result<Segm
             continue;
         }
         match Segment::recover(disk, &path).map_err(failed)? {
-            Ok(recovered) => found.add_open(recovered, next, row).map_err(failed)?,
-            Err(_) if next.is_none() && row.synced <= *base => {
+            Ok(recovered) => found.add_open(recovered, next, proven).map_err(failed)?,
+            Err(_) if next.is_none() && proven <= *base => {
                 // The power went while it was made: nothing of it was ever acknowledged.
                 disk.remove(&path).map_err(failed)?;
             }
@@ -357,7 +361,12 @@ impl Segments {
     }
 
     /// Adds a segment without a valid footer. What is torn is cut, what is damaged stays as it is.
-    fn add_open(&mut self, recovered: Recovered, next: Option<Offset>, row: &LogRow) -> std::io::Result<()> {
+    fn add_open(
+        &mut self,
+        recovered: Recovered,
+        next: Option<Offset>,
+        proven: Offset,
+    ) -> std::io::Result<()> {
         let Recovered { segment, checkpoints, torn, gaps } = recovered;
         self.checkpoints.extend(checkpoints);
         let file = segment.path().display().to_string();
@@ -365,7 +374,7 @@ impl Segments {
         for gap in gaps {
             self.damage.push(format!("{file} is corrupt at bytes {}..{}: {}", gap.from, gap.to, gap.reason));
         }
-        let must_end = next.unwrap_or(row.synced);
+        let must_end = next.unwrap_or(proven);
         match torn {
             Some(gap) if next.is_some() || segment.end() < must_end => self
                 .damage
