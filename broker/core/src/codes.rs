@@ -130,6 +130,9 @@ codes! {
 
     // --- E03xx sources ---------------------------------------------------------------------------------
 
+    /// A source panicked.
+    SOURCE_PANICKED = "E0301", "the source panicked";
+
     // --- E04xx deliveries ------------------------------------------------------------------------------
     /// The subscriber answered with a status that the retry table lists as worth another attempt.
     SUBSCRIBER_STATUS_RETRYABLE = "E0401", "the subscriber answered with a retryable status";

@@ -1,7 +1,7 @@
 //! One timer for the whole process: wakes subscriptions and forwarders when something they wait for is due.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeSet, BinaryHeap};
 use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -13,8 +13,29 @@ use waypost_log::{Clock, Timestamp};
 
 /// Something that can be woken at a time.
 pub(crate) trait Wake: Send + Sync {
-    /// The time has come. Must not block; may set the alarm again.
-    fn wake(self: Arc<Self>);
+    /// The time that was set has come. Must not block; may set the alarm again.
+    fn wake(self: Arc<Self>, due: Timestamp);
+}
+
+/// The wakings that a sleeper has set: it sets one only where none that is set comes sooner, for at that one it looks
+/// what it waits for.
+#[derive(Debug, Default)]
+pub(crate) struct Alarms(BTreeSet<Timestamp>);
+
+impl Alarms {
+    /// Whether a waking at `due` must be set; then it counts as set.
+    pub(crate) fn needs(&mut self, due: Timestamp) -> bool {
+        let needed = self.0.first().is_none_or(|first| due < *first);
+        if needed {
+            self.0.insert(due);
+        }
+        needed
+    }
+
+    /// A waking has come.
+    pub(crate) fn rang(&mut self, due: Timestamp) {
+        self.0.remove(&due);
+    }
 }
 
 /// The longest sleep of the timer, so that a wall clock that is set is noticed.
@@ -49,7 +70,7 @@ impl Alarm {
     }
 
     /// Wakes `sleeper` at `due` or soon after, unless it is gone by then. Setting it again for the same sleeper
-    /// adds a second waking; sleepers keep track of the earliest one that they have set.
+    /// adds a second waking; sleepers keep [`Alarms`] of what they have set.
     pub(crate) fn set(&self, due: Timestamp, sleeper: Weak<dyn Wake>) {
         let mut queue = self.0.queue.lock();
         let first = queue.heap.peek().is_none_or(|Reverse(next)| due < next.due);
@@ -86,7 +107,7 @@ impl Alarm {
             let setting = queue.heap.pop();
             drop(queue);
             if let Some(sleeper) = setting.and_then(|Reverse(setting)| setting.sleeper.upgrade()) {
-                sleeper.wake();
+                sleeper.wake(due);
             }
         }
     }
@@ -129,7 +150,7 @@ mod tests {
     struct Sleeper(AtomicUsize);
 
     impl Wake for Sleeper {
-        fn wake(self: Arc<Self>) {
+        fn wake(self: Arc<Self>, _due: Timestamp) {
             self.0.fetch_add(1, Ordering::Relaxed);
         }
     }

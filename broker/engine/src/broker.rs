@@ -38,13 +38,23 @@ pub struct Broker {
     accepting: AtomicBool,
     received: AtomicU64,
     refused: AtomicU64,
+    /// Why the newest set of triggers is not in force, where it is not.
+    switch_failure: Mutex<Option<String>>,
+    /// When detached triggers were last asked to make room.
+    gave_up: Mutex<Timestamp>,
 }
+
+/// How often a full log looks for detached triggers that can make room.
+const GIVE_UP_EVERY: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// Why a broker did not take events. None of them is in its log.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PublishError {
     /// The log is at its size limit.
-    #[error("{0}; it goes on when triggers have worked off what they are owed, or the limit is raised")]
+    #[error(
+        "{0}; it goes on when triggers have worked off what they are owed and dead letters have gone to a dead-letter \
+         sink, or when the limit is raised"
+    )]
     Full(AppendError),
     /// The broker takes nothing now.
     #[error("the broker takes no events now: {reason}")]
@@ -100,6 +110,8 @@ impl Broker {
             accepting: AtomicBool::new(true),
             received: AtomicU64::new(0),
             refused: AtomicU64::new(0),
+            switch_failure: Mutex::default(),
+            gave_up: Mutex::new(Timestamp(i64::MIN)),
         })
     }
 
@@ -111,6 +123,15 @@ impl Broker {
     /// The status with which ingress answers an accepted event.
     pub fn accepted_status(&self) -> u16 {
         self.plan.load().accepted_status
+    }
+
+    /// Why the newest set of triggers is not in force, where it is not.
+    pub(crate) fn switch_failure(&self) -> Option<String> {
+        self.switch_failure.lock().clone()
+    }
+
+    pub(crate) fn set_switch_failure(&self, reason: Option<String>) {
+        *self.switch_failure.lock() = reason;
     }
 
     /// Whether every partition has its reader. One that is gone has panicked: its events are kept and not matched.
@@ -225,8 +246,16 @@ impl Broker {
 
     /// Makes room by giving up what detached triggers are owed: they are the first to go at the limit.
     fn give_up_detached(&self) {
+        let now = self.context.clock.now();
+        {
+            let mut gave_up = self.gave_up.lock();
+            if now.since(*gave_up) < GIVE_UP_EVERY {
+                return;
+            }
+            *gave_up = now;
+        }
         for subscription in self.subscriptions() {
-            if subscription.standing().detached && subscription.standing().counts.pending > 0 {
+            if subscription.is_detached() && subscription.standing().counts.pending > 0 {
                 match subscription.drop_pending(DropReason::Detached) {
                     Ok(dropped) => tracing::warn!(
                         trigger = %subscription.name, broker = %self.name, dropped,

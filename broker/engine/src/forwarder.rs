@@ -9,20 +9,22 @@ use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
+use waypost_core::codes;
 use waypost_core::delivery::DeliveryPolicy;
 use waypost_core::error::DeliveryError;
 use waypost_core::manifest::ResourceName;
 use waypost_log::{
     Cause, DeadLetter, DeadLetterId, DeadLetters, Entry, Forwarding, Metadata, Record, Timestamp,
-    TriggerNumber,
+    TriggerNumber, WriteError,
 };
 
-use crate::alarm::Wake;
+use crate::alarm::{Alarms, Wake};
 use crate::context::Context;
 use crate::dead_letter::dead_letter_event;
 use crate::delivery::{self, Verdict};
 use crate::subscriber::{Answer, Lane, Sending, Subscriber, Terms};
 use crate::subscription::Delivering;
+use crate::tasks::caught;
 
 /// The most dead letters of one trigger that are sent at one time.
 const FORWARDS_AT_ONCE: usize = 4;
@@ -51,7 +53,7 @@ struct State {
     halted: bool,
     workers: usize,
     under_way: HashSet<DeadLetterId>,
-    alarm: Option<Timestamp>,
+    alarms: Alarms,
 }
 
 impl Forwarder {
@@ -120,7 +122,12 @@ impl Forwarder {
             let Some(letter) = self.store.get(under_way.id).await else { continue };
             tokio::select! {
                 biased;
-                () = self.forward(&letter, &destination) => {}
+                forwarded = caught(self.forward(&letter, &destination)) => if forwarded.is_none() {
+                    self.note_failure(&letter, &destination, &DeliveryError::retryable(
+                        codes::ATTEMPT_PANICKED,
+                        "the attempt panicked; please report this with the lines of the log before it",
+                    ));
+                },
                 () = self.context.cut.cancelled() => {}
             }
         }
@@ -151,7 +158,6 @@ impl Forwarder {
     }
 
     async fn forward(&self, letter: &DeadLetter, destination: &Destination) {
-        let Forwarding::Waiting { attempts, .. } = letter.forwarding else { return };
         // Only what has a body waits to be forwarded.
         let Some(original) = &letter.entry else { return };
         let event = dead_letter_event(letter, &original.event);
@@ -167,16 +173,23 @@ impl Forwarder {
         let mut lane = Lane::default();
         let answer =
             destination.subscriber.send(&mut lane, &sending, &destination.terms, &self.context).await;
-        let outcome = match answer {
+        match answer {
             // A reply of the dead-letter sink is not wanted, and not routed.
             Answer::Delivered { .. } | Answer::Replied { .. } => {
                 self.context.metrics.dead_letter_forwarded();
-                self.store.remove(letter.id)
+                self.written(letter, self.store.remove(letter.id));
             }
-            Answer::Failed(error) => {
-                self.store.set_forwarding(letter.id, self.after_failure(attempts + 1, destination, &error))
-            }
-        };
+            Answer::Failed(error) => self.note_failure(letter, destination, &error),
+        }
+    }
+
+    fn note_failure(&self, letter: &DeadLetter, destination: &Destination, error: &DeliveryError) {
+        let Forwarding::Waiting { attempts, .. } = letter.forwarding else { return };
+        let forwarding = self.after_failure(attempts + 1, destination, error);
+        self.written(letter, self.store.set_forwarding(letter.id, forwarding));
+    }
+
+    fn written(&self, letter: &DeadLetter, outcome: Result<bool, WriteError>) {
         if let Err(error) = outcome {
             tracing::error!(
                 trigger = %self.trigger, dead_letter = letter.id.0, code = error.code().id(), %error,
@@ -216,23 +229,22 @@ impl Forwarder {
             // Those that forward what is due look again when they are done.
             return;
         }
-        if state.alarm.is_none_or(|set| due < set) {
-            state.alarm = Some(due);
+        if state.alarms.needs(due) {
             drop(state);
             self.context.alarm.set(due, self.me.clone());
         }
     }
 }
 
-/// The output number under which a dead letter that goes to a broker names its cause.
-const DEAD_LETTER_OUTPUT: u32 = u32::MAX;
+/// The output number under which a dead letter that goes to a broker names its cause: no transformation has as many.
+const DEAD_LETTER_OUTPUT: u32 = 65_535;
 
 /// The wait before a misconfigured dead-letter sink is tried again.
 const MISCONFIGURED_PAUSE: std::time::Duration = std::time::Duration::from_secs(10);
 
 impl Wake for Forwarder {
-    fn wake(self: Arc<Self>) {
-        self.state.lock().alarm = None;
+    fn wake(self: Arc<Self>, due: Timestamp) {
+        self.state.lock().alarms.rang(due);
         self.kick();
     }
 }

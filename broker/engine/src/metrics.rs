@@ -188,7 +188,7 @@ impl prometheus_client::collector::Collector for Snapshot {
             None,
             MetricType::Histogram,
         )?;
-        let bounds = BUCKETS.iter().copied().chain([f64::MAX]);
+        let bounds = BUCKETS.iter().copied().chain([f64::INFINITY]);
         let buckets: Vec<_> = bounds.zip(self.buckets.iter().copied()).collect();
         histogram.encode_histogram::<NoLabelSet>(
             self.sum_seconds,

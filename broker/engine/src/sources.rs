@@ -6,15 +6,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
-use waypost_core::Event;
-use waypost_core::codes;
 use waypost_core::manifest::{ResourceName, Secrets};
 use waypost_core::sink::{BoxFuture, ComponentContext};
 use waypost_core::source::{BuildSource, Commit, Emit, EmitError, Emitter, SourceError};
+use waypost_core::{Class, Event, codes};
 use waypost_log::{Batch, Checkpoint, Metadata, Origin, Record};
 
 use crate::context::Context;
 use crate::subscriber::take_hops;
+use crate::tasks::caught;
 
 /// The first wait before a source that failed is started again; it doubles.
 const FIRST_RESTART: Duration = Duration::from_secs(1);
@@ -73,6 +73,14 @@ impl RunningSource {
         self.ended.cancelled().await;
     }
 
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.is_cancelled()
+    }
+
+    pub(crate) fn name(&self) -> &ResourceName {
+        &self.name
+    }
+
     pub(crate) fn state(&self) -> State {
         self.state.lock().clone()
     }
@@ -84,7 +92,16 @@ impl RunningSource {
         let mut pause = FIRST_RESTART;
         while !self.stop.is_cancelled() {
             let started = tokio::time::Instant::now();
-            match self.run_once(&*config, secrets.clone()).await {
+            let ended = caught(self.run_once(&*config, secrets.clone())).await;
+            let ended = ended.unwrap_or_else(|| {
+                Err(SourceError {
+                    code: codes::SOURCE_PANICKED,
+                    class: Class::Retryable,
+                    detail: "the source panicked; please report this with the lines of the log before it"
+                        .to_owned(),
+                })
+            });
+            match ended {
                 Ok(()) => {
                     *self.state.lock() = State::Finished;
                     return;
@@ -136,7 +153,10 @@ impl Emit for BrokerEmit {
         checkpoint: Option<Bytes>,
     ) -> BoxFuture<'_, Result<Commit, EmitError>> {
         Box::pin(async move {
-            let RunningSource { name, broker, context, .. } = &*self.source;
+            let RunningSource { name, broker, context, stop, .. } = &*self.source;
+            if stop.is_cancelled() {
+                return Err(EmitError::Closed);
+            }
             let share = context.ingest.take(events.iter().map(Event::size).sum()).await;
             let Some(broker) = context.directory.broker(&broker.namespace, &broker.name) else {
                 return Err(EmitError::Refused {

@@ -130,9 +130,10 @@ async fn deliver_to_sink(
     terms: &Terms,
     context: &Context,
 ) -> Answer {
-    let Some(sink) = context.directory.sink(&name.namespace, &name.name) else {
-        return not_running("Sink", name);
-    };
+    let find = || context.directory.sink(&name.namespace, &name.name);
+    let Some(sink) = find() else { return not_running("Sink", name) };
+    // Replaced between the look-up and now: the one that took its place is found at the second look.
+    let sink = if sink.is_closed() { find().unwrap_or(sink) } else { sink };
     let events = std::slice::from_ref(sending.event);
     match tokio::time::timeout(terms.timeout, sink.deliver(events)).await {
         Ok(outcomes) => answer_of(outcomes.into_iter().next()),
@@ -194,10 +195,7 @@ async fn append_to_broker(
     context: &Context,
 ) -> Answer {
     let Some(broker) = context.directory.broker(&name.namespace, &name.name) else {
-        return Answer::Failed(DeliveryError::retryable(
-            codes::SUBSCRIBER_NOT_RESOLVED,
-            format!("the broker {name} does not exist; declare it, or change the subscriber"),
-        ));
+        return not_running("Broker", name);
     };
     match caused_batch(events, sending) {
         Ok(batch) => match broker.append_caused(batch).await {
@@ -207,6 +205,9 @@ async fn append_to_broker(
         Err(error) => Answer::Failed(error),
     }
 }
+
+/// The numbers of the events that one output of a delivery causes are this far from those of the next output.
+const OUTPUTS_APART: u32 = 65_536;
 
 /// The batch of events that a delivery caused. Fails where no hop is left.
 pub(crate) fn caused_batch(events: &[Event], sending: &Sending<'_>) -> Result<Batch, DeliveryError> {
@@ -218,8 +219,8 @@ pub(crate) fn caused_batch(events: &[Event], sending: &Sending<'_>) -> Result<Ba
              what they cause",
         ));
     }
-    let records = events.iter().enumerate().map(|(output, event)| {
-        let output = u32::try_from(output).unwrap_or(u32::MAX);
+    let records = (0..).zip(events).map(|(output, event)| {
+        let output = sending.cause.output.saturating_mul(OUTPUTS_APART).saturating_add(output);
         let metadata = Metadata {
             hops,
             origin: Origin::Delivery,

@@ -21,7 +21,8 @@ use waypost_core::delivery::DeliveryPolicy;
 use waypost_core::error::DeliveryError;
 use waypost_core::manifest::ResourceName;
 use waypost_log::{
-    Counts, DropReason, Entry, Ledger, Log, Owed, ReadError, ReadLimit, Timestamp, TriggerNumber, WriteError,
+    Counts, DropReason, Entry, Ledger, Log, Owed, Position, ReadError, ReadLimit, Timestamp, TriggerNumber,
+    WriteError,
 };
 
 use self::window::{Halt, Item, Next, Window};
@@ -72,6 +73,8 @@ pub(crate) struct Standing {
     pub(crate) subscriber: String,
     /// The ledger could not be written: nothing is attempted any more.
     pub(crate) failed: bool,
+    /// The newest attempt that failed since the last one that succeeded.
+    pub(crate) last_failure: Option<DeliveryError>,
 }
 
 /// How much is read at once when a subscription catches up.
@@ -184,6 +187,7 @@ impl Subscription {
         let mut window = self.lock();
         let in_use = !window.is_empty();
         window.ready.clear();
+        window.unread.clear();
         window.bytes = 0;
         if in_use && window.is_empty() {
             self.context.windows.used(false);
@@ -194,6 +198,10 @@ impl Subscription {
             dropped += ledger.drop_all(reason, self.log.matched(ledger.partition()))?;
         }
         Ok(dropped)
+    }
+
+    pub(crate) fn is_detached(&self) -> bool {
+        self.lock().halt.detached
     }
 
     pub(crate) fn standing(&self) -> Standing {
@@ -214,6 +222,7 @@ impl Subscription {
             lag_events,
             subscriber: self.delivering.load().subscriber.destination(),
             failed: window.halt.stopping,
+            last_failure: window.last_failure.clone(),
         }
     }
 
@@ -294,32 +303,52 @@ impl Subscription {
     }
 
     async fn take_due(&self) {
+        // One time for both looks: what falls due between two would be seen by neither.
+        let now = self.context.clock.now();
+        self.lock().look_for_due = false;
         for ledger in &self.ledgers {
-            let room = {
-                let mut window = self.lock();
-                window.look_for_due = false;
-                window.room_for_due()
-            };
-            let due = ledger.due(self.context.clock.now(), room);
-            if due.len() == room && room > 0 {
-                self.lock().look_for_due = true;
-            }
+            let mut window = self.lock();
+            let room = window.room_for_due();
+            let due = ledger.due(now, room);
+            // There may be more than fits; also where nothing fitted.
+            window.look_for_due |= due.len() == room;
             for due in due {
-                let position = waypost_log::Position { partition: ledger.partition(), offset: due.offset };
-                let entry = match due.entry {
-                    Some(entry) => Ok(entry),
-                    None => self.log.fetch(position).await,
-                };
-                match entry {
-                    Ok(entry) => {
-                        let mut window = self.lock();
-                        self.push(&mut window, Item { entry });
+                match due.entry {
+                    Some(entry) => self.push(&mut window, Item { entry }),
+                    None => {
+                        window
+                            .unread
+                            .push_back(Position { partition: ledger.partition(), offset: due.offset });
                     }
-                    Err(error) => self.give_up_unreadable(ledger, due.offset, &error),
                 }
             }
         }
-        self.set_alarm_beyond(self.context.clock.now());
+        self.set_alarm_beyond(now);
+        self.read_unread().await;
+    }
+
+    /// Reads the records of deliveries that are in the ledger's window and not in memory: those whose wait is over
+    /// where the schedule keeps no bodies, and at the start those that were in flight when the process ended.
+    async fn read_unread(&self) {
+        loop {
+            let next = self.lock().unread.front().copied();
+            let Some(position) = next else { return };
+            let read = self.log.fetch(position).await;
+            let mut window = self.lock();
+            if let Err(error @ ReadError::Failed { .. }) = &read {
+                drop(window);
+                return self.read_again_later(error);
+            }
+            window.unread.pop_front();
+            match read {
+                Ok(entry) => self.push(&mut window, Item { entry }),
+                Err(error) => {
+                    drop(window);
+                    let ledger = &self.ledgers[usize::from(position.partition)];
+                    self.give_up_unreadable(ledger, position.offset, &error);
+                }
+            }
+        }
     }
 
     /// Reads a page of what the trigger is owed in a partition, and ends the lag where nothing is left.
@@ -330,8 +359,8 @@ impl Subscription {
             if !window.places[partition].lagging {
                 return;
             }
-            let part = self.context.windows.part();
-            let limit = ReadLimit { records: window.room(), bytes: CATCH_UP_BYTES.min(part).max(1) };
+            let left = self.context.windows.part().saturating_sub(window.bytes);
+            let limit = ReadLimit { records: window.room(), bytes: CATCH_UP_BYTES.min(left).max(1) };
             (limit, window.places[partition].read_to.max(ledger.next()))
         };
         if limit.records == 0 {
@@ -396,23 +425,19 @@ impl Subscription {
     }
 
     fn wake_at(&self, due: Timestamp) {
-        let mut window = self.lock();
-        if window.alarm.is_none_or(|set| due < set) {
-            window.alarm = Some(due);
-            drop(window);
+        let needed = self.lock().alarms.needs(due);
+        if needed {
             self.context.alarm.set(due, self.me.clone());
         }
     }
 }
 
 impl Wake for Subscription {
-    fn wake(self: Arc<Self>) {
-        let now = self.context.clock.now();
+    fn wake(self: Arc<Self>, due: Timestamp) {
+        // What was set for this moment is over, also where the clock has been set back since.
+        let now = self.context.clock.now().max(due);
         let mut window = self.lock();
-        // Two alarms may be set, the earlier one later: the one that stays set is the later.
-        if window.alarm.is_some_and(|set| set <= now) {
-            window.alarm = None;
-        }
+        window.alarms.rang(due);
         window.halt.time_passes(now);
         window.look_for_due = true;
         self.kick(&mut window);
@@ -423,6 +448,14 @@ impl Wake for Subscription {
             // Whoever ends the halt looks for what is due.
             None if halted => {}
             None => self.set_alarm_beyond(now),
+        }
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        if !self.window.get_mut().is_empty() {
+            self.context.windows.used(false);
         }
     }
 }

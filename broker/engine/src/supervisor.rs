@@ -5,6 +5,7 @@ mod report;
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -36,6 +37,8 @@ struct Inner {
     context: Arc<Context>,
     // One change at a time: held over awaits, and never on the way of an event.
     applying: tokio::sync::Mutex<()>,
+    /// Nothing is applied any more.
+    stopped: AtomicBool,
     running: Mutex<Running>,
     applied: ArcSwap<Applied>,
     sources: Tasks,
@@ -54,6 +57,8 @@ struct Running {
     brokers: BTreeMap<ResourceName, RunningBroker>,
     sinks: BTreeMap<ResourceName, (Arc<SinkPlan>, Arc<RunningSink>)>,
     sources: BTreeMap<ResourceName, (Arc<SourcePlan>, Arc<RunningSource>)>,
+    /// Sources that were told to stop and may not have ended yet.
+    ending: Vec<Arc<RunningSource>>,
 }
 
 struct RunningBroker {
@@ -70,6 +75,7 @@ impl Supervisor {
         Self(Arc::new(Inner {
             context,
             applying: tokio::sync::Mutex::new(()),
+            stopped: AtomicBool::new(false),
             running: Mutex::default(),
             applied: ArcSwap::from_pointee(applied),
             sources: Tasks::new(),
@@ -80,6 +86,9 @@ impl Supervisor {
     /// See [`crate::Engine::apply`].
     pub(crate) async fn apply(&self, plan: Plan, version: u64) {
         let _one_at_a_time = self.0.applying.lock().await;
+        if self.0.stopped.load(Ordering::Relaxed) {
+            return;
+        }
         self.stop_sources(&plan);
         let retired = self.apply_sinks(&plan);
         let transformations = plan.transformations.clone();
@@ -189,15 +198,17 @@ impl Supervisor {
         }
         // The first switch starts the readers, also of a broker without triggers.
         let first = broker.log().plans().is_empty();
-        if (first || matching_differs(&in_force, &wanted))
+        if (first || broker.switch_failure().is_some() || matching_differs(&in_force, &wanted))
             && let Err(error) = broker.switch(version, matching_body(&wanted), taking).await
         {
             tracing::error!(
                 broker = %name, code = error.code().id(), %error,
                 "the new set of triggers cannot be recorded; the one before stays in force"
             );
+            broker.set_switch_failure(Some(error.to_string()));
             return;
         }
+        broker.set_switch_failure(None);
         for subscription in broker.subscriptions() {
             if wanted.contains_key(&subscription.name) {
                 subscription.attach();
@@ -241,7 +252,9 @@ impl Supervisor {
             if in_force || planned.start_from == StartFrom::Latest {
                 return (subscription, None);
             }
-            give_up(broker, trigger);
+            if !give_up(broker, trigger) {
+                return (subscription, None);
+            }
             starts = true;
         }
         let subscription = Subscription::new(
@@ -286,35 +299,40 @@ impl Supervisor {
         }
     }
 
-    /// Starts the sources that are new or changed; one that is changed starts when the one before has ended.
+    /// Starts the sources that are new or changed. One that was there before starts when that one has ended, so that
+    /// it reads the checkpoint of the last commit.
     fn start_sources(&self, plan: &Plan) {
         let mut running = self.0.running.lock();
         let mut before = std::mem::take(&mut running.sources);
+        let mut kept = BTreeMap::new();
         for (name, planned) in &plan.sources {
-            let was = before.remove(name);
-            let row = match was {
-                Some((was, source)) if same_source(&was, planned) => (was, source),
-                was => {
-                    let stop = self.0.sources.stop().child_token();
-                    let source = RunningSource::new(
-                        name.clone(),
-                        planned.broker.clone(),
-                        Arc::clone(&self.0.context),
-                        stop,
-                    );
-                    let after = was.map(|(_, source)| source);
-                    let run = Arc::clone(&source).run(Arc::clone(&planned.config), plan.secrets.clone());
-                    self.0.sources.spawn("sources", async move {
-                        if let Some(before) = after {
-                            before.ended().await;
-                        }
-                        run.await;
-                    });
-                    (Arc::clone(planned), source)
-                }
-            };
-            running.sources.insert(name.clone(), row);
+            if before.get(name).is_some_and(|(was, _)| same_source(was, planned))
+                && let Some(row) = before.remove(name)
+            {
+                kept.insert(name.clone(), row);
+            }
         }
+        running.ending.retain(|source| !source.has_ended());
+        running.ending.extend(before.into_values().map(|(_, source)| source));
+        for (name, planned) in &plan.sources {
+            if kept.contains_key(name) {
+                continue;
+            }
+            let stop = self.0.sources.stop().child_token();
+            let source =
+                RunningSource::new(name.clone(), planned.broker.clone(), Arc::clone(&self.0.context), stop);
+            let before: Vec<_> =
+                running.ending.iter().filter(|ending| ending.name() == name).cloned().collect();
+            let run = Arc::clone(&source).run(Arc::clone(&planned.config), plan.secrets.clone());
+            self.0.sources.spawn("sources", async move {
+                for ending in before {
+                    ending.ended().await;
+                }
+                run.await;
+            });
+            kept.insert(name.clone(), (Arc::clone(planned), source));
+        }
+        running.sources = kept;
     }
 
     /// Closes connections to subscribers that were idle for too long.
@@ -330,7 +348,8 @@ impl Supervisor {
 
     /// Gives up what was detached for longer than detached data is kept.
     pub(crate) async fn forget_detached(&self) {
-        let _one_at_a_time = self.0.applying.lock().await;
+        // Not waited for: a shutdown holds it to its end, and waits for the housekeeper.
+        let Ok(_one_at_a_time) = self.0.applying.try_lock() else { return };
         let now = self.0.context.clock.now();
         let expired = |since: &Timestamp| now.since(*since) >= DETACHED_RETENTION;
         let mut closed = Vec::new();
@@ -394,7 +413,8 @@ impl Supervisor {
 
     /// See [`crate::Engine::shutdown`].
     pub(crate) async fn shutdown(&self, cut_at: Instant, deadline: Instant) -> Vec<String> {
-        let _for_good = self.0.applying.lock().await;
+        let _one_at_a_time = self.0.applying.lock().await;
+        self.0.stopped.store(true, Ordering::Relaxed);
         let mut unfinished = self.0.sources.stop_until(cut_at).await;
         let brokers = self.brokers();
         for broker in &brokers {
@@ -457,16 +477,18 @@ fn matching_body(wanted: &BTreeMap<ResourceName, Arc<TriggerPlan>>) -> Bytes {
     Bytes::from(serde_json::Value::Object(rows).to_string())
 }
 
-/// Drops what a trigger that is gone for good was owed, and forgets it.
-fn give_up(broker: &Broker, trigger: &ResourceName) {
-    let Some(subscription) = broker.subscription(trigger) else { return };
+/// Drops what a trigger that is gone for good was owed, and forgets it. False where that cannot be written down.
+fn give_up(broker: &Broker, trigger: &ResourceName) -> bool {
+    let Some(subscription) = broker.subscription(trigger) else { return true };
     match subscription.drop_pending(DropReason::Detached) {
         Ok(dropped) => {
             tracing::info!(%trigger, broker = %broker.name(), dropped, "a trigger that was detached is forgotten");
             broker.forget_subscription(trigger);
+            true
         }
         Err(error) => {
             tracing::error!(%trigger, code = error.code().id(), %error, "a detached trigger cannot be forgotten");
+            false
         }
     }
 }

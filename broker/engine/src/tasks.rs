@@ -1,9 +1,12 @@
 //! The owner of the engine's tasks.
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -123,6 +126,17 @@ impl Drop for Running {
             tracing::error!(task = self.kind, "a task panicked; please report this with the lines above");
         }
     }
+}
+
+/// The result of a future, or none where it panicked. For what calls a component: a panic is then a failure like any
+/// other, and not the end of the task. Cancel-safe where the future is.
+pub(crate) async fn caught<T>(future: impl Future<Output = T>) -> Option<T> {
+    let mut future = pin!(future);
+    poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
+        Ok(polled) => polled.map(Some),
+        Err(_) => Poll::Ready(None),
+    })
+    .await
 }
 
 #[cfg(test)]

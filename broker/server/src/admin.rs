@@ -28,7 +28,8 @@ use crate::listener::Handle;
 use crate::problem::Problem;
 
 /// The text format of Prometheus.
-const METRICS_TEXT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+const METRICS_TEXT: HeaderValue =
+    HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
 /// The most triggers or resources in one answer, whatever the query says.
 const MAX_STATUS_LIMIT: usize = 100_000;
 

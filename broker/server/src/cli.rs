@@ -150,13 +150,13 @@ pub(crate) struct Limits {
     )]
     pub(crate) delivery_budget: usize,
 
-    /// The most bytes of one broker's log in memory; beyond it events are refused (507).
+    /// The most bytes of one broker's log in memory, at least 80KiB; beyond it events are refused (507).
     #[arg(
         long,
         value_name = "BYTES",
         env = "WAYPOST_MEMORY_LOG_LIMIT",
         default_value = "256MiB",
-        value_parser = bytes
+        value_parser = values::event_bytes
     )]
     pub(crate) memory_log_limit: usize,
 
@@ -278,7 +278,7 @@ pub(crate) struct Send {
 #[command(next_help_heading = "Event")]
 #[group(id = "event", multiple = true, requires = "event_type")]
 pub(crate) struct Attributes {
-    /// The id; a new one for each event where none is given.
+    /// The id; a new one where none is given. Events from stdin must have theirs.
     #[arg(long, value_name = "ID", env = "WAYPOST_ID")]
     pub(crate) id: Option<String>,
 

@@ -10,7 +10,7 @@ use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -155,9 +155,10 @@ async fn accept<H: Handle>(
     let slots = Arc::new(Semaphore::new(limits.connections));
     let streams = TaskTracker::new();
     let mut connections = JoinSet::new();
+    let mut warned = None;
     loop {
         let slot = Arc::clone(&slots).acquire_owned().await.expect("the semaphore is never closed");
-        let stream = next_connection(&socket, &mut connections).await;
+        let stream = next_connection(&socket, &mut connections, &mut warned).await;
         let counted = (!drain.is_cancelled()).then(|| (drain.child_token(), before_drain.token()));
         let (handler, streams) = (handler.clone(), streams.clone());
         connections.spawn(async move {
@@ -171,20 +172,32 @@ async fn accept<H: Handle>(
     }
 }
 
+/// How often it is told that no connection can be accepted.
+const ACCEPT_WARNING_EVERY: Duration = Duration::from_secs(60);
+
 /// Waits for a connection and meanwhile takes note of those that ended.
-async fn next_connection(socket: &TcpListener, connections: &mut JoinSet<()>) -> TcpStream {
+async fn next_connection(
+    socket: &TcpListener,
+    connections: &mut JoinSet<()>,
+    warned: &mut Option<Instant>,
+) -> TcpStream {
     loop {
         tokio::select! {
             accepted = socket.accept() => match accepted {
                 Ok((stream, _)) => return stream,
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection now; raise the limit of open files if this goes on");
+                    if warned.is_none_or(|warned| warned.elapsed() >= ACCEPT_WARNING_EVERY) {
+                        *warned = Some(Instant::now());
+                        tracing::warn!(%error, "cannot accept a connection now; raise the limit of open files if this goes on");
+                    }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },
-            Some(Err(error)) = connections.join_next() => {
-                if error.is_panic() {
+            Some(ended) = connections.join_next() => {
+                if let Err(error) = ended
+                    && error.is_panic()
+                {
                     tracing::error!(%error, "a connection's task panicked; please report this with the lines above");
                 }
             }

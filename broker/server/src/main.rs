@@ -10,6 +10,7 @@ mod files;
 mod ingress;
 mod listener;
 mod logging;
+mod open_files;
 mod present;
 mod problem;
 mod registry;

@@ -99,6 +99,9 @@ impl SendError {
             Self::Connect { source, .. } if source.kind() == io::ErrorKind::ConnectionRefused => {
                 "nothing listens there; check host and port, and whether it is running".to_owned()
             }
+            Self::Connect { source, .. } if is_out_of_files(source) => {
+                format!("{source}; raise the limit of open files of this process")
+            }
             Self::Connect { source, .. } => source.to_string(),
             Self::ConnectTimeout { .. } => "check host, port and network policies".to_owned(),
             Self::Tls { source, .. } => tls_advice(source),
@@ -115,6 +118,12 @@ impl SendError {
 /// What a failure to get an answer means for a delivery: it may pass, and fewer attempts at a time should be made
 /// until it does. Certificates are no exception, since they are renewed while events wait.
 pub fn classify(error: &SendError) -> DeliveryError {
+    if let SendError::Connect { source, .. } | SendError::Resolve { source, .. } = error
+        && is_out_of_files(source)
+    {
+        // Says nothing of the subscriber, so no attempt is spent for it.
+        return DeliveryError::misconfigured(error.code(), format!("{error}: {}", error.advice()));
+    }
     DeliveryError::retryable(error.code(), format!("{error}: {}", error.advice())).congested()
 }
 
@@ -155,6 +164,11 @@ fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
 }
 
 const MAX_CAUSES: usize = 16;
+
+/// Whether this process, or the machine, has no file descriptor left (EMFILE, ENFILE).
+fn is_out_of_files(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(24 | 23))
+}
 
 #[cfg(test)]
 mod tests {

@@ -1,9 +1,9 @@
 //! Services as names for URLs.
 
 use super::annotations::Annotations;
-use super::check_url;
 use super::document::{Map, Value};
 use super::reader::{Path, Reader};
+use super::{Mark, check_url};
 use crate::codes;
 
 /// The URL that a Service maps to: our annotation, then what the Service itself says (`ExternalName`, or the
@@ -36,7 +36,15 @@ fn external_name(reader: &mut Reader<'_>, spec: &Map) -> Option<String> {
     let path = path.field("externalName");
     let host = reader.text(node, &path)?;
     let url = match port(spec) {
-        Some(port) if port != 80 => format!("http://{host}:{port}"),
+        Some((port, mark)) if !(1..=65_535).contains(&port) => {
+            let path = Path::Root;
+            let path = path.field("spec");
+            let path = path.field("ports");
+            let message = format!("`{port}` is no port");
+            reader.error(codes::URL_INVALID, mark, &path, message, "write a number from 1 to 65535");
+            return None;
+        }
+        Some((port, _)) if port != 80 => format!("http://{host}:{port}"),
         _ => format!("http://{host}"),
     };
     match check_url(&url) {
@@ -50,11 +58,12 @@ fn external_name(reader: &mut Reader<'_>, spec: &Map) -> Option<String> {
 }
 
 /// The first port of the Service.
-fn port(spec: &Map) -> Option<u64> {
+fn port(spec: &Map) -> Option<(u64, Mark)> {
     let Value::List(ports) = &spec.get("ports")?.value else { return None };
     let Value::Map(port) = &ports.first()?.value else { return None };
-    let Value::Number(number) = &port.get("port")?.value else { return None };
-    number.as_u64()
+    let node = port.get("port")?;
+    let Value::Number(number) = &node.value else { return None };
+    Some((number.as_u64()?, node.mark))
 }
 
 fn address(root: &Map) -> Option<String> {

@@ -69,7 +69,10 @@ fn choose<'c, C>(
     place: Place<'_>,
 ) -> Result<(Type<C>, &'c Node), Vec<Issue>> {
     let names = || types.iter().map(|(name, _)| *name);
-    let choices = || format!("the types of {} are {}", place.kind, names().collect::<Vec<_>>().join(", "));
+    let choices = || match types {
+        [] => format!("this version has no type of {}", place.kind),
+        _ => format!("the types of {} are {}", place.kind, names().collect::<Vec<_>>().join(", ")),
+    };
     let issue = |code, mark, path, message, help| Issue { code, mark, path, message, help };
     let (known, unknown): (Vec<_>, Vec<_>) =
         component.candidates.iter().partition(|(name, _)| names().any(|known| known == name));

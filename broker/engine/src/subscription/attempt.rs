@@ -1,18 +1,14 @@
 //! One attempt at one event, from the window to its outcome in the ledger.
 
-use std::future::poll_fn;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use waypost_core::error::DeliveryError;
 use waypost_core::transformation::Moment;
-use waypost_core::{Event, codes};
+use waypost_core::{Class, Event, codes};
 use waypost_log::{
-    Attempt, AttemptOutcome, Batch, Cause, DeadLetterReason, DropReason, Entry, Ledger, Offset, ReadError,
-    Settlement, WriteError,
+    AppendError, Attempt, AttemptOutcome, Batch, Cause, DeadLetterReason, DropReason, Entry, Ledger, Offset,
+    ReadError, Settlement, WriteError,
 };
 
 use super::window::{Item, Misconfigured};
@@ -20,12 +16,16 @@ use super::{Delivering, Subscription};
 use crate::congestion::Signal;
 use crate::delivery::{self, Verdict};
 use crate::subscriber::{Answer, Lane, Sending, caused_batch};
+use crate::tasks::caught;
 
 /// The first wait before a misconfigured subscriber is probed; it doubles.
 const FIRST_PROBE: Duration = Duration::from_secs(1);
 
 /// The longest wait between two probes.
 const LAST_PROBE: Duration = Duration::from_secs(60);
+
+/// How long a reply waits for room in a full log, before the delivery counts as failed.
+const REPLY_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The first wait before a reply that the full log refused is offered again; it doubles.
 const FIRST_REPLY_WAIT: Duration = Duration::from_millis(50);
@@ -47,8 +47,8 @@ enum Sent {
 }
 
 impl Subscription {
-    /// Attempts one event and writes down what became of it. A panic, or a shutdown that cuts the attempt, puts
-    /// the event back into the window as if nothing had been tried.
+    /// Attempts one event and writes down what became of it. A panic is a failed attempt. A shutdown that cuts the
+    /// attempt puts the event back into the window as if nothing had been tried.
     pub(super) async fn attempt(&self, own: &mut Option<OwnLane>, item: Item) {
         let in_hand = InHand { subscription: self, item: Some(item) };
         let entry = Arc::clone(in_hand.entry());
@@ -76,16 +76,20 @@ impl Subscription {
         let ended = clock.now();
         let number = ledger.attempts_made(entry.position.offset).saturating_add(1);
         let attempt = |outcome| Attempt { number, started, ended, outcome };
+        if !matches!(&sent, Sent::Nothing | Sent::Failed(DeliveryError { class: Class::Misconfigured, .. })) {
+            self.mended();
+        }
         match sent {
             Sent::Delivered { status } => {
-                self.signal(Signal::Answered);
+                self.signal(Signal::Answered, None);
                 self.context.metrics.delivered(ended.since(started));
                 let attempt = attempt(AttemptOutcome::Delivered { status });
                 self.settled(in_hand, ledger, Settlement::Delivered, Some(attempt));
             }
             Sent::Nothing => self.settled(in_hand, ledger, Settlement::Dropped(DropReason::Filtered), None),
             Sent::Failed(error) => {
-                self.signal(if error.congested { Signal::Congested } else { Signal::Answered });
+                let signal = if error.congested { Signal::Congested } else { Signal::Answered };
+                self.signal(signal, Some(&error));
                 self.context.metrics.failed(error.class, error.code);
                 let verdict = delivery::judge(
                     &delivering.policy,
@@ -194,14 +198,14 @@ impl Subscription {
     }
 
     /// Appends the replies of a delivery to its broker, as one commit. While the log is full the reply waits here,
-    /// for the subscriber has done its work; only after the attempt's timeout does the delivery count as failed.
+    /// for the subscriber has done its work; only after a while does the delivery count as failed.
     async fn append_replies(
         &self,
         events: &[Event],
         sending: &Sending<'_>,
         delivering: &Delivering,
     ) -> Result<(), DeliveryError> {
-        let give_up = tokio::time::Instant::now() + delivering.terms.timeout;
+        let give_up = tokio::time::Instant::now() + REPLY_PATIENCE.min(delivering.terms.timeout / 2);
         let mut pause = FIRST_REPLY_WAIT;
         loop {
             let batch = Batch { from_reserve: true, ..caused_batch(events, sending)? };
@@ -211,13 +215,19 @@ impl Subscription {
                         DeliveryError::retryable(codes::REPLY_NOT_APPENDED, error.to_string())
                     });
                 }
-                Err(refused) => refused,
+                Err(refused @ AppendError::Full { .. }) => refused,
+                Err(refused) => {
+                    return Err(
+                        DeliveryError::retryable(codes::REPLY_NOT_APPENDED, refused.to_string()).congested()
+                    );
+                }
             };
             if tokio::time::Instant::now() + pause > give_up {
                 return Err(DeliveryError::retryable(
                     codes::REPLY_NOT_APPENDED,
                     format!("the broker did not take the reply: {refused}"),
-                ));
+                )
+                .congested());
             }
             tokio::time::sleep(pause).await;
             pause = pause.saturating_mul(2).min(Duration::from_secs(1));
@@ -266,8 +276,21 @@ impl Subscription {
         }
     }
 
-    fn signal(&self, signal: Signal) {
-        self.lock().congestion.on(signal);
+    fn signal(&self, signal: Signal, failure: Option<&DeliveryError>) {
+        let mut window = self.lock();
+        window.congestion.on(signal);
+        if failure.is_some() || window.last_failure.is_some() {
+            window.last_failure = failure.cloned();
+        }
+    }
+
+    /// The subscriber answered: whatever was misconfigured is not any more.
+    fn mended(&self) {
+        let mut window = self.lock();
+        if window.halt.misconfigured.as_ref().is_some_and(|halted| halted.until.is_none()) {
+            tracing::info!(trigger = %self.name, "the subscriber accepts events again");
+            window.halt.misconfigured = None;
+        }
     }
 
     /// Stops attempts until the next probe. The wait doubles from probe to probe.
@@ -293,17 +316,6 @@ impl Subscription {
         drop(window);
         self.wake_at(until);
     }
-}
-
-/// The result of an attempt, or none where it panicked: then it counts as failed, so that an event which makes a
-/// component panic every time ends as a dead letter like any other.
-async fn caught<T>(attempt: impl Future<Output = T>) -> Option<T> {
-    let mut attempt = pin!(attempt);
-    poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| attempt.as_mut().poll(context))) {
-        Ok(polled) => polled.map(Some),
-        Err(_) => Poll::Ready(None),
-    })
-    .await
 }
 
 /// The worker's lane, made anew where the trigger was changed since it was made.
@@ -367,12 +379,6 @@ impl InHand<'_> {
         let mut window = subscription.lock();
         window.in_hand -= 1;
         window.bytes = window.bytes.saturating_sub(item.entry.size());
-        if let Some(halted) = &window.halt.misconfigured
-            && halted.until.is_none()
-        {
-            tracing::info!(trigger = %subscription.name, "the subscriber accepts events again");
-            window.halt.misconfigured = None;
-        }
         if window.is_empty() {
             subscription.context.windows.used(false);
         }

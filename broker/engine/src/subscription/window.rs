@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use waypost_core::error::DeliveryError;
-use waypost_log::{Entry, Ledger, Offset, Timestamp};
+use waypost_log::{Entry, Ledger, Offset, Position, Timestamp};
 
 use super::Delivering;
+use crate::alarm::Alarms;
 use crate::congestion::CongestionWindow;
 
 /// A window holds this many times what may be in flight, so that workers find the next event ready.
@@ -34,8 +35,12 @@ pub(super) struct Window {
     pub(super) refilling: bool,
     /// The schedule may hold something that is due.
     pub(super) look_for_due: bool,
-    /// The earliest waking that is set.
-    pub(super) alarm: Option<Timestamp>,
+    /// The wakings that are set.
+    pub(super) alarms: Alarms,
+    /// In the ledger's window, and still to be read.
+    pub(super) unread: VecDeque<Position>,
+    /// The newest failure since the last success.
+    pub(super) last_failure: Option<DeliveryError>,
     pub(super) halt: Halt,
     capacity: usize,
 }
@@ -83,6 +88,12 @@ pub(super) enum Next {
     Done,
 }
 
+/// What a ledger says was in flight when the process ended: it is delivered again.
+fn in_flight_before(ledger: &Ledger) -> impl Iterator<Item = Position> {
+    let partition = ledger.partition();
+    ledger.window().into_iter().map(move |(offset, _)| Position { partition, offset })
+}
+
 impl Halt {
     pub(super) fn any(&self) -> bool {
         self.paused
@@ -117,7 +128,9 @@ impl Window {
                 .collect(),
             refilling: false,
             look_for_due: true,
-            alarm: None,
+            alarms: Alarms::default(),
+            unread: ledgers.iter().flat_map(|ledger| in_flight_before(ledger)).collect(),
+            last_failure: None,
             halt: Halt { detached: true, ..Halt::default() },
             capacity: 0,
         };
@@ -140,7 +153,7 @@ impl Window {
 
     /// How many more events the window takes.
     pub(super) fn room(&self) -> usize {
-        self.capacity.saturating_sub(self.ready.len() + self.in_hand)
+        self.capacity.saturating_sub(self.ready.len() + self.in_hand + self.unread.len())
     }
 
     /// How many due events the window takes: never all of it while new events wait too.
@@ -156,10 +169,10 @@ impl Window {
 
     /// Whether a worker should read more before it goes on.
     pub(super) fn wants_refill(&self) -> bool {
+        let more = self.look_for_due || self.places.iter().any(|place| place.lagging);
         !self.refilling
             && self.ready.len() <= self.capacity / 4
-            && self.room() > 0
-            && (self.look_for_due || self.places.iter().any(|place| place.lagging))
+            && (!self.unread.is_empty() || (self.room() > 0 && more))
     }
 
     pub(super) fn has_work(&self) -> bool {

@@ -51,13 +51,13 @@ fn nothing_is_lost_whatever_sinks_answer_and_manifests_say() {
                 stage.trigger(&format!("t{number}")).await;
             }
         }
-        for number in 0..TRIGGERS - 1 {
+        for (number, hand) in hands.iter().enumerate().take(TRIGGERS - 1) {
             let name = format!("t{number}");
             let settled = tokio::time::timeout(A_MINUTE, stage.until(&name, |line| line.pending == 0)).await;
             let Ok(line) = settled else { panic!("not settled: {:?}", stage.trigger(&name).await) };
             assert_eq!(line.matched, EVENTS as u64);
             assert_eq!(line.dropped, 0);
-            let mut sent = hands[number].sent();
+            let mut sent = hand.sent();
             sent.sort();
             sent.dedup();
             assert_eq!(sent.len(), EVENTS, "every event reached the sink");

@@ -14,7 +14,7 @@ fn what_is_in_flight_is_untouched_and_the_ledger_holds() {
         tokio::time::sleep(Duration::from_secs(1)).await;
         let before = stage.trigger("t").await;
         assert_eq!(before.in_flight, 1);
-        stage.apply(&[&base, &trigger("new", "rflight", "").as_str()[..]].concat()).await;
+        stage.apply(&[base.as_str(), &trigger("new", "rflight", "")].concat()).await;
         assert_eq!(stage.trigger("t").await.in_flight, before.in_flight);
         assert_eq!(hand.sent().len(), 0, "the delivery that hung still hangs");
         hand.open();
@@ -94,7 +94,7 @@ fn what_disappears_is_detached_and_resumes_with_its_counters() {
     on_one_thread(async {
         let hand = Hand::takes_all("rdetach");
         let base = [BROKER, &sink("rdetach")].concat();
-        let whole = [&base, &trigger("t", "rdetach", "").as_str()[..]].concat();
+        let whole = [base.as_str(), &trigger("t", "rdetach", "")].concat();
         let mut stage = Stage::of(&whole).await;
         stage.publish("b", 0..5).await;
         stage.until("t", |line| line.delivered == 5).await;

@@ -1,13 +1,13 @@
 //! Tells how everything stands.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use waypost_core::Class;
 use waypost_core::manifest::{ResourceId, ResourceName};
 use waypost_log::{Durability, Log, Position, TriggerNumber};
 
-use super::{Applied, Supervisor};
+use super::{Applied, RunningBroker, Supervisor};
 use crate::broker::Broker;
 use crate::metrics::TriggerSample;
 use crate::plan::{Declared, DeclaredState};
@@ -57,9 +57,13 @@ impl Supervisor {
         chosen.sort_by(|one, other| one.subscription.name.cmp(&other.subscription.name));
         let chosen =
             select(chosen, query, |row| (&row.subscription.name.namespace, &row.subscription.name.name));
+        let invalid = applied.plan.declared.iter().filter(|declared| {
+            declared.id.kind == "Trigger" && matches!(declared.state, DeclaredState::Invalid { .. })
+        });
+        let invalid: HashSet<_> = invalid.map(|declared| declared.id.resource_name()).collect();
         let mut triggers = Vec::with_capacity(chosen.len());
         for row in chosen {
-            triggers.push(self.trigger_line(row, &verdicts).await);
+            triggers.push(self.trigger_line(row, &verdicts, &invalid).await);
         }
         Status {
             version: env!("CARGO_PKG_VERSION"),
@@ -108,10 +112,19 @@ impl Supervisor {
         triggers: &HashMap<&ResourceName, Verdict>,
     ) -> ResourceStatus {
         let verdict = match &declared.state {
-            DeclaredState::Detached => Verdict::not_ready(
-                "Detached",
-                "no manifest declares it any more; it is kept, and goes on when a manifest declares it again",
-            ),
+            DeclaredState::Detached => {
+                let told = applied
+                    .plan
+                    .problems
+                    .iter()
+                    .find(|problem| problem.resource.as_ref() == Some(&declared.id));
+                let reason =
+                    told.map_or("no manifest declares it any more", |problem| problem.message.as_str());
+                Verdict::not_ready(
+                    "Detached",
+                    format!("{reason}; it is kept, and goes on when it is declared again"),
+                )
+            }
             DeclaredState::Invalid { problem, running } => {
                 let runs = match running {
                     Some(version) => format!("the version of plan {version} stays in force"),
@@ -146,6 +159,15 @@ impl Supervisor {
                     "ReaderStopped",
                     "takes events and keeps them, but its reader panicked: restart the process, and report this",
                 ),
+                Some(RunningBroker { broker, .. }) if broker.switch_failure().is_some() => {
+                    Verdict::not_ready(
+                        "PlanNotRecorded",
+                        format!(
+                            "the newest triggers are not in force, those before are: {}",
+                            broker.switch_failure().unwrap_or_default()
+                        ),
+                    )
+                }
                 Some(broker) => match broker.broker.log().durability() {
                     Durability::Memory => Verdict::ready(
                         "takes events; they are kept in memory only, and nothing survives the process",
@@ -186,7 +208,12 @@ impl Supervisor {
         }
     }
 
-    async fn trigger_line(&self, row: &Row, verdicts: &HashMap<&ResourceName, Verdict>) -> TriggerStatus {
+    async fn trigger_line(
+        &self,
+        row: &Row,
+        verdicts: &HashMap<&ResourceName, Verdict>,
+        invalid: &HashSet<ResourceName>,
+    ) -> TriggerStatus {
         let Row { broker, subscription, standing } = row;
         let counts = &standing.counts;
         let ResourceName { namespace, name } = subscription.name.clone();
@@ -196,6 +223,7 @@ impl Supervisor {
             broker: subscription.broker.name.clone(),
             subscriber: standing.subscriber.clone(),
             ready: !standing.detached
+                && !invalid.contains(&subscription.name)
                 && verdicts.get(&subscription.name).is_some_and(|verdict| verdict.ready),
             paused: standing.paused,
             matched: counts.matched,
@@ -261,7 +289,13 @@ fn trigger(row: &Row) -> Verdict {
             reason: "Paused".to_owned(),
             message: "matches events and holds them: its manifest says paused".to_owned(),
         },
-        None => Verdict::ready(format!("delivers to {}", standing.subscriber)),
+        None => match &standing.last_failure {
+            Some(error) => Verdict::ready(format!(
+                "delivers to {}; its last attempt failed: {error}",
+                standing.subscriber
+            )),
+            None => Verdict::ready(format!("delivers to {}", standing.subscriber)),
+        },
     }
 }
 

@@ -84,13 +84,28 @@ pub(crate) fn at_least_one(text: &str) -> Result<usize, String> {
 /// Reads `name=value`; the value may be empty and may hold further `=`.
 pub(crate) fn extension(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
+        Some((name, _)) if CONTEXT_ATTRIBUTES.contains(&name) => {
+            Err(format!("`{name}` is no extension: it has a flag of its own, or is set by the data"))
+        }
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err("write an extension as NAME=VALUE".to_owned()),
     }
 }
 
+/// What an extension cannot be named.
+const CONTEXT_ATTRIBUTES: [&str; 8] =
+    ["id", "source", "type", "specversion", "subject", "time", "datacontenttype", "dataschema"];
+
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn extensions() {
+        assert_eq!(extension("a=b=c"), Ok(("a".to_owned(), "b=c".to_owned())));
+        for wrong in ["a", "=b", "", "type=x", "id=1"] {
+            assert!(extension(wrong).is_err(), "{wrong}");
+        }
+    }
+
     use super::*;
 
     #[test]

@@ -23,6 +23,7 @@ use crate::files::{Files, Reading, Watch};
 use crate::ingress::{Ingress, RequestLimits};
 use crate::listener::{Bound, ConnectionLimits, Server};
 use crate::logging;
+use crate::open_files;
 use crate::present::{self, Addresses};
 use crate::registry::REGISTRY;
 use crate::secret_sources::ProcessSecrets;
@@ -32,6 +33,8 @@ use crate::shutdown::{StopSignals, shut_down};
 const MAX_BLOCKING_THREADS: usize = 16;
 /// How long such work may hold up the end of the process.
 const BLOCKING_GRACE: Duration = Duration::from_secs(1);
+/// How long the head of a request to the admin listener may take: probes must find a free place.
+const ADMIN_HEAD_TIMEOUT: Duration = Duration::from_secs(2);
 /// The most connections to the admin listener.
 const MAX_ADMIN_CONNECTIONS: usize = 256;
 /// The exit code after a second signal, by the convention of shells for SIGINT.
@@ -42,6 +45,7 @@ const LOGGED_PROBLEMS: usize = 20;
 /// Runs until a signal says stop.
 pub(crate) fn run(arguments: &Run) -> Result<ExitCode, Failure> {
     logging::start(arguments.log_format, arguments.log_level.clone());
+    let connections = open_files::raise(arguments.limits.max_connections);
     let mut manifests = ManifestFollower::new(Files::new(&arguments.manifests.paths)?);
     // A first start is all or nothing.
     let first = manifests.first();
@@ -59,7 +63,7 @@ pub(crate) fn run(arguments: &Run) -> Result<ExitCode, Failure> {
         .map_err(|error| {
             Failure::new(codes::PROCESS_RESOURCE_MISSING, format!("no threads can be started: {error}"))
         })?;
-    let ended = runtime.block_on(Box::pin(serve(arguments, manifests, first, token)));
+    let ended = runtime.block_on(Box::pin(serve(arguments, manifests, first, token, connections)));
     runtime.shutdown_timeout(BLOCKING_GRACE);
     ended
 }
@@ -78,6 +82,7 @@ async fn serve(
     manifests: ManifestFollower,
     first: Plan,
     token: Option<AdminToken>,
+    connections: usize,
 ) -> Result<ExitCode, Failure> {
     let missing = |error: std::io::Error| {
         Failure::new(codes::PROCESS_RESOURCE_MISSING, format!("signals cannot be caught: {error}"))
@@ -106,14 +111,18 @@ async fn serve(
         },
     );
     let connections = ConnectionLimits {
-        connections: limits.max_connections,
+        connections,
         head_timeout: limits.head_timeout,
         idle_timeout: limits.idle_timeout,
     };
     let admin = Server::start(
         admin_listen,
         Admin::new(engine.clone(), ingress.clone(), token),
-        ConnectionLimits { connections: MAX_ADMIN_CONNECTIONS, ..connections },
+        ConnectionLimits {
+            connections: MAX_ADMIN_CONNECTIONS,
+            head_timeout: ADMIN_HEAD_TIMEOUT.min(connections.head_timeout),
+            ..connections
+        },
     );
     let producers = Server::start(listen, ingress.clone(), connections);
 

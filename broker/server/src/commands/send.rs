@@ -85,7 +85,11 @@ fn described_event(event_type: &str, attributes: &Attributes) -> Result<Event, F
     if let Some(time) = &attributes.time {
         builder = builder.time(time);
     }
-    for (name, value) in &attributes.extension {
+    for (index, (name, value)) in attributes.extension.iter().enumerate() {
+        if attributes.extension[..index].iter().any(|(before, _)| before == name) {
+            let detail = format!("the extension `{name}` is given twice: give each attribute once");
+            return Err(Failure::new(codes::ATTRIBUTE_REPEATED, detail));
+        }
         builder = builder.attribute(name, value.as_str());
     }
     if let Some(data) = data {
@@ -103,6 +107,12 @@ fn from_stdin(mode: Option<Mode>) -> Result<Outgoing, Failure> {
         ));
     }
     let body = Bytes::from(read(std::io::stdin().lock(), "stdin")?);
+    if body.iter().all(u8::is_ascii_whitespace) {
+        return Err(Failure::new(
+            codes::INPUT_UNREADABLE,
+            "stdin is empty: describe an event with --type and further flags, or pipe one in structured JSON",
+        ));
+    }
     document(body, mode)
 }
 

@@ -14,6 +14,8 @@ use crate::problem::Problem;
 /// What a share counts for a request besides its body: the head, roughly. What is more is taken when the event is
 /// known.
 const HEAD_ALLOWANCE: usize = 1024;
+/// The most that is taken for an announced body before it arrives.
+const FIRST_SHARE: usize = 64 * 1024;
 /// The most of a refused body that is read, so that a client which writes before it reads gets its answer.
 const DISCARD_BYTES: usize = 16 * 1024 * 1024;
 /// The time that reading a refused body may take.
@@ -78,8 +80,8 @@ fn too_large(limit: usize) -> Problem {
     )
 }
 
-/// Reads a body of at most `limit` bytes. Its announced length is checked, and its share taken, before a byte is
-/// read.
+/// Reads a body of at most `limit` bytes. Its announced length is checked before a byte is read; its share is taken
+/// as it arrives, so that what is announced and never sent takes nothing from others.
 pub(super) async fn read(
     body: &mut Incoming,
     limit: usize,
@@ -90,7 +92,7 @@ pub(super) async fn read(
     if announced.is_some_and(|length| length > limit) {
         return Err(too_large(limit));
     }
-    let mut share = Held::take(budget, HEAD_ALLOWANCE + announced.unwrap_or(0))?;
+    let mut share = Held::take(budget, HEAD_ALLOWANCE + announced.unwrap_or(0).min(FIRST_SHARE))?;
     let collected = tokio::time::timeout(timeout, collect(body, announced, limit, &mut share));
     let bytes = collected.await.map_err(|_| {
         Problem::new(
@@ -114,7 +116,9 @@ async fn collect(
         share.cover(HEAD_ALLOWANCE + first.len())?;
         return Ok(first);
     }
-    let mut whole = BytesMut::with_capacity(announced.unwrap_or(first.len()));
+    let mut whole = BytesMut::with_capacity(
+        announced.map_or(first.len(), |length| length.min(FIRST_SHARE).max(first.len())),
+    );
     let mut piece = Some(first);
     while let Some(data) = piece {
         let length = whole.len() + data.len();

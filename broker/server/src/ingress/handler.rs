@@ -21,6 +21,10 @@ use super::route::{Addressable, Route, route};
 use super::{GateState, Inner, direct, metadata};
 use crate::problem::Problem;
 
+/// The time that a sink has for events that are posted to it directly. A trigger's timeout does not apply, and a sink
+/// that hangs must not keep what the request holds of the ingest budget.
+const DIRECT_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// What may be done at a path that takes events.
 const METHODS: &str = "POST, OPTIONS";
 /// When a producer that came too early or too late may come again.
@@ -84,7 +88,8 @@ async fn answer(ingress: &Inner, head: &Parts, body: &mut Incoming) -> Result<An
                 ingress.engine.sink(&route.namespace, &route.name).ok_or_else(|| absent("sink", &route))?;
             let Received { events, held, batch } = receive(ingress, head, body).await?;
             let expected = events.len();
-            let outcomes = sink.deliver(&events).await;
+            let delivering = tokio::time::timeout(DIRECT_TIMEOUT, sink.deliver(&events));
+            let outcomes = delivering.await.map_err(|_| sink_slow())?;
             drop(held);
             direct::delivered(outcomes, expected, batch)
         }
@@ -176,6 +181,17 @@ fn not_published(error: &PublishError) -> Problem {
         _ => Problem::new(StatusCode::SERVICE_UNAVAILABLE, error.code(), error.to_string())
             .retry_after(NOT_READY_RETRY_AFTER),
     }
+}
+
+fn sink_slow() -> Problem {
+    Problem::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        codes::SUBSCRIBER_TIMEOUT,
+        format!(
+            "the sink did not finish within {DIRECT_TIMEOUT:?}; it may have the events: send them again later"
+        ),
+    )
+    .retry_after(Duration::from_secs(1))
 }
 
 fn sink_away(broker: &ResourceName) -> Problem {
