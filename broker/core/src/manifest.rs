@@ -214,8 +214,20 @@ pub struct FieldProblem {
 /// A component's settings, read and validated, or everything that is wrong with them.
 pub type Configured<T> = Result<T, Vec<FieldProblem>>;
 
+/// Reads a component's settings and checks what its types cannot express.
+pub fn decode_valid<C: DeserializeOwned>(
+    value: &serde_json::Value,
+    validate: impl FnOnce(&C) -> Vec<FieldProblem>,
+) -> Configured<C> {
+    let config = decode_config(value)?;
+    match validate(&config) {
+        problems if problems.is_empty() => Ok(config),
+        problems => Err(problems),
+    }
+}
+
 /// Reads a component's settings, naming the field that does not fit.
-pub fn decode_config<C: DeserializeOwned>(value: &serde_json::Value) -> Result<C, Vec<FieldProblem>> {
+pub fn decode_config<C: DeserializeOwned>(value: &serde_json::Value) -> Configured<C> {
     serde_path_to_error::deserialize(value).map_err(|error| {
         let path = error.path().to_string();
         let path = if path == "." { String::new() } else { path };

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 
 use crate::error::DeliveryError;
 use crate::event::Event;
-use crate::manifest::{Configured, FieldProblem, ResourceName, Secrets, decode_config};
+use crate::manifest::{Configured, FieldProblem, ResourceName, Secrets, decode_valid};
 
 /// Somewhere outside that accepts events.
 ///
@@ -139,18 +139,10 @@ pub struct SinkType {
 impl SinkType {
     /// The row for `C`.
     pub const fn of<C: SinkConfig>() -> Self {
-        Self { name: C::TYPE, configure: configure::<C>, schema: schema::<C> }
+        Self {
+            name: C::TYPE,
+            configure: |value| Ok(Arc::new(decode_valid(value, C::validate)?)),
+            schema: |generator| generator.subschema_for::<C>(),
+        }
     }
-}
-
-fn configure<C: SinkConfig>(value: &serde_json::Value) -> Result<Arc<dyn BuildSink>, Vec<FieldProblem>> {
-    let config: C = decode_config(value)?;
-    match config.validate() {
-        problems if problems.is_empty() => Ok(Arc::new(config)),
-        problems => Err(problems),
-    }
-}
-
-fn schema<C: SinkConfig>(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
-    generator.subschema_for::<C>()
 }

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::Code;
 use crate::error::Class;
 use crate::event::Event;
-use crate::manifest::{Configured, FieldProblem, decode_config};
+use crate::manifest::{Configured, FieldProblem, decode_valid};
 use crate::sink::{BoxFuture, ComponentContext};
 
 /// Something that produces events.
@@ -160,18 +160,10 @@ pub struct SourceType {
 impl SourceType {
     /// The row for `C`.
     pub const fn of<C: SourceConfig>() -> Self {
-        Self { name: C::TYPE, configure: configure::<C>, schema: schema::<C> }
+        Self {
+            name: C::TYPE,
+            configure: |value| Ok(Arc::new(decode_valid(value, C::validate)?)),
+            schema: |generator| generator.subschema_for::<C>(),
+        }
     }
-}
-
-fn configure<C: SourceConfig>(value: &serde_json::Value) -> Result<Arc<dyn BuildSource>, Vec<FieldProblem>> {
-    let config: C = decode_config(value)?;
-    match config.validate() {
-        problems if problems.is_empty() => Ok(Arc::new(config)),
-        problems => Err(problems),
-    }
-}
-
-fn schema<C: SourceConfig>(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
-    generator.subschema_for::<C>()
 }

@@ -59,16 +59,10 @@ pub struct TransformationType {
 impl TransformationType {
     /// The row for `C`.
     pub const fn of<C: TransformationConfig>() -> Self {
-        Self { name: C::TYPE, configure: configure::<C>, schema: schema::<C> }
+        Self {
+            name: C::TYPE,
+            configure: |value| decode_config::<C>(value)?.compile(),
+            schema: |generator| generator.subschema_for::<C>(),
+        }
     }
-}
-
-fn configure<C: TransformationConfig>(
-    value: &serde_json::Value,
-) -> Result<Arc<dyn Transformation>, Vec<FieldProblem>> {
-    decode_config::<C>(value)?.compile()
-}
-
-fn schema<C: TransformationConfig>(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
-    generator.subschema_for::<C>()
 }
