@@ -48,7 +48,7 @@ use waypost_core::codes;
 use waypost_core::manifest::ResourceName;
 
 use crate::clock::Clock;
-use crate::error::WriteError;
+use crate::error::{ReadError, WriteError};
 use crate::log::Log;
 
 use checkpoint::Checkpoint;
@@ -218,7 +218,15 @@ impl EmbeddedStore {
         self.shared.logs.lock().get(name).map_or_else(Vec::new, |log| log.damage())
     }
 
+    /// Reads every record of an open log, and says what is damaged, as [`EmbeddedStore::damage`] does from then on.
+    /// It reads from the disk: not for the threads of a runtime.
+    pub fn verify(&self, name: &ResourceName) -> Result<Vec<String>, ReadError> {
+        let log = self.shared.logs.lock().get(name).cloned();
+        log.map_or_else(|| Ok(Vec::new()), |log| log.verify())
+    }
+
     /// Passes over what is damaged in an open log from now on: an operator accepts that it is lost.
+    /// Every record is read for it: not for the threads of a runtime.
     pub fn accept_damage(&self, name: &ResourceName) -> Result<(), WriteError> {
         let log = self.shared.logs.lock().get(name).cloned();
         log.map_or(Ok(()), |log| log.accept_damage())

@@ -125,9 +125,9 @@ impl<'a> StoredRecord<'a> {
         Ok(Entry::new(position, self.arrived, Record { metadata, event }, None))
     }
 
-    /// The source and the id of the event.
-    pub(super) fn event(&self) -> Result<Event, Corrupt> {
-        Event::from_packed(Bytes::copy_from_slice(self.event))
+    /// The event, as a part of the body that the record was read from.
+    pub(super) fn event_in(&self, body: &Bytes) -> Result<Event, Corrupt> {
+        Event::from_packed(body.slice_ref(self.event))
             .map_err(|_| Corrupt("the event of a record is damaged"))
     }
 }

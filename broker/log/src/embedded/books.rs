@@ -20,31 +20,39 @@ use crate::record::{Charge, Entry, Offset};
 
 /// Whether storage failed. After that nothing is acknowledged any more.
 #[derive(Debug, Clone)]
-pub(super) struct Poison(Arc<watch::Sender<Option<String>>>);
+pub(super) struct Poison(Arc<Poisoned>);
+
+#[derive(Debug)]
+struct Poisoned {
+    /// Whether there is a reason: looked at with every change, and hardly ever set.
+    set: AtomicBool,
+    reason: watch::Sender<Option<String>>,
+}
 
 impl Poison {
     pub(super) fn new() -> Self {
-        Self(Arc::new(watch::Sender::new(None)))
+        Self(Arc::new(Poisoned { set: AtomicBool::new(false), reason: watch::Sender::new(None) }))
     }
 
     /// Notes the first failure.
     pub(super) fn set(&self, reason: &str) {
-        let first = self.0.send_if_modified(|poisoned| {
+        let first = self.0.reason.send_if_modified(|poisoned| {
             let first = poisoned.is_none();
             poisoned.get_or_insert_with(|| reason.to_owned());
             first
         });
+        self.0.set.store(true, Ordering::SeqCst);
         if first {
             tracing::error!(reason, "storage failed: nothing is acknowledged any more");
         }
     }
 
     pub(super) fn reason(&self) -> Option<String> {
-        self.0.borrow().clone()
+        if self.0.set.load(Ordering::SeqCst) { self.0.reason.borrow().clone() } else { None }
     }
 
     pub(super) fn watch(&self) -> watch::Receiver<Option<String>> {
-        self.0.subscribe()
+        self.0.reason.subscribe()
     }
 }
 

@@ -199,7 +199,8 @@ impl Journal {
     /// What is known of a debt.
     pub(super) fn find(&self, offset: Offset, trigger: TriggerNumber) -> Known {
         let mut known = Known::default();
-        for piece in self.pieces(offset) {
+        let (pieces, fresh) = self.pieces(offset, trigger);
+        for piece in pieces {
             let notes = match piece {
                 Piece::Held(notes) => notes,
                 Piece::Stored { key, file, generation, end } => match self.read(key, &*file, generation, end)
@@ -210,15 +211,15 @@ impl Journal {
             };
             notes.iter().for_each(|note| known.learn(note, offset, trigger));
         }
-        let state = self.state.lock();
-        state.fresh.iter().for_each(|note| known.learn(note, offset, trigger));
-        drop(state);
+        fresh.iter().for_each(|note| known.learn(note, offset, trigger));
         let excess = known.attempts.len().saturating_sub(ATTEMPTS_KEPT);
         known.attempts.drain(..excess);
         known
     }
 
-    fn pieces(&self, offset: Offset) -> Vec<Piece> {
+    /// Where notes on a debt may be: on the disk or on their way there, and those that only wait. All at one moment,
+    /// so that none is missed while it goes from here to there.
+    fn pieces(&self, offset: Offset, trigger: TriggerNumber) -> (Vec<Piece>, Vec<Note>) {
         let state = self.state.lock();
         let mut pieces = Vec::new();
         for file in &state.files {
@@ -237,7 +238,8 @@ impl Journal {
             }
         }
         pieces.push(Piece::Held(Arc::clone(&state.leaving)));
-        pieces
+        let fresh = state.fresh.iter().filter(|note| note.offset == offset && note.trigger == trigger);
+        (pieces, fresh.cloned().collect())
     }
 
     fn read(&self, key: FrameKey, file: &dyn DiskFile, generation: u64, end: u64) -> Option<Arc<Vec<Note>>> {

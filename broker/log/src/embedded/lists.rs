@@ -18,6 +18,8 @@ use crate::record::Offset;
 pub(super) use chunk::Chunk;
 
 const CHUNKS: u32 = 1;
+/// The matches that may wait for the disk.
+const WAITING_MATCHES: usize = 4 * 1024 * 1024;
 /// The decoded frames that are kept for triggers that lag.
 const CACHED: usize = 4;
 /// The pieces that are looked at in one go.
@@ -29,6 +31,8 @@ pub(super) struct Lists {
     directory: PathBuf,
     /// The first offset that was not examined.
     matched: Offset,
+    /// The matches that were recorded and are not on their way to the disk.
+    fresh_matches: usize,
     segments: BTreeMap<Offset, OfSegment>,
     cache: VecDeque<(FrameKey, Arc<Vec<Chunk>>)>,
 }
@@ -102,7 +106,7 @@ pub(super) struct Found {
 
 impl Lists {
     pub(super) fn new(directory: PathBuf, matched: Offset) -> Self {
-        Self { directory, matched, segments: BTreeMap::new(), cache: VecDeque::new() }
+        Self { directory, matched, fresh_matches: 0, segments: BTreeMap::new(), cache: VecDeque::new() }
     }
 
     pub(super) fn matched(&self) -> Offset {
@@ -120,7 +124,13 @@ impl Lists {
         }
         let of_segment = self.segments.entry(base).or_default();
         of_segment.unordered |= chunk.scope != Scope::All;
+        self.fresh_matches += chunk.matches();
         of_segment.fresh.push(Arc::new(chunk));
+    }
+
+    /// Whether more matches wait for the disk than may.
+    pub(super) fn full(&self) -> bool {
+        self.fresh_matches > WAITING_MATCHES
     }
 
     /// What holds the lists from `from` on, up to the end of one segment at most. `end_of` gives the end of the segment
@@ -185,8 +195,14 @@ impl Lists {
         self.cache.push_back((key, chunks));
     }
 
+    /// Goes on with the lists that can be read.
+    pub(super) fn accept_damage(&mut self) {
+        self.segments.values_mut().for_each(|of_segment| of_segment.damage = None);
+    }
+
     /// Takes out what is to be written.
     pub(super) fn leave(&mut self) -> Vec<Leaving> {
+        self.fresh_matches = 0;
         let mut all = Vec::new();
         for (base, of_segment) in &mut self.segments {
             if of_segment.fresh.is_empty() {

@@ -4,6 +4,7 @@
 //! waits for the disk under a lock but the writer, whoever flushes, and a recount.
 
 mod append;
+mod damage;
 mod flush;
 mod read;
 mod recover;
@@ -30,7 +31,7 @@ use crate::embedded::checkpoint::{Kind, Row};
 use crate::embedded::lists::{Chunk, Lists, Piece, offsets_of};
 use crate::embedded::registry::Registry;
 use crate::embedded::ring::Tail;
-use crate::embedded::rows;
+use crate::embedded::rows::{self, Accepted};
 use crate::embedded::segment::Segment;
 use crate::embedded::store::Shared;
 use crate::error::{AppendError, ReadError, WriteError};
@@ -72,8 +73,8 @@ pub(super) struct BrokerLog {
     end: AtomicU64,
     /// Below this offset no match is taken any more: its segment is being given up.
     given_up: AtomicU64,
-    /// Up to here an operator accepted that damaged records are passed over.
-    accepted: AtomicU64,
+    /// What an operator accepted as lost.
+    accepted: RwLock<Accepted>,
     damage: Mutex<Vec<String>>,
     grown: Notify,
     lists: Mutex<Lists>,
@@ -127,22 +128,6 @@ impl BrokerLog {
 
     fn start(&self) -> Offset {
         self.start.load(Ordering::Acquire)
-    }
-
-    /// What is damaged, in sentences.
-    pub(super) fn damage(&self) -> Vec<String> {
-        self.damage.lock().clone()
-    }
-
-    /// Passes over what is damaged from now on.
-    pub(super) fn accept_damage(&self) -> Result<(), WriteError> {
-        self.books.check_open()?;
-        self.accepted.store(self.end(), Ordering::Release);
-        self.shared
-            .exclusively(|flusher| flusher.commit(&[self.row()]))
-            .map_err(|reason| WriteError::Failed { reason })?;
-        self.damage.lock().clear();
-        Ok(())
     }
 
     /// The end of the segment that an offset lies in, or the end of the log.
@@ -363,6 +348,10 @@ impl Matches for BrokerLog {
         }
         let mut lists = self.lists.lock();
         self.check_range(&lists, batch)?;
+        if lists.full() {
+            let reason = "too many matches wait for the disk; try again a little later".to_owned();
+            return Err(WriteError::Failed { reason });
+        }
         let mut from = batch.from.max(self.given_up.load(Ordering::Acquire));
         if batch.scope == Scope::All {
             from = from.max(lists.matched());

@@ -24,8 +24,48 @@ pub(super) struct LogRow {
     pub(super) matched: Offset,
     pub(super) next_trigger: u32,
     pub(super) next_letter: u64,
-    /// The offset up to which an operator accepted that damaged records are passed over.
-    pub(super) accepted: Offset,
+    /// The damage that an operator accepted.
+    pub(super) accepted: Accepted,
+}
+
+/// Damage that an operator accepted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Accepted {
+    /// The records that are lost, as ranges of offsets in increasing order.
+    pub(super) lost: Vec<(Offset, Offset)>,
+    /// The sentences in which the damage was told.
+    pub(super) told: Vec<String>,
+}
+
+impl Accepted {
+    /// Whether the record is known to be lost.
+    pub(super) fn has(&self, offset: Offset) -> bool {
+        let index = self.lost.partition_point(|(from, _)| *from <= offset);
+        index.checked_sub(1).is_some_and(|index| offset < self.lost[index].1)
+    }
+
+    fn encode(&self, into: &mut Vec<u8>) {
+        into.put_varint(self.lost.len() as u64);
+        for (from, to) in &self.lost {
+            into.put_u64(*from);
+            into.put_u64(*to);
+        }
+        into.put_varint(self.told.len() as u64);
+        for told in &self.told {
+            into.put_counted(told.as_bytes());
+        }
+    }
+
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, Corrupt> {
+        let mut accepted = Self::default();
+        for _ in 0..reader.varint()? {
+            accepted.lost.push((reader.u64()?, reader.u64()?));
+        }
+        for _ in 0..reader.varint()? {
+            accepted.told.push(reader.text()?.to_owned());
+        }
+        Ok(accepted)
+    }
 }
 
 impl LogRow {
@@ -36,7 +76,7 @@ impl LogRow {
         }
         into.put_u32(self.next_trigger);
         into.put_u64(self.next_letter);
-        into.put_u64(self.accepted);
+        self.accepted.encode(&mut into);
         into
     }
 
@@ -50,7 +90,7 @@ impl LogRow {
             matched: reader.u64()?,
             next_trigger: reader.u32()?,
             next_letter: reader.u64()?,
-            accepted: reader.u64()?,
+            accepted: Accepted::decode(&mut reader)?,
         };
         reader.end()?;
         Ok(row)
@@ -196,10 +236,12 @@ mod tests {
         }
 
         #[test]
-        fn logs_come_back(n in any::<[u64; 7]>(), next_trigger: u32) {
-            let [epoch, sequence, start, synced, matched, next_letter, accepted] = n;
+        fn logs_come_back(n in any::<[u64; 6]>(), next_trigger: u32, lost: Vec<(u64, u64)>, told in vec(".{0,20}", 0..3)) {
+            let [epoch, sequence, start, synced, matched, next_letter] = n;
+            let accepted = Accepted { lost, told };
             let row = LogRow { epoch, sequence, start, synced, matched, next_trigger, next_letter, accepted };
-            prop_assert_eq!(LogRow::decode(&row.encode()), Ok(row));
+            let stored = row.encode();
+            prop_assert_eq!(LogRow::decode(&stored), Ok(row));
         }
 
         #[test]

@@ -10,6 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 
 use crate::clock::Timestamp;
@@ -380,21 +381,21 @@ impl Segment {
 
     fn collect_ids(&self) -> io::Result<Ids> {
         let mut ids = Ids::new();
-        let (base, length) = (self.base, self.length());
+        let base = self.base;
         scan(&*self.file, self.generation, FILE_HEADER as u64, 0, |_, head, body| {
             if head.kind != RECORDS {
                 return Ok(());
             }
-            for item in batch::items(body) {
+            let body = Bytes::copy_from_slice(body);
+            for item in batch::items(&body) {
                 if let Item::Record(record) = item? {
-                    let event = record.event()?;
+                    let event = record.event_in(&body)?;
                     let number = u32::try_from(record.offset.saturating_sub(base)).unwrap_or(u32::MAX);
                     ids.insert((ids::hash(event.source(), event.id()), number));
                 }
             }
             Ok(())
         })?;
-        debug_assert!(length > 0);
         Ok(ids)
     }
 
@@ -430,10 +431,11 @@ fn visit_frame(
 ) -> Result<(), Corrupt> {
     let mut offset = head.first;
     let mut oldest = None;
-    for item in batch::items(body) {
+    let body = Bytes::copy_from_slice(body);
+    for item in batch::items(&body) {
         match item? {
             Item::Record(record) if record.offset == offset && offset >= state.end => {
-                let event = record.event()?;
+                let event = record.event_in(&body)?;
                 let number = u32::try_from(offset - base).map_err(|_| Corrupt("an offset is too large"))?;
                 ids.insert((ids::hash(event.source(), event.id()), number));
                 oldest.get_or_insert(record.arrived);

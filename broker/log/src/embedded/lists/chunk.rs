@@ -37,6 +37,11 @@ impl Chunk {
         }
     }
 
+    /// The number of matches in it.
+    pub(crate) fn matches(&self) -> usize {
+        self.triggers.len()
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Offset, &[TriggerNumber])> {
         let mut begin = 0;
         self.offsets.iter().map(move |(offset, end)| {

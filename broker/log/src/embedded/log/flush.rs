@@ -33,7 +33,7 @@ impl BrokerLog {
             matched: self.flushed_matched.load(Ordering::Relaxed),
             next_trigger: self.registry.next(),
             next_letter: self.books.letters.next(),
-            accepted: self.accepted.load(Ordering::Relaxed),
+            accepted: self.accepted.read().clone(),
         };
         Row::put(&self.name, Kind::Log, 0, &row.encode())
     }

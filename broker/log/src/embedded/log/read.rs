@@ -2,7 +2,6 @@
 //! is parked.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 use waypost_core::manifest::ResourceName;
@@ -66,7 +65,8 @@ impl BrokerLog {
 
     /// Reads in order from the segments. Damage that an operator accepted is passed over.
     fn read_stored(&self, from: Offset, end: Offset, limit: ReadLimit) -> Result<Vec<Arc<Entry>>, ReadError> {
-        let accepted = self.accepted.load(Ordering::Acquire);
+        let accepted = self.accepted.read().clone();
+        let mut passed = None;
         let mut room = Room::new(limit);
         let mut entries: Vec<Arc<Entry>> = Vec::new();
         let mut damaged = None;
@@ -78,8 +78,12 @@ impl BrokerLog {
                 }
                 fits
             }
-            Err(_) if offset < accepted => true,
+            Err(_) if accepted.has(offset) => {
+                passed = Some(offset + 1);
+                true
+            }
             Err(damage) => {
+                self.note_damage(&damage.reason);
                 damaged = Some(damage.at(self.position(offset)));
                 false
             }
@@ -87,12 +91,18 @@ impl BrokerLog {
         match damaged {
             // What comes before it stands; the next read meets it first.
             Some(error) if entries.is_empty() => Err(error),
+            None if entries.is_empty() => {
+                // All that is left is lost, and accepted: nobody can examine it.
+                let start = passed.unwrap_or(end);
+                self.lists.lock().examined(start);
+                Err(ReadError::Trimmed { start })
+            }
             _ => Ok(entries),
         }
     }
 
     /// Hands the wanted records, which come in increasing order, to `visit`, until it says stop.
-    fn visit(
+    pub(super) fn visit(
         &self,
         wanted: impl IntoIterator<Item = Offset>,
         mut visit: impl FnMut(Offset, Result<Arc<Entry>, Damage>) -> bool,
@@ -238,7 +248,7 @@ impl BrokerLog {
             };
             let to = pieces.to.min(matched);
             let corrupt = |reason: String| ReadError::Corrupt { position: self.position(next), reason };
-            if let Some(reason) = pieces.damage.filter(|_| next >= self.accepted.load(Ordering::Acquire)) {
+            if let Some(reason) = pieces.damage {
                 return Err(corrupt(reason));
             }
             let mut chunks: Vec<Arc<Vec<Chunk>>> = Vec::new();

@@ -93,16 +93,17 @@ impl BrokerLog {
         found.torn.iter().for_each(|torn| told_torn("outcomes", Some(torn)));
         segments.damage.extend(found.damage);
         segments.bytes += found.bytes;
+        segments.damage.retain(|damage| !row.accepted.told.contains(damage));
+        if !row.accepted.told.is_empty() {
+            lists.accept_damage();
+        }
         for damage in &segments.damage {
             tracing::error!(log = %name.name, damage, "the log is corrupt");
         }
         books.journal.go_on_at(row.sequence.max(since.next));
 
         let matched = lists.matched();
-        let Segments { live, checkpoints, mut damage, bytes } = segments;
-        if row.accepted >= end && end > 0 {
-            damage.clear();
-        }
+        let Segments { live, checkpoints, damage, bytes } = segments;
         let log = Arc::new_cyclic(|me: &Weak<Self>| Self {
             me: Weak::clone(me),
             name: name.clone(),
@@ -117,7 +118,7 @@ impl BrokerLog {
             start: AtomicU64::new(start),
             end: AtomicU64::new(end),
             given_up: AtomicU64::new(start),
-            accepted: AtomicU64::new(row.accepted),
+            accepted: RwLock::new(row.accepted.clone()),
             damage: Mutex::new(damage),
             grown: Notify::new(),
             lists: Mutex::new(lists),

@@ -165,3 +165,33 @@ async fn a_zeroed_page_is_told_or_harmless() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn accepted_damage_is_passed_over() {
+    let disk = directory().await;
+    let (path, mut bytes) = disk
+        .files()
+        .into_iter()
+        .find(|(path, _)| path.ends_with("00000000000000000000.log"))
+        .expect("it is there");
+    bytes[100_000] ^= 1;
+    disk.overwrite(&path, bytes);
+    let (store, log) = open(&disk).expect("the footer is intact");
+    let told = store.verify(&name()).expect("the disk works");
+    assert!(told.len() == 1 && told[0].contains("corrupt at byte"), "{told:?}");
+    let number = log.trigger(&trigger());
+    let owed = log.owed(0, number, 0, PLENTY).await.expect("the lists are intact");
+    let lost: Vec<Offset> = owed.unreadable.iter().map(|(offset, _)| *offset).collect();
+    assert!(!lost.is_empty() && lost.len() <= 6, "a frame is lost: {lost:?}");
+    assert_eq!(owed.entries.len() + lost.len(), usize::try_from(RECORDS).unwrap_or(0));
+    let error = log.read(0, lost[0], PLENTY).await.map(drop).expect_err("it is damaged");
+    assert!(matches!(error, ReadError::Corrupt { .. }), "{error}");
+
+    store.accept_damage(&name()).expect("the disk works");
+    assert_eq!(store.damage(&name()), Vec::<String>::new());
+    drop((store, log));
+    let (store, log) = open(&disk).expect("it is intact but for what is accepted");
+    assert_eq!(store.verify(&name()), Ok(vec![]));
+    let entries = log.read(0, lost[0], PLENTY).await.expect("what is lost is passed over");
+    assert_eq!(entries[0].position.offset, lost[lost.len() - 1] + 1);
+}
