@@ -19,7 +19,9 @@ pub(super) fn destination(
     let audience = reader.optional(map, path, "audience", Reader::text).map(str::to_owned);
     let ca_certificates = reader.optional(map, path, "CACerts", certificates).map(str::to_owned);
     let target = target(reader, (map, node.mark), path, namespace)?;
-    Some(Destination { target, ca_certificates, audience, mark: node.mark })
+    let destination = Destination { target, ca_certificates, audience, mark: node.mark };
+    reader.destinations.push((path.to_string(), destination.clone()));
+    Some(destination)
 }
 
 fn target(

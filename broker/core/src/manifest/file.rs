@@ -6,7 +6,7 @@ use super::annotations::Annotations;
 use super::document::{self, Map, Node, Value};
 use super::kind::{self, Class, Names};
 use super::reader::{Path, Reader};
-use super::spec::Spec;
+use super::spec::{Destination, Spec};
 use super::{Location, Mark, NATIVE, Problem, ResourceId, ResourceName, Severity};
 use super::{broker, component, service, trigger, values};
 use crate::Code;
@@ -68,6 +68,9 @@ pub struct Resource {
     pub mark: Mark,
     /// What it declares; `None` if one of the problems is an error.
     pub spec: Option<Spec>,
+    /// Where there is no spec: the destinations that could be read all the same, each with its field, so that all
+    /// problems can be told at once.
+    pub destinations: Vec<(String, Destination)>,
     /// What is wrong with it by itself.
     pub problems: Vec<Problem>,
 }
@@ -155,7 +158,8 @@ impl ManifestFile {
             Read::Resource(read) => {
                 let (id, mark, spec) = *read;
                 let spec = spec.filter(|_| !reader.failed());
-                self.resources.push(Resource { id, mark, spec, problems: reader.problems });
+                let destinations = if spec.is_some() { Vec::new() } else { reader.destinations };
+                self.resources.push(Resource { id, mark, spec, destinations, problems: reader.problems });
             }
             Read::Ignored => self.problems.append(&mut reader.problems),
             Read::Unidentified => {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::document::{Map, Node, Value};
-use super::{Location, Mark, Problem, ResourceId, Severity};
+use super::{Destination, Location, Mark, Problem, ResourceId, Severity};
 use crate::Code;
 use crate::codes;
 use crate::duration;
@@ -50,11 +50,13 @@ pub(super) struct Reader<'f> {
     /// The resource that the problems belong to, once it is known.
     pub(super) resource: Option<ResourceId>,
     pub(super) problems: Vec<Problem>,
+    /// Every destination that could be read, with the field that holds it.
+    pub(super) destinations: Vec<(String, Destination)>,
 }
 
 impl<'f> Reader<'f> {
     pub(super) fn new(file: &'f Arc<str>) -> Self {
-        Self { file, strict: false, resource: None, problems: Vec::new() }
+        Self { file, strict: false, resource: None, problems: Vec::new(), destinations: Vec::new() }
     }
 
     /// Whether a problem keeps the resource from being applied.

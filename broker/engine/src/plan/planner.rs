@@ -66,6 +66,7 @@ impl<'m> Planner<'m> {
         self.brokers();
         self.transformations(compiled);
         self.find_gone_brokers();
+        self.unplanned_destinations();
         self.triggers();
         self.sources();
         self.keep_needed();
@@ -368,6 +369,18 @@ impl<'m> Planner<'m> {
                 broker,
             };
             self.plan.transformations.insert(name, Arc::new(planned));
+        }
+    }
+
+    /// What is wrong with the destinations of resources that have other errors too.
+    fn unplanned_destinations(&mut self) {
+        for at in 0..self.index.declarations.len() {
+            let resource = self.index.declarations[at].resource;
+            for (path, destination) in &resource.destinations {
+                if let Err(issue) = self.addressables.resolve(destination, path, &self.index) {
+                    self.fail(at, issue);
+                }
+            }
         }
     }
 

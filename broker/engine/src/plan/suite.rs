@@ -668,3 +668,24 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_destination_is_resolved_although_the_rest_has_errors() {
+    let manifests = Manifests {
+        files: vec![ManifestFile::read(
+            "both.yaml",
+            b"apiVersion: waypost.dev/v1alpha1
+kind: Trigger
+metadata: {name: t}
+spec:
+  broker: b
+  filters: [{exact: {Type: x}}]
+  subscriber: {ref: {apiVersion: waypost.dev/v1alpha1, kind: Sink, name: nope}}
+",
+        )],
+    };
+    let plan = plan(&manifests, &REGISTRY, None, 1);
+    let errors: Vec<_> = plan.problems.iter().filter(|problem| problem.is_error()).collect();
+    let places: Vec<_> = errors.iter().map(|problem| problem.path.as_str()).collect();
+    assert_eq!(places, ["spec.filters[0].exact.Type", "spec.subscriber.ref"]);
+}
