@@ -188,7 +188,7 @@ impl EmbeddedStore {
             return Ok(Arc::clone(log) as Arc<dyn Log>);
         }
         let directory = directory_of(&self.shared.directory, name);
-        let log = BrokerLog::open(&self.shared, name, directory, retention)?;
+        let log = BrokerLog::open(&self.shared, name, &directory, retention)?;
         let log = Arc::clone(self.shared.logs.lock().entry(name.clone()).or_insert(log));
         Ok(log as Arc<dyn Log>)
     }

@@ -1,7 +1,7 @@
 //! What a log is at the start: checkpoint, then match lists and journal on top of it.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Weak};
 
@@ -48,18 +48,18 @@ impl BrokerLog {
     pub(crate) fn open(
         shared: &Arc<Shared>,
         name: &ResourceName,
-        directory: PathBuf,
+        directory: &Path,
         retention: Retention,
     ) -> Result<Arc<Self>, OpenError> {
-        let failed = |error: std::io::Error| OpenError::of(&directory, &error);
+        let failed = |error: std::io::Error| OpenError::of(directory, &error);
         let disk = &*shared.disk;
-        disk.create_directory(&directory).map_err(failed)?;
+        disk.create_directory(directory).map_err(failed)?;
         let row = load_row(shared, name)?;
         let mut since = Since::default();
-        let mut listed = open_lists(shared, &directory, &row, &mut since)?;
+        let mut listed = open_lists(shared, directory, &row, &mut since)?;
         // What was matched had been synced, so that what is missing below is no write that was cut off.
         let proven = row.synced.max(listed.lists.matched());
-        let mut segments = open_segments(shared, &directory, &row, proven)?;
+        let mut segments = open_segments(shared, directory, &row, proven)?;
         segments.damage.append(&mut listed.damage);
         segments.bytes += listed.bytes;
         let mut lists = listed.lists;
@@ -75,7 +75,7 @@ impl BrokerLog {
         let start = segments.live.first().map_or(end, |live| live.segment.base().max(row.start));
 
         let alarm = Arc::clone(&shared.work) as Arc<dyn Alarm>;
-        let books = Books::new(directory.clone(), shared.clock.clone(), shared.poison.clone(), alarm);
+        let books = Books::new(directory.to_owned(), shared.clock.clone(), shared.poison.clone(), alarm);
         let books = Arc::new(books);
         let registry = Registry::new(Arc::clone(&books));
         if lists.matched() < row.matched.min(end) && row.matched > start {
@@ -107,7 +107,7 @@ impl BrokerLog {
         let log = Arc::new_cyclic(|me: &Weak<Self>| Self {
             me: Weak::clone(me),
             name: name.clone(),
-            directory: directory.clone(),
+            directory: directory.to_owned(),
             shared: Arc::clone(shared),
             retention,
             epoch: row.epoch + 1,
@@ -135,9 +135,8 @@ impl BrokerLog {
         });
         shared.take(bytes);
         log.restore(&row, checkpoints, since)?;
-        shared
-            .exclusively(|flusher| flusher.commit(&[log.row()]))
-            .map_err(|reason| OpenError::Failed { path: directory, reason })?;
+        // The new epoch is written with the first change.
+        log.books.mark();
         Ok(log)
     }
 
