@@ -56,6 +56,9 @@ pub enum PublishError {
          sink, or when the limit is raised"
     )]
     Full(AppendError),
+    /// More waits for the log's commit than may: the producer should come again soon.
+    #[error("{0}; send the events again after a pause")]
+    Busy(AppendError),
     /// The broker takes nothing now.
     #[error("the broker takes no events now: {reason}")]
     NotReady {
@@ -70,7 +73,7 @@ impl PublishError {
     /// The stable code.
     pub fn code(&self) -> Code {
         match self {
-            Self::Full(error) => error.code(),
+            Self::Full(error) | Self::Busy(error) => error.code(),
             Self::NotReady { code, .. } => *code,
         }
     }
@@ -178,9 +181,8 @@ impl Broker {
                         self.give_up_detached();
                         PublishError::Full(error)
                     }
-                    AppendError::Closed | AppendError::Failed { .. } | _ => {
-                        PublishError::NotReady { reason: error.to_string(), code: error.code() }
-                    }
+                    AppendError::Busy { .. } => PublishError::Busy(error),
+                    _ => PublishError::NotReady { reason: error.to_string(), code: error.code() },
                 })
             }
         }

@@ -178,8 +178,12 @@ fn not_published(error: &PublishError) -> Problem {
         PublishError::Full(_) => {
             Problem::new(StatusCode::INSUFFICIENT_STORAGE, error.code(), error.to_string())
         }
-        _ => Problem::new(StatusCode::SERVICE_UNAVAILABLE, error.code(), error.to_string())
+        PublishError::Busy(_) => Problem::new(StatusCode::TOO_MANY_REQUESTS, error.code(), error.to_string())
             .retry_after(NOT_READY_RETRY_AFTER),
+        PublishError::NotReady { .. } => {
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, error.code(), error.to_string())
+                .retry_after(NOT_READY_RETRY_AFTER)
+        }
     }
 }
 
