@@ -181,7 +181,7 @@ impl Broker {
                         self.give_up_detached();
                         PublishError::Full(error)
                     }
-                    AppendError::Busy { .. } => PublishError::Busy(error),
+                    AppendError::Busy => PublishError::Busy(error),
                     _ => PublishError::NotReady { reason: error.to_string(), code: error.code() },
                 })
             }

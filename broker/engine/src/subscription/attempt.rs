@@ -215,7 +215,7 @@ impl Subscription {
                         DeliveryError::retryable(codes::REPLY_NOT_APPENDED, error.to_string())
                     });
                 }
-                Err(refused @ (AppendError::Full { .. } | AppendError::Busy { .. })) => refused,
+                Err(refused @ (AppendError::Full { .. } | AppendError::Busy)) => refused,
                 Err(refused) => {
                     return Err(
                         DeliveryError::retryable(codes::REPLY_NOT_APPENDED, refused.to_string()).congested()
