@@ -269,14 +269,26 @@ impl Waypost {
         find(&status["resources"], wanted)
     }
 
-    /// Waits until every trigger that is ready has examined all there is and has nothing pending, and returns the
+    /// Waits until every trigger that delivers has examined all there is and has nothing pending, and returns the
     /// status.
     pub async fn settled(&self) -> Value {
         eventually("all deliveries to be settled", async || {
             let status = self.status().await;
             let rows = status["triggers"].as_array().expect("the ledger was checked");
+            // One with an error delivers as its last valid version does.
+            let keeps_running = |row: &Value| {
+                let of_trigger = |resource: &Value| {
+                    resource["kind"] == "Trigger"
+                        && resource["namespace"] == row["namespace"]
+                        && resource["name"] == row["name"]
+                };
+                find(&status["resources"], of_trigger)["message"]
+                    .as_str()
+                    .is_some_and(|message| message.contains("stays in force"))
+            };
+            let delivers = |row: &Value| row["ready"] == true || keeps_running(row);
             let settled =
-                |row: &Value| row["ready"] == false || count(row, "pending") + count(row, "lagEvents") == 0;
+                |row: &Value| !delivers(row) || count(row, "pending") + count(row, "lagEvents") == 0;
             rows.iter().all(settled).then(|| status.clone())
         })
         .await
