@@ -38,4 +38,4 @@ pub use sinks::RunningSink;
 pub use status::{
     DEFAULT_STATUS_LIMIT, LogStatus, PlanStatus, ResourceStatus, Status, StatusQuery, TriggerStatus,
 };
-pub use subscriber::{HOPS_ATTRIBUTE, take_hops};
+pub use subscriber::{is_passed_header, take_hops};

@@ -219,6 +219,12 @@ pub(crate) fn caused_batch(events: &[Event], sending: &Sending<'_>) -> Result<Ba
              what they cause",
         ));
     }
+    if events.iter().any(|event| take_hops(event).1 == Some(0)) {
+        return Err(DeliveryError::permanent(
+            codes::REPLY_HOPS_SPENT,
+            "the reply says by its `knativebrokerttl` that it has no hops left",
+        ));
+    }
     let records = (0..).zip(events).map(|(output, event)| {
         let output = sending.cause.output.saturating_mul(OUTPUTS_APART).saturating_add(output);
         let metadata = Metadata {
@@ -236,7 +242,14 @@ pub(crate) fn caused_batch(events: &[Event], sending: &Sending<'_>) -> Result<Ba
 }
 
 /// Knative's loop counter as an attribute.
-pub const HOPS_ATTRIBUTE: &str = "knativebrokerttl";
+const HOPS_ATTRIBUTE: &str = "knativebrokerttl";
+
+/// Whether a request header goes from the producer to the subscribers. `Knative-Activator-Num-Retries` does not: it
+/// speaks of one hop, and on the next it keeps Knative's activator from starting the subscriber.
+pub fn is_passed_header(name: &str) -> bool {
+    matches!(name, "x-request-id" | "traceparent" | "tracestate")
+        || (name.starts_with("knative-") && name != "knative-activator-num-retries")
+}
 
 /// Takes Knative's loop counter out of an event: what it says, where it says a number from 0 to 255 or more.
 pub fn take_hops(event: &Event) -> (Event, Option<u8>) {

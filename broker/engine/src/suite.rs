@@ -256,8 +256,8 @@ spec:
     )
 }
 
-/// Runs a test with both kinds of scheduling: on one thread with a clock that jumps, where everything is repeatable,
-/// and on several threads in real time, where races show. The second gets its own names.
+/// Runs a test on one thread with a clock that jumps from one waking to the next: hours cost nothing, and every run is
+/// the same. Races show in [`chaos`], on several threads in real time.
 fn on_one_thread<F: Future<Output = ()>>(test: F) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
     runtime.expect("a runtime starts").block_on(test);

@@ -20,6 +20,7 @@ use waypost_core::{Event, codes};
 use waypost_log::Timestamp;
 
 pub(crate) use self::answer::Answer;
+use super::is_passed_header;
 use crate::plan::HttpDestination;
 
 static PREFER: HeaderName = HeaderName::from_static("prefer");
@@ -211,13 +212,11 @@ impl Terms {
     }
 }
 
-/// The name of a header that goes from the producer to the subscriber. `Knative-Activator-Num-Retries` does not: it
-/// speaks of one hop, and on the next it keeps Knative's activator from starting the subscriber.
+/// The name of a header that goes from the producer to the subscriber. Looked at again here: what an earlier version
+/// wrote into the log may hold others.
 fn passed_name(name: &[u8]) -> Option<HeaderName> {
     let name = HeaderName::from_bytes(name).ok()?;
-    let passes = matches!(name.as_str(), "x-request-id" | "traceparent" | "tracestate")
-        || (name.as_str().starts_with("knative-") && name.as_str() != "knative-activator-num-retries");
-    passes.then_some(name)
+    is_passed_header(name.as_str()).then_some(name)
 }
 
 #[cfg(test)]

@@ -165,6 +165,14 @@ fn a_reply_is_an_event_of_the_broker_until_its_hops_are_spent() {
         let line = stage.until("t", |line| line.dead_lettered == 1).await;
         assert_eq!((line.delivered, line.pending), (254, 0));
         assert_eq!(hand.sent().len(), 255);
+        // A reply that says so itself is spent too.
+        hand.answer(|_, _| {
+            let reply = Event::builder("spent", "/test", "t").attribute("knativebrokerttl", 0);
+            Outcome::Replied(vec![reply.build().unwrap()])
+        });
+        stage.publish("b", 1_000..1_001).await;
+        let line = stage.until("t", |line| line.dead_lettered == 2).await;
+        assert_eq!(line.delivered, 254);
         stage.shut_down().await;
     });
 }

@@ -1,10 +1,10 @@
 //! What travels with an event and is not part of it, read from the request.
 
 use bytes::Bytes;
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{HeaderMap, HeaderValue};
 use smallvec::SmallVec;
 use waypost_core::{Event, codes};
-use waypost_engine::take_hops;
+use waypost_engine::{is_passed_header, take_hops};
 use waypost_log::record::DEFAULT_HOPS;
 use waypost_log::{Metadata, Origin, Record};
 
@@ -15,12 +15,6 @@ const MAX_PASSED_HEADERS: usize = 16;
 /// The most bytes that the passed headers take, names and values together.
 const MAX_PASSED_BYTES: usize = 8 * 1024;
 
-/// Names that are passed on besides those that begin with [`PASSED_PREFIX`].
-const PASSED: [&str; 3] = ["x-request-id", "traceparent", "tracestate"];
-const PASSED_PREFIX: &str = "knative-";
-/// Tells of the hop to us only; passing it on breaks scaling from zero in chains.
-const NOT_PASSED: &str = "knative-activator-num-retries";
-
 /// Headers of a request that are passed on to subscribers.
 pub(super) type PassedHeaders = SmallVec<[(Bytes, Bytes); 1]>;
 
@@ -29,28 +23,16 @@ pub(super) fn passed_headers(headers: &HeaderMap) -> PassedHeaders {
     let mut passed = PassedHeaders::new();
     let mut bytes = 0;
     for (name, value) in headers {
-        if !is_passed(name) {
+        if !is_passed_header(name.as_str()) {
             continue;
         }
         bytes += name.as_str().len() + value.len();
         if passed.len() == MAX_PASSED_HEADERS || bytes > MAX_PASSED_BYTES {
             break;
         }
-        passed.push((name_bytes(name), copy(value)));
+        passed.push((Bytes::copy_from_slice(name.as_str().as_bytes()), copy(value)));
     }
     passed
-}
-
-fn is_passed(name: &HeaderName) -> bool {
-    let name = name.as_str();
-    PASSED.contains(&name) || (name.starts_with(PASSED_PREFIX) && name != NOT_PASSED)
-}
-
-fn name_bytes(name: &HeaderName) -> Bytes {
-    match PASSED.into_iter().find(|known| *known == name.as_str()) {
-        Some(known) => Bytes::from_static(known.as_bytes()),
-        None => Bytes::copy_from_slice(name.as_str().as_bytes()),
-    }
 }
 
 /// A copy, since a slice would keep the connection's whole read buffer for as long as the log keeps the record.
@@ -76,6 +58,8 @@ pub(super) fn record(event: &Event, headers: PassedHeaders) -> Result<Record, Pr
 
 #[cfg(test)]
 mod tests {
+    use http::header::HeaderName;
+
     use super::*;
 
     fn headers(list: &[(&str, &str)]) -> HeaderMap {
