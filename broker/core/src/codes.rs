@@ -186,10 +186,8 @@ codes! {
     LOG_FENCED = "E0507", "the partition is held by another process";
     /// The data directory was written by a later version.
     LOG_VERSION_UNKNOWN = "E0508", "the data is of a later version";
-    /// Another process uses the data directory.
-    LOG_IN_USE = "E0509", "the data directory is in use";
     /// More batches wait for the disk than may.
-    LOG_BUSY = "E0510", "too many batches wait for the disk";
+    LOG_BUSY = "E0509", "too many batches wait for the disk";
 
     // --- E06xx events and ingress ----------------------------------------------------------------------
     /// The request claims to be no CloudEvent at all.

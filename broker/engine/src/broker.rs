@@ -36,6 +36,8 @@ pub struct Broker {
     readers: Vec<mpsc::Sender<Switch>>,
     subscriptions: Mutex<BTreeMap<ResourceName, Arc<Subscription>>>,
     accepting: AtomicBool,
+    /// Whether the log is damaged and nobody has accepted it: nothing is taken until then.
+    damaged: AtomicBool,
     received: AtomicU64,
     refused: AtomicU64,
     /// Why the newest set of triggers is not in force, where it is not.
@@ -95,6 +97,7 @@ impl Broker {
         log: Arc<dyn Log>,
         context: Arc<Context>,
     ) -> Arc<Self> {
+        let damaged = !context.logs.damage(&name).is_empty();
         let mut readers = Vec::new();
         for partition in 0..log.partitions() {
             // One switch at a time: the supervisor waits for each.
@@ -111,6 +114,7 @@ impl Broker {
             readers,
             subscriptions: Mutex::default(),
             accepting: AtomicBool::new(true),
+            damaged: AtomicBool::new(damaged),
             received: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             switch_failure: Mutex::default(),
@@ -142,6 +146,17 @@ impl Broker {
         self.readers.iter().all(|reader| !reader.is_closed())
     }
 
+    /// Looks whether the log is damaged.
+    pub(crate) fn look_for_damage(&self) {
+        let damaged = !self.context.logs.damage(&self.name).is_empty();
+        self.damaged.store(damaged, Ordering::Relaxed);
+    }
+
+    /// Whether the log was found damaged, and nobody has accepted it.
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.damaged.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn strict_replies(&self) -> bool {
         self.plan.load().strict_replies
     }
@@ -167,6 +182,16 @@ impl Broker {
             return Err(PublishError::NotReady {
                 reason: "it is detached or shutting down".to_owned(),
                 code: codes::LOG_CLOSED,
+            });
+        }
+        if self.damaged.load(Ordering::Relaxed) {
+            return Err(PublishError::NotReady {
+                reason: format!(
+                    "its log is corrupt; see `waypost status`, and accept what is lost with `waypost log \
+                     accept-damage {}`",
+                    self.name
+                ),
+                code: codes::LOG_CORRUPT,
             });
         }
         match self.log.append(batch) {

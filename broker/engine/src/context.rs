@@ -13,6 +13,7 @@ use waypost_log::Clock;
 use crate::alarm::Alarm;
 use crate::broker::Broker;
 use crate::budget::Budget;
+use crate::logs::{Logs, Unopened};
 use crate::metrics::Metrics;
 use crate::plan::TransformationPlan;
 use crate::sinks::RunningSink;
@@ -31,8 +32,7 @@ pub(crate) struct Context {
     /// The bytes that all windows together should stay within.
     pub(crate) windows: WindowBudget,
     pub(crate) max_event_bytes: usize,
-    /// The size limit of a log in memory.
-    pub(crate) memory_log_bytes: u64,
+    pub(crate) logs: Logs,
     /// The readers, workers, forwarders and the alarm.
     pub(crate) dispatch: Tasks,
     /// Cancelled when the deadline of the shutdown has come: attempts are cut, and not counted.
@@ -43,6 +43,8 @@ pub(crate) struct Context {
 #[derive(Debug, Default)]
 pub(crate) struct Directory {
     brokers: Names<Arc<Broker>>,
+    /// Brokers that are declared and whose log cannot be opened.
+    unopened: Names<Arc<Unopened>>,
     sinks: Names<Arc<RunningSink>>,
     transformations: Names<Arc<TransformationPlan>>,
 }
@@ -76,6 +78,10 @@ impl Directory {
         self.brokers.get(namespace, name)
     }
 
+    pub(crate) fn unopened(&self, namespace: &str, name: &str) -> Option<Arc<Unopened>> {
+        self.unopened.get(namespace, name)
+    }
+
     pub(crate) fn sink(&self, namespace: &str, name: &str) -> Option<Arc<RunningSink>> {
         self.sinks.get(namespace, name)
     }
@@ -90,6 +96,10 @@ impl Directory {
 
     pub(crate) fn set_sinks(&self, sinks: impl IntoIterator<Item = (ResourceName, Arc<RunningSink>)>) {
         self.sinks.set(sinks);
+    }
+
+    pub(crate) fn set_unopened(&self, brokers: impl IntoIterator<Item = (ResourceName, Arc<Unopened>)>) {
+        self.unopened.set(brokers);
     }
 
     pub(crate) fn set_transformations(

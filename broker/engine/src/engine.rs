@@ -9,13 +9,15 @@ use tokio_util::sync::CancellationToken;
 use waypost_clients::http::{Pool, PoolOptions};
 use waypost_core::manifest::ResourceName;
 use waypost_core::transformation::Transformation;
-use waypost_log::Clock;
+use waypost_log::embedded::EmbeddedStore;
+use waypost_log::{Clock, WriteError};
 
 use crate::alarm::Alarm;
-use crate::broker::Broker;
+use crate::broker::{Broker, PublishError};
 use crate::budget::Budget;
 use crate::context::{Context, Directory, WindowBudget};
 use crate::housekeeper;
+use crate::logs::Logs;
 use crate::metrics::Metrics;
 use crate::plan::Plan;
 use crate::sinks::RunningSink;
@@ -30,6 +32,8 @@ pub struct EngineOptions {
     pub clock: Clock,
     /// What may be held at one time.
     pub limits: Limits,
+    /// Where the logs of brokers are kept. None: all of them are in memory, whatever their manifests say.
+    pub store: Option<Arc<EmbeddedStore>>,
 }
 
 /// What may be held at one time.
@@ -100,9 +104,10 @@ const CLOSING_TIME: Duration = Duration::from_secs(5);
 impl Engine {
     /// An engine that runs nothing yet. Must be called within a runtime.
     pub fn new(options: EngineOptions) -> Self {
-        let EngineOptions { clock, limits } = options;
+        let EngineOptions { clock, limits, store } = options;
         let context = Arc::new(Context {
             alarm: Alarm::new(clock.clone()),
+            logs: Logs::new(clock.clone(), limits.memory_log_bytes, store),
             clock,
             pool: Arc::new(Pool::new(PoolOptions::default())),
             directory: Directory::default(),
@@ -110,7 +115,6 @@ impl Engine {
             ingest: Budget::new(limits.ingest_budget_bytes),
             windows: WindowBudget::new(limits.delivery_budget_bytes),
             max_event_bytes: limits.max_event_bytes,
-            memory_log_bytes: limits.memory_log_bytes,
             dispatch: Tasks::new(),
             cut: CancellationToken::new(),
         });
@@ -131,6 +135,12 @@ impl Engine {
     /// A broker that takes events; none where it is unknown or detached.
     pub fn broker(&self, namespace: &str, name: &str) -> Option<Arc<Broker>> {
         self.0.context.directory.broker(namespace, name)
+    }
+
+    /// Why a broker that is declared does not run, where its log cannot be opened.
+    pub fn unavailable(&self, namespace: &str, name: &str) -> Option<PublishError> {
+        let unopened = self.0.context.directory.unopened(namespace, name)?;
+        Some(PublishError::NotReady { reason: unopened.to_string(), code: unopened.code })
     }
 
     /// A sink, for events that are posted to it directly.
@@ -167,6 +177,12 @@ impl Engine {
     /// Counts anew what every trigger is owed, and corrects the ledgers where they differ.
     pub fn recount(&self) -> Vec<RecountLine> {
         self.0.supervisor.recount()
+    }
+
+    /// Passes over what is damaged in a broker's log from now on, because an operator accepts that it is lost. Returns
+    /// what was damaged, in sentences; none where the broker does not run. Blocks: every record is read for it.
+    pub fn accept_damage(&self, broker: &ResourceName) -> Option<Result<Vec<String>, WriteError>> {
+        self.0.supervisor.accept_damage(broker)
     }
 
     /// Stops everything in order: sources, deliveries, sinks, logs. Attempts in flight have until shortly before

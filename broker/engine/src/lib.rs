@@ -15,6 +15,7 @@ mod delivery;
 mod engine;
 mod forwarder;
 mod housekeeper;
+mod logs;
 mod matching;
 mod metrics;
 pub mod plan;

@@ -152,6 +152,8 @@ pub struct BrokerPlan {
 /// Which log holds a broker's events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogKind {
+    /// On this machine's disk: what was accepted was synced.
+    Embedded,
     /// In memory: nothing survives the process.
     Memory,
 }

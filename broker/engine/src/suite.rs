@@ -136,7 +136,7 @@ impl Stage {
     }
 
     fn with(limits: Limits) -> Self {
-        let engine = Engine::new(EngineOptions { clock: Clock::runtime(), limits });
+        let engine = Engine::new(EngineOptions { clock: Clock::runtime(), limits, store: None });
         Self { engine, plan: Plan::default(), version: 0 }
     }
 

@@ -2,7 +2,7 @@
 
 mod report;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,13 +13,12 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use waypost_core::manifest::ResourceName;
-use waypost_log::memory::{MemoryLog, MemoryOptions};
-use waypost_log::{DropReason, Log, PlanVersion, Timestamp};
+use waypost_log::{DropReason, Log, PlanVersion, Timestamp, WriteError};
 
 use crate::broker::{Broker, Taking};
 use crate::context::Context;
 use crate::engine::RecountLine;
-use crate::plan::{BrokerPlan, LogKind, Plan, SinkPlan, SourcePlan, StartFrom, TriggerPlan};
+use crate::plan::{Plan, SinkPlan, SourcePlan, StartFrom, TriggerPlan};
 use crate::sinks::RunningSink;
 use crate::sources::RunningSource;
 use crate::subscriber::{Subscriber, Terms};
@@ -93,7 +92,7 @@ impl Supervisor {
         let retired = self.apply_sinks(&plan);
         let transformations = plan.transformations.clone();
         self.0.context.directory.set_transformations(transformations);
-        self.apply_brokers(&plan);
+        self.apply_brokers(&plan).await;
         for name in self.broker_names() {
             self.apply_triggers(&plan, &name, PlanVersion(version)).await;
         }
@@ -129,8 +128,9 @@ impl Supervisor {
     }
 
     /// Starts new brokers, and takes those that no manifest declares out of service.
-    fn apply_brokers(&self, plan: &Plan) {
+    async fn apply_brokers(&self, plan: &Plan) {
         let context = &self.0.context;
+        let mut opened = self.open_logs(plan).await;
         let mut running = self.0.running.lock();
         for (name, planned) in &plan.brokers {
             match running.brokers.get_mut(name) {
@@ -139,7 +139,8 @@ impl Supervisor {
                     broker.detached_since = None;
                 }
                 None => {
-                    let log = open_log(planned, context);
+                    // One whose log cannot be opened is tried again with the next plan.
+                    let Some(log) = opened.remove(name) else { continue };
                     let broker = Broker::start(Arc::clone(planned), name.clone(), log, Arc::clone(context));
                     running.brokers.insert(
                         name.clone(),
@@ -164,6 +165,29 @@ impl Supervisor {
         context
             .directory
             .set_brokers(attached.map(|(name, broker)| (name.clone(), Arc::clone(&broker.broker))));
+    }
+
+    /// Opens the logs of the brokers that do not run yet.
+    async fn open_logs(&self, plan: &Plan) -> HashMap<ResourceName, Arc<dyn Log>> {
+        let context = &self.0.context;
+        let new: Vec<_> = {
+            let running = self.0.running.lock();
+            plan.brokers.iter().filter(|(name, _)| !running.brokers.contains_key(*name)).collect()
+        };
+        let (mut opened, mut unopened) = (HashMap::new(), Vec::new());
+        for (name, planned) in new {
+            match context.logs.open(name, planned).await {
+                Ok(log) => {
+                    opened.insert(name.clone(), log);
+                }
+                Err(error) => {
+                    tracing::error!(broker = %name, code = error.code.id(), %error, "the broker cannot start");
+                    unopened.push((name.clone(), Arc::new(error)));
+                }
+            }
+        }
+        context.directory.set_unopened(unopened);
+        opened
     }
 
     fn broker_names(&self) -> Vec<ResourceName> {
@@ -342,6 +366,7 @@ impl Supervisor {
 
     pub(crate) async fn trim(&self) {
         for broker in self.brokers() {
+            broker.look_for_damage();
             broker.log().trim().await;
         }
     }
@@ -411,6 +436,16 @@ impl Supervisor {
         lines
     }
 
+    /// See [`crate::Engine::accept_damage`].
+    pub(crate) fn accept_damage(&self, name: &ResourceName) -> Option<Result<Vec<String>, WriteError>> {
+        let broker = self.0.running.lock().brokers.get(name).map(|broker| Arc::clone(&broker.broker))?;
+        let logs = &self.0.context.logs;
+        let damage = logs.damage(name);
+        let accepted = logs.accept_damage(name);
+        broker.look_for_damage();
+        Some(accepted.map(|()| damage))
+    }
+
     /// See [`crate::Engine::shutdown`].
     pub(crate) async fn shutdown(&self, cut_at: Instant, deadline: Instant) -> Vec<String> {
         let _one_at_a_time = self.0.applying.lock().await;
@@ -437,19 +472,6 @@ impl Supervisor {
             }
         }
         unfinished
-    }
-}
-
-fn open_log(planned: &BrokerPlan, context: &Context) -> Arc<dyn Log> {
-    match planned.log {
-        LogKind::Memory => {
-            let options = MemoryOptions {
-                limit: context.memory_log_bytes,
-                retention: planned.retention,
-                ..MemoryOptions::default()
-            };
-            MemoryLog::new(options, context.clock.clone())
-        }
     }
 }
 

@@ -90,7 +90,10 @@ impl EmbeddedOptions {
 #[non_exhaustive]
 pub enum OpenError {
     /// The file system refused.
-    #[error("{} cannot be used: {reason}", .path.display())]
+    #[error(
+        "{} cannot be used: {reason}; give this user the right to write there and room, or name another data directory",
+        .path.display()
+    )]
     Failed {
         /// What was used.
         path: PathBuf,
@@ -132,8 +135,8 @@ impl OpenError {
     /// The stable code.
     pub fn code(&self) -> Code {
         match self {
-            Self::Failed { .. } => codes::LOG_FAILED,
-            Self::InUse { .. } => codes::LOG_IN_USE,
+            Self::Failed { .. } => codes::DATA_DIRECTORY_UNUSABLE,
+            Self::InUse { .. } => codes::DATA_DIRECTORY_LOCKED,
             Self::Version { .. } => codes::LOG_VERSION_UNKNOWN,
             Self::Corrupt { .. } => codes::LOG_CORRUPT,
         }

@@ -63,7 +63,8 @@ pub(crate) struct Run {
     #[arg(long, value_name = "DIR", env = "WAYPOST_DATA_DIR")]
     pub(crate) data_dir: Option<PathBuf>,
 
-    /// Keep all logs in memory: fast, and lost with the process.
+    /// Where all logs are kept: `memory` is fast, and lost with the process. By default a broker's log is in the data
+    /// directory, unless its manifest says `log: memory`.
     #[arg(long, value_name = "KIND", env = "WAYPOST_LOG")]
     pub(crate) log: Option<LogKind>,
 
@@ -159,6 +160,11 @@ pub(crate) struct Limits {
         value_parser = values::event_bytes
     )]
     pub(crate) memory_log_limit: usize,
+
+    /// The most bytes that all logs in the data directory may take; beyond it events are refused (507). By default
+    /// 80 % of the file system or 64GiB, the smaller.
+    #[arg(long, value_name = "BYTES", env = "WAYPOST_LOG_LIMIT", value_parser = values::log_bytes)]
+    pub(crate) log_limit: Option<u64>,
 
     /// The most connections of producers at one time; those beyond wait.
     #[arg(

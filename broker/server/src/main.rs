@@ -4,7 +4,6 @@ mod admin;
 mod call;
 mod cli;
 mod commands;
-mod data_directory;
 mod failure;
 mod files;
 mod ingress;

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use super::BrokerSpec;
 use super::annotations::Annotations;
 use super::delivery::delivery;
 use super::destination::reference;
 use super::document::{Map, Node, Value};
 use super::reader::{Path, Reader};
 use super::spec::Fixed;
+use super::{BrokerSpec, Mark};
 use crate::codes;
 
 const KNOWN: [&str; 5] = ["delivery", "log", "retention", "strictReplies", "acceptedStatus"];
@@ -36,7 +36,7 @@ pub(super) fn broker(
             delivery,
             class,
             retention: reader.optional(spec, path, "retention", retention),
-            memory: reader.optional(spec, path, "log", log).is_some(),
+            memory: reader.optional(spec, path, "log", log).flatten(),
             strict_replies: reader.optional(spec, path, "strictReplies", Reader::boolean).unwrap_or_default(),
             accepted_status: reader.optional(spec, path, "acceptedStatus", accepted_status),
             config: None,
@@ -62,21 +62,29 @@ fn retention(reader: &mut Reader<'_>, node: &Node, path: &Path<'_>) -> Option<Du
     reader.optional(map, path, "age", |reader, node, path| reader.duration(node, path, false))
 }
 
-/// `memory` is the only log that a broker of this version can ask for by itself.
-fn log(reader: &mut Reader<'_>, node: &Node, path: &Path<'_>) -> Option<()> {
+/// The place where the memory mode is asked for; none inside for the log on disk, which is also what an absent field
+/// means.
+fn log(reader: &mut Reader<'_>, node: &Node, path: &Path<'_>) -> Option<Option<Mark>> {
     match &node.value {
-        Value::String(text) if text == "memory" => Some(()),
-        Value::String(text) if ["embedded", "kafka", "nats"].contains(&text.as_str()) => {
+        Value::String(text) if text == "memory" => Some(Some(node.mark)),
+        Value::String(text) if text == "embedded" => Some(None),
+        Value::String(text) if ["kafka", "nats"].contains(&text.as_str()) => {
             reader.not_supported(node.mark, path);
             None
         }
-        Value::Map(map) if map.iter().any(|(name, _)| ["embedded", "kafka", "nats"].contains(&name)) => {
+        Value::Map(map) if map.iter().any(|(name, _)| ["kafka", "nats"].contains(&name)) => {
             reader.not_supported(node.mark, path);
             None
         }
         _ => {
             let message = format!("`{path}` names no log");
-            reader.error(codes::FIELD_VALUE, node.mark, path, message, "write `memory`, or leave it out");
+            reader.error(
+                codes::FIELD_VALUE,
+                node.mark,
+                path,
+                message,
+                "write `memory` or `embedded`, or leave it out for the log on disk",
+            );
             None
         }
     }

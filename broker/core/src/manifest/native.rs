@@ -31,6 +31,8 @@ pub struct BrokerSpec {
 #[derive(Debug, Clone, JsonSchema)]
 #[schemars(rename_all = "camelCase")]
 pub enum Log {
+    /// On disk, in the data directory: what was accepted was synced. The default.
+    Embedded,
     /// In memory: fast, and nothing survives the process.
     Memory,
 }

@@ -40,8 +40,8 @@ pub struct BrokerSpec {
     pub delivery: Option<DeliverySpec>,
     /// How long an event is kept although nobody is owed it.
     pub retention: Option<Duration>,
-    /// Whether `log: memory` asks for the memory mode.
-    pub memory: bool,
+    /// Where `log: memory` asks for the memory mode.
+    pub memory: Option<Mark>,
     /// Whether a reply must be an event or empty.
     pub strict_replies: bool,
     /// The status for an accepted event, 200 or 202.

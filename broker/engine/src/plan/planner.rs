@@ -317,7 +317,7 @@ impl<'m> Planner<'m> {
             };
             let planned = BrokerPlan {
                 id: resource.id.clone(),
-                log: LogKind::Memory,
+                log: if spec.memory.is_some() { LogKind::Memory } else { LogKind::Embedded },
                 retention: spec.retention.unwrap_or(DEFAULT_RETENTION),
                 strict_replies: spec.strict_replies,
                 accepted_status: spec.accepted_status.unwrap_or(DEFAULT_ACCEPTED_STATUS),
@@ -333,6 +333,7 @@ impl<'m> Planner<'m> {
 
     /// Knative's immutable fields of a Broker.
     fn refuse_changes(&mut self, at: usize) {
+        self.refuse_another_log(at);
         let Some((resource, Spec::Broker(spec))) = self.sound(at) else { return };
         let name = resource.id.resource_name();
         let Some(earlier) = self.previous.and_then(|previous| previous.brokers.get(&name)) else { return };
@@ -352,6 +353,26 @@ impl<'m> Planner<'m> {
                 self.fail(at, issue);
             }
         }
+    }
+
+    /// A log cannot move: what is pending in one would not be in the other.
+    fn refuse_another_log(&mut self, at: usize) {
+        let Some((resource, Spec::Broker(spec))) = self.sound(at) else { return };
+        let name = resource.id.resource_name();
+        let Some(earlier) = self.previous.and_then(|previous| previous.brokers.get(&name)) else { return };
+        let (mark, was, now) = match (earlier.log, spec.memory) {
+            (LogKind::Embedded, Some(mark)) => (mark, "on disk", "in memory"),
+            (LogKind::Memory, None) => (resource.mark, "in memory", "on disk"),
+            (LogKind::Embedded, None) | (LogKind::Memory, Some(_)) => return,
+        };
+        let issue = Issue {
+            code: codes::FIELD_IMMUTABLE,
+            mark,
+            path: "spec.log".to_owned(),
+            message: format!("the log of a Broker cannot change: it is {was}, and would be {now}"),
+            help: "restore it, or declare another Broker".to_owned(),
+        };
+        self.fail(at, issue);
     }
 
     fn transformations(&mut self, mut compiled: HashMap<usize, Compiled>) {
@@ -432,7 +453,7 @@ impl<'m> Planner<'m> {
         let name = ResourceName::new(of.namespace.clone(), format!("{what}:{}", of.name));
         let broker = BrokerPlan {
             id: ResourceId::new(NATIVE, "Broker", name.clone()),
-            log: LogKind::Memory,
+            log: LogKind::Embedded,
             retention: DEFAULT_RETENTION,
             strict_replies: false,
             accepted_status: DEFAULT_ACCEPTED_STATUS,

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use waypost_core::Class;
 use waypost_core::manifest::{ResourceId, ResourceName};
+use waypost_core::{Class, codes};
 use waypost_log::{Durability, Log, Position, TriggerNumber};
 
 use super::{Applied, RunningBroker, Supervisor};
@@ -168,13 +168,20 @@ impl Supervisor {
                         ),
                     )
                 }
+                Some(RunningBroker { broker, .. }) if broker.is_damaged() => {
+                    let damage = self.0.context.logs.damage(&name);
+                    Verdict::not_ready(codes::LOG_CORRUPT.id(), damaged(&name, &damage))
+                }
                 Some(broker) => match broker.broker.log().durability() {
                     Durability::Memory => Verdict::ready(
                         "takes events; they are kept in memory only, and nothing survives the process",
                     ),
                     Durability::Synced | Durability::Replicated => Verdict::ready("takes events"),
                 },
-                None => Verdict::not_ready("NotRunning", "the broker does not run"),
+                None => match self.0.context.directory.unopened(&id.namespace, &id.name) {
+                    Some(unopened) => Verdict::not_ready(unopened.code.id(), unopened.reason.clone()),
+                    None => Verdict::not_ready("NotRunning", "the broker does not run"),
+                },
             },
             "Trigger" => match triggers.get(&name) {
                 Some(verdict) => Verdict {
@@ -325,6 +332,15 @@ fn name_of(broker: &Broker, number: TriggerNumber) -> Option<String> {
         .iter()
         .find(|subscription| subscription.number == number)
         .map(|found| found.name.to_string())
+}
+
+fn damaged(broker: &ResourceName, damage: &[String]) -> String {
+    let first = damage.first().map_or("the log is corrupt", String::as_str);
+    let more = damage.len().saturating_sub(1);
+    let more = if more == 0 { String::new() } else { format!(" (and {more} more)") };
+    format!(
+        "takes no events until an operator accepts what is lost with `waypost log accept-damage {broker}`: {first}{more}"
+    )
 }
 
 /// The part of an ordered list that a query asks for.

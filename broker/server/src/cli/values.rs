@@ -16,6 +16,7 @@ pub(crate) fn bytes(text: &str) -> Result<usize, String> {
         "KiB" | "Ki" | "K" => 1 << 10,
         "MiB" | "Mi" | "M" => 1 << 20,
         "GiB" | "Gi" | "G" => 1 << 30,
+        "TiB" | "Ti" | "T" => 1 << 40,
         _ => return Err("write a size such as 512KiB, 8MiB or 1GiB".to_owned()),
     };
     let number: usize = number.parse().map_err(|_| "write a size such as 512KiB, 8MiB or 1GiB".to_owned())?;
@@ -33,6 +34,17 @@ pub(crate) fn event_bytes(text: &str) -> Result<usize, String> {
             Err("the limit must be at least 80KiB, so that every event of 64 KiB passes".to_owned())
         }
         size => Ok(size),
+    }
+}
+
+/// The least size limit of the data directory: room for a few segments and the reserve.
+const LEAST_LOG_BYTES: usize = 16 * 1024 * 1024;
+
+/// Reads the size limit of the data directory.
+pub(crate) fn log_bytes(text: &str) -> Result<u64, String> {
+    match bytes(text)? {
+        size if size < LEAST_LOG_BYTES => Err("the limit must be at least 16MiB".to_owned()),
+        size => Ok(size as u64),
     }
 }
 

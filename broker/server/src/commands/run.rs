@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use waypost_core::codes;
@@ -14,10 +15,10 @@ use waypost_core::manifest::Problem;
 use waypost_engine::plan::{Plan, plan};
 use waypost_engine::{Engine, EngineOptions};
 use waypost_log::Clock;
+use waypost_log::embedded::{EmbeddedOptions, EmbeddedStore};
 
 use crate::admin::{Admin, AdminToken, check_exposure};
 use crate::cli::{LogKind, Run};
-use crate::data_directory::{self, DataDirectory};
 use crate::failure::Failure;
 use crate::files::{Files, Reading, Watch};
 use crate::ingress::{Ingress, RequestLimits};
@@ -29,6 +30,8 @@ use crate::registry::REGISTRY;
 use crate::secret_sources::ProcessSecrets;
 use crate::shutdown::{StopSignals, shut_down};
 
+/// Where logs are kept unless told otherwise.
+const DEFAULT_DATA_DIRECTORY: &str = "waypost-data";
 /// The most threads for work that blocks: reading files, and what components need.
 const MAX_BLOCKING_THREADS: usize = 16;
 /// How long such work may hold up the end of the process.
@@ -37,6 +40,8 @@ const BLOCKING_GRACE: Duration = Duration::from_secs(1);
 const ADMIN_HEAD_TIMEOUT: Duration = Duration::from_secs(2);
 /// The most connections to the admin listener.
 const MAX_ADMIN_CONNECTIONS: usize = 256;
+/// How long a process whose log has failed goes on, for answers that are on their way.
+const POISONED_SHUTDOWN: Duration = Duration::from_secs(2);
 /// The exit code after a second signal, by the convention of shells for SIGINT.
 const EXIT_INTERRUPTED: u8 = 130;
 /// The most problems of a reload that are logged one by one; the status has all of them.
@@ -54,7 +59,8 @@ pub(crate) fn run(arguments: &Run) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::FAILURE);
     }
     let token = AdminToken::load(arguments.token.admin_token_file.as_deref())?;
-    let _data_directory = take_data_directory(arguments)?;
+    let clock = Clock::system();
+    let store = open_store(arguments, &clock)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .max_blocking_threads(MAX_BLOCKING_THREADS)
         .thread_name("waypost")
@@ -63,27 +69,42 @@ pub(crate) fn run(arguments: &Run) -> Result<ExitCode, Failure> {
         .map_err(|error| {
             Failure::new(codes::PROCESS_RESOURCE_MISSING, format!("no threads can be started: {error}"))
         })?;
-    let ended = runtime.block_on(Box::pin(serve(arguments, manifests, first, token, connections)));
+    let ended = runtime.block_on(Box::pin(serve(
+        arguments,
+        manifests,
+        first,
+        Parts { clock, store, token, connections },
+    )));
     runtime.shutdown_timeout(BLOCKING_GRACE);
     ended
 }
 
-/// The data directory, locked. None is needed, nor made, for logs in memory, unless one is named.
-fn take_data_directory(arguments: &Run) -> Result<Option<DataDirectory>, Failure> {
-    if arguments.data_dir.is_none() && arguments.log == Some(LogKind::Memory) {
+/// Opens the data directory, which this process then has alone. None is needed, nor made, where all logs are in memory.
+fn open_store(arguments: &Run, clock: &Clock) -> Result<Option<Arc<EmbeddedStore>>, Failure> {
+    if arguments.log == Some(LogKind::Memory) {
         return Ok(None);
     }
-    let path = arguments.data_dir.as_deref().unwrap_or(Path::new(data_directory::DEFAULT));
-    DataDirectory::take(path).map(Some).map_err(|error| Failure::new(error.code(), error.to_string()))
+    let directory = arguments.data_dir.as_deref().unwrap_or(Path::new(DEFAULT_DATA_DIRECTORY));
+    let options = EmbeddedOptions { limit: arguments.limits.log_limit, ..EmbeddedOptions::new(directory) };
+    let store = EmbeddedStore::open(options, clock.clone());
+    store.map(Some).map_err(|error| Failure::new(error.code(), error.to_string()))
+}
+
+/// What is there before the runtime starts.
+struct Parts {
+    clock: Clock,
+    store: Option<Arc<EmbeddedStore>>,
+    token: Option<AdminToken>,
+    connections: usize,
 }
 
 async fn serve(
     arguments: &Run,
     manifests: ManifestFollower,
     first: Plan,
-    token: Option<AdminToken>,
-    connections: usize,
+    parts: Parts,
 ) -> Result<ExitCode, Failure> {
+    let Parts { clock, store, token, connections } = parts;
     let missing = |error: std::io::Error| {
         Failure::new(codes::PROCESS_RESOURCE_MISSING, format!("signals cannot be caught: {error}"))
     };
@@ -98,8 +119,11 @@ async fn serve(
     check_exposure(admin_listen.address(), token.as_ref())?;
     let addresses = Addresses { ingress: listen.address(), admin: admin_listen.address() };
 
-    let clock = Clock::system();
-    let engine = Engine::new(EngineOptions { clock: clock.clone(), limits: engine_limits(arguments) });
+    let mut poisoned = store.as_ref().map(|store| store.poisoned());
+    let log = if store.is_some() { "embedded" } else { "memory" };
+    let options =
+        EngineOptions { clock: clock.clone(), limits: engine_limits(arguments), store: store.clone() };
+    let engine = Engine::new(options);
     let limits = &arguments.limits;
     let ingress = Ingress::new(
         engine.clone(),
@@ -136,7 +160,7 @@ async fn serve(
     log_applied(&first, 1);
     engine.apply(first, 1).await;
     ingress.open();
-    tracing::info!(ingress = %addresses.ingress, admin = %addresses.admin, log = "memory", "ready");
+    tracing::info!(ingress = %addresses.ingress, admin = %addresses.admin, log, "ready");
     if std::io::stderr().is_terminal() {
         let _ = std::io::stderr().lock().write_all(welcome.as_bytes());
     }
@@ -144,7 +168,18 @@ async fn serve(
     let stop_following = CancellationToken::new();
     let mut following = JoinSet::new();
     following.spawn(manifests.follow(engine.clone(), reload_signal, stop_following.clone()));
-    let signal = stop_signals.next().await;
+    let signal = tokio::select! {
+        signal = stop_signals.next() => signal,
+        reason = poison(poisoned.as_mut()) => {
+            tracing::error!(
+                code = codes::LOG_FAILED.id(), reason,
+                "the log cannot be written, and nothing is acknowledged any more: mend the disk and start again"
+            );
+            // What would be waited for needs the log: only answers on their way are let out.
+            shut_down(&engine, &ingress, producers, admin, POISONED_SHUTDOWN.min(arguments.shutdown_timeout)).await;
+            return Ok(ExitCode::FAILURE);
+        }
+    };
     tracing::info!(
         signal,
         seconds = arguments.shutdown_timeout.as_secs(),
@@ -161,7 +196,20 @@ async fn serve(
         }
     };
     following.shutdown().await;
+    if let Some(store) = store {
+        store.close().await;
+    }
     Ok(code)
+}
+
+/// Waits until the log cannot be written any more. Never ready where all logs are in memory.
+async fn poison(poisoned: Option<&mut watch::Receiver<Option<String>>>) -> String {
+    if let Some(poisoned) = poisoned
+        && let Ok(reason) = poisoned.wait_for(Option::is_some).await
+    {
+        return reason.clone().unwrap_or_default();
+    }
+    std::future::pending().await
 }
 
 fn engine_limits(arguments: &Run) -> waypost_engine::Limits {

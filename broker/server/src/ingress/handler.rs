@@ -77,7 +77,7 @@ async fn answer(ingress: &Inner, head: &Parts, body: &mut Incoming) -> Result<An
             let broker = ingress
                 .engine
                 .broker(&route.namespace, &route.name)
-                .ok_or_else(|| absent("broker", &route))?;
+                .ok_or_else(|| no_broker(ingress, &route))?;
             let received = receive(ingress, head, body).await?;
             publish(&broker, received, &head.headers).await?;
             let status = StatusCode::from_u16(broker.accepted_status()).unwrap_or(StatusCode::ACCEPTED);
@@ -262,6 +262,12 @@ fn event_too_large(limit: usize) -> Problem {
              limit of the broker"
         ),
     )
+}
+
+/// A broker that does not take events: unknown, or unable to open its log.
+fn no_broker(ingress: &Inner, route: &Route<'_>) -> Problem {
+    let unavailable = ingress.engine.unavailable(&route.namespace, &route.name);
+    unavailable.map_or_else(|| absent("broker", route), |error| not_published(&error))
 }
 
 fn nothing_here(path: &str) -> Problem {
