@@ -19,6 +19,31 @@ pub struct DeliveryPolicy {
     pub max_in_flight: u32,
     /// The age, from the event's arrival in the log, after which it is dropped instead of attempted.
     pub deadline: Option<Duration>,
+    /// How much the trigger may be owed before something is done about it; as much as the log holds where absent.
+    pub max_backlog: Option<MaxBacklog>,
+}
+
+/// How much a trigger may be owed, and what is done when it is more. At least one of the limits is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MaxBacklog {
+    /// The bytes of the log from the oldest event on that the trigger is owed.
+    pub size: Option<u64>,
+    /// How long that event has been in the log.
+    pub age: Option<Duration>,
+    /// What is done.
+    pub when_exceeded: WhenExceeded,
+}
+
+/// What is done when a trigger is owed more than its `maxBacklog`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WhenExceeded {
+    /// The broker takes no more events from producers.
+    #[default]
+    Refuse,
+    /// The oldest are dead-lettered.
+    DeadLetter,
+    /// The oldest are dropped.
+    Drop,
 }
 
 /// Knative's retry when a manifest says nothing about delivery.
@@ -44,6 +69,7 @@ impl Default for DeliveryPolicy {
             format: Format::Binary,
             max_in_flight: DEFAULT_MAX_IN_FLIGHT,
             deadline: None,
+            max_backlog: None,
         }
     }
 }

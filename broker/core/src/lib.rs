@@ -12,6 +12,7 @@ pub mod filter;
 pub mod manifest;
 pub mod secret;
 pub mod sink;
+pub mod size;
 pub mod source;
 pub mod transformation;
 

@@ -32,12 +32,14 @@ use serde::{Deserialize, Serialize, Serializer};
 use crate::Code;
 
 pub use self::address::{InvalidUrl, check_url, resolve_relative};
-pub use self::file::{MAX_FILE_BYTES, ManifestFile, Manifests, Resource};
+pub use self::file::{Document, MAX_FILE_BYTES, ManifestFile, Manifests, Resource, StoredDocument};
+pub use self::filters::{UnreadableFilter, read_filter};
 pub use self::kind::{KNATIVE_EVENTING, KNATIVE_SERVING, NATIVE};
 pub use self::reader::nearest;
 pub use self::spec::{
     BackoffSpec, BrokerReference, BrokerSpec, Component, DeliveryExtras, DeliverySpec, Destination,
-    Reference, SourceSpec, Spec, StartFrom, Target, TransformationSpec, TransformationUse, TriggerSpec,
+    Reference, RetentionSpec, SourceSpec, Spec, StartFrom, Target, TransformationSpec, TransformationUse,
+    TriggerSpec,
 };
 pub use crate::secret::Secrets;
 

@@ -133,6 +133,8 @@ pub struct BrokerPlan {
     pub log: LogKind,
     /// How long an event is kept although nobody is owed it.
     pub retention: Duration,
+    /// How many bytes of such events it keeps; as many as there is room for where absent.
+    pub retention_bytes: Option<u64>,
     /// Whether a reply must be an event or empty (Knative's reading).
     pub strict_replies: bool,
     /// The status with which ingress answers an accepted event: 202, or 200 for producers that insist.

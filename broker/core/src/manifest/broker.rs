@@ -1,13 +1,11 @@
 //! Broker, of Knative's group and of ours.
 
-use std::time::Duration;
-
 use super::annotations::Annotations;
 use super::delivery::delivery;
 use super::destination::reference;
 use super::document::{Map, Node, Value};
 use super::reader::{Path, Reader};
-use super::spec::Fixed;
+use super::spec::{Fixed, RetentionSpec};
 use super::{BrokerSpec, Mark};
 use crate::codes;
 
@@ -35,7 +33,7 @@ pub(super) fn broker(
         BrokerSpec {
             delivery,
             class,
-            retention: reader.optional(spec, path, "retention", retention),
+            retention: reader.optional(spec, path, "retention", retention).unwrap_or_default(),
             memory: reader.optional(spec, path, "log", log).flatten(),
             strict_replies: reader.optional(spec, path, "strictReplies", Reader::boolean).unwrap_or_default(),
             accepted_status: reader.optional(spec, path, "acceptedStatus", accepted_status),
@@ -56,10 +54,13 @@ pub(super) fn broker(
     }
 }
 
-fn retention(reader: &mut Reader<'_>, node: &Node, path: &Path<'_>) -> Option<Duration> {
+fn retention(reader: &mut Reader<'_>, node: &Node, path: &Path<'_>) -> Option<RetentionSpec> {
     let map = reader.map(node, path)?;
-    reader.only(map, path, &["age"], &["size"]);
-    reader.optional(map, path, "age", |reader, node, path| reader.duration(node, path, false))
+    reader.only(map, path, &["age", "size"], &[]);
+    Some(RetentionSpec {
+        age: reader.optional(map, path, "age", |reader, node, path| reader.duration(node, path, false)),
+        size: reader.optional(map, path, "size", Reader::size),
+    })
 }
 
 /// The place where the memory mode is asked for; none inside for the log on disk, which is also what an absent field

@@ -5,7 +5,7 @@ use super::document::{Map, Node, Value};
 use super::reader::{Path, Reader};
 use super::{BackoffSpec, DeliveryExtras, DeliverySpec};
 use crate::codes;
-use crate::delivery::{BackoffPolicy, Format};
+use crate::delivery::{BackoffPolicy, Format, MaxBacklog, WhenExceeded};
 
 /// The most retries, Knative's `int32`.
 const MAX_RETRY: u32 = i32::MAX as u32;
@@ -14,7 +14,7 @@ const MAX_RETRY: u32 = i32::MAX as u32;
 pub(super) const MAX_IN_FLIGHT: u32 = 10_000;
 
 /// The fields of a delivery. The second half is of native kinds only.
-const KNOWN: [&str; 11] = [
+const KNOWN: [&str; 12] = [
     "deadLetterSink",
     "retry",
     "timeout",
@@ -26,10 +26,11 @@ const KNOWN: [&str; 11] = [
     "backoffMax",
     "deadline",
     "ordering",
+    "maxBacklog",
 ];
 
 /// What the native delivery will have. As annotations of a Knative Trigger they are refused as well.
-pub(super) const PLANNED: [&str; 4] = ["ratePerSecond", "orderingKey", "holdWhenDown", "maxBacklog"];
+pub(super) const PLANNED: [&str; 3] = ["ratePerSecond", "orderingKey", "holdWhenDown"];
 
 /// Reads `delivery`.
 pub(super) fn delivery(
@@ -73,6 +74,38 @@ fn extras(reader: &mut Reader<'_>, map: &Map, path: &Path<'_>) -> DeliveryExtras
             .optional(map, path, "backoffMax", |reader, node, path| reader.duration(node, path, false)),
         deadline: reader
             .optional(map, path, "deadline", |reader, node, path| reader.duration(node, path, false)),
+        max_backlog: reader.optional(map, path, "maxBacklog", max_backlog),
+    }
+}
+
+/// Reads how much a trigger may be owed.
+pub(super) fn max_backlog(reader: &mut Reader<'_>, node: &Node, path: &Path<'_>) -> Option<MaxBacklog> {
+    let map = reader.map(node, path)?;
+    reader.all_known(map, path, &["size", "age", "whenExceeded"]);
+    let size = reader.optional(map, path, "size", Reader::size);
+    let age = reader.optional(map, path, "age", |reader, node, path| reader.duration(node, path, false));
+    if map.get("size").is_none() && map.get("age").is_none() {
+        reader.missing(node.mark, &path.field("size"), "write `size`, `age` or both");
+        return None;
+    }
+    let when_exceeded = match map.get("whenExceeded") {
+        None => WhenExceeded::default(),
+        Some(node) => when_exceeded(reader, node, &path.field("whenExceeded"))?,
+    };
+    Some(MaxBacklog { size, age, when_exceeded })
+}
+
+fn when_exceeded(reader: &mut Reader<'_>, node: &Node, path: &Path<'_>) -> Option<WhenExceeded> {
+    match reader.string(node, path)? {
+        "refuse" => Some(WhenExceeded::Refuse),
+        "deadLetter" => Some(WhenExceeded::DeadLetter),
+        "drop" => Some(WhenExceeded::Drop),
+        other => {
+            let message = format!("`{other}` is not something to do when the backlog is too large");
+            let help = "write `refuse`, `deadLetter` or `drop`";
+            reader.error(codes::FIELD_VALUE, node.mark, path, message, help);
+            None
+        }
     }
 }
 

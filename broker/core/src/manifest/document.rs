@@ -91,6 +91,24 @@ impl Node {
         self
     }
 
+    /// The tree of a JSON value, every node at one place. Recursion is bounded by the reader of the JSON.
+    pub(super) fn from_json(value: serde_json::Value, mark: Mark) -> Self {
+        let value = match value {
+            serde_json::Value::Null => Value::Null,
+            serde_json::Value::Bool(value) => Value::Bool(value),
+            serde_json::Value::Number(number) => Value::Number(number),
+            serde_json::Value::String(text) => Value::String(text),
+            serde_json::Value::Array(items) => {
+                Value::List(items.into_iter().map(|item| Self::from_json(item, mark)).collect())
+            }
+            serde_json::Value::Object(fields) => Value::Map(Map(fields
+                .into_iter()
+                .map(|(name, field)| (name, Self::from_json(field, mark)))
+                .collect())),
+        };
+        Self { value, mark }
+    }
+
     /// The same value as JSON.
     pub fn to_json(&self) -> serde_json::Value {
         match &self.value {

@@ -1,5 +1,6 @@
 //! A file of manifests to resources and problems.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use super::annotations::Annotations;
@@ -73,6 +74,36 @@ pub struct Resource {
     pub destinations: Vec<(String, Destination)>,
     /// What is wrong with it by itself.
     pub problems: Vec<Problem>,
+    /// What was declared, for a later process: where there is a spec. None of Secrets and ConfigMaps, which are only
+    /// ever read from their files.
+    pub document: Option<Document>,
+}
+
+/// A valid declaration as JSON text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Document {
+    /// The text.
+    pub text: Box<str>,
+    /// Tells two texts apart.
+    pub digest: u64,
+}
+
+/// A document that an earlier process kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoredDocument<'d> {
+    /// The line of its file on which the resource was declared.
+    pub line: u32,
+    /// The text, as [`Document`] had it.
+    pub text: &'d str,
+}
+
+impl Document {
+    fn of(node: &Node) -> Self {
+        let text = node.to_json().to_string();
+        let mut hasher = DefaultHasher::new();
+        text.hash(&mut hasher);
+        Self { text: text.into(), digest: hasher.finish() }
+    }
 }
 
 impl ManifestFile {
@@ -82,6 +113,36 @@ impl ManifestFile {
             Self { path: path.into(), resources: Vec::new(), problems: Vec::new(), complete: true };
         if let Err((code, message, help, mark)) = file.read_documents(content) {
             file.fail(code, message, help.to_owned(), mark);
+        }
+        file
+    }
+
+    /// What an earlier process kept of a file, read as the file itself is read.
+    pub fn stored<'d>(
+        path: impl Into<Arc<str>>,
+        documents: impl IntoIterator<Item = StoredDocument<'d>>,
+    ) -> Self {
+        let mut file =
+            Self { path: path.into(), resources: Vec::new(), problems: Vec::new(), complete: true };
+        let path = Arc::clone(&file.path);
+        for StoredDocument { line, text } in documents {
+            let mark = Mark { line, column: 1 };
+            match serde_json::from_str(text) {
+                Ok(value) => file.resource(&path, &Node::from_json(value, mark)),
+                Err(error) => {
+                    let message = format!("a stored document of {path} cannot be read: {error}");
+                    let help = "declare the resource again".to_owned();
+                    file.problems.push(Problem {
+                        code: codes::MANIFEST_SYNTAX,
+                        severity: Severity::Error,
+                        message,
+                        help,
+                        location: Some(Location { file: Arc::clone(&path), mark }),
+                        path: String::new(),
+                        resource: None,
+                    });
+                }
+            }
         }
         file
     }
@@ -159,7 +220,12 @@ impl ManifestFile {
                 let (id, mark, spec) = *read;
                 let spec = spec.filter(|_| !reader.failed());
                 let destinations = if spec.is_some() { Vec::new() } else { reader.destinations };
-                self.resources.push(Resource { id, mark, spec, destinations, problems: reader.problems });
+                let document = match &spec {
+                    None | Some(Spec::Secret(_) | Spec::ConfigMap(_)) => None,
+                    Some(_) => Some(Document::of(node)),
+                };
+                let problems = reader.problems;
+                self.resources.push(Resource { id, mark, spec, destinations, problems, document });
             }
             Read::Ignored => self.problems.append(&mut reader.problems),
             Read::Unidentified => {

@@ -1,12 +1,18 @@
 //! A Trigger's `filter` and `filters`.
 
+use std::sync::Arc;
+
+use super::Mark;
 use super::document::{Map, Node, Value};
 use super::reader::{Path, Reader, nearest};
 use crate::codes;
-use crate::filter::{Clause, Clauses, Filter, InvalidFilter};
+use crate::filter::{AttributeName, Clause, Clauses, Filter, InvalidFilter};
 
 /// The dialects of this version.
 const DIALECTS: [&str; 6] = ["exact", "prefix", "suffix", "all", "any", "not"];
+
+/// What a recorded filter may say besides: the empty value of `filter.attributes`.
+const PRESENT: &str = "present";
 
 /// Dialects that are named in the documentation and come later.
 const PLANNED: [&str; 3] = ["cesql", "cel", "jsonpath"];
@@ -39,6 +45,25 @@ pub(super) fn filter(reader: &mut Reader<'_>, spec: &Map, path: &Path<'_>) -> Op
     build(reader, node, &path, Filter::all(filters?))
 }
 
+/// Why a recorded filter cannot be read, in a sentence.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct UnreadableFilter(String);
+
+/// Reads a filter that an earlier process wrote down, which is what a [`Filter`] serialises to: as an item of `filters`,
+/// with `{}` for every event and `present` besides.
+pub fn read_filter(written: serde_json::Value) -> Result<Filter, UnreadableFilter> {
+    let place: Arc<str> = "the recorded filter".into();
+    let mut reader = Reader::new(&place);
+    reader.recorded = true;
+    let root = Path::Root;
+    let filter = item(&mut reader, &Node::from_json(written, Mark::START), &root.field("filter"));
+    filter.ok_or_else(|| {
+        let first = reader.problems.first();
+        UnreadableFilter(first.map_or_else(String::new, |problem| problem.message.clone()))
+    })
+}
+
 /// `filter.attributes`: each attribute equals its value, or is there where the value is empty.
 fn legacy(reader: &mut Reader<'_>, node: &Node, path: &Path<'_>) -> Option<Filter> {
     let map = reader.map(node, path)?;
@@ -68,7 +93,7 @@ fn legacy(reader: &mut Reader<'_>, node: &Node, path: &Path<'_>) -> Option<Filte
             continue;
         };
         let added = if value.is_empty() {
-            crate::filter::AttributeName::new(name).map(|name| filters.push(Filter::Present(name)))
+            AttributeName::new(name).map(|name| filters.push(Filter::Present(name)))
         } else {
             Clause::new(name, value).map(|clause| clauses.push(clause))
         };
@@ -98,8 +123,13 @@ fn nested(reader: &mut Reader<'_>, items: &[Node], path: &Path<'_>) -> Option<Ve
 /// Reads one item: a map with exactly one dialect.
 fn item(reader: &mut Reader<'_>, node: &Node, path: &Path<'_>) -> Option<Filter> {
     let map = reader.map(node, path)?;
+    if reader.recorded && map.is_empty() {
+        return Some(Filter::Everything);
+    }
+    let known = |name: &str| DIALECTS.contains(&name) || (reader.recorded && name == PRESENT);
+    let (dialects, unknown): (Vec<_>, Vec<_>) = map.iter().partition(|(name, _)| known(name));
     let mut valid = true;
-    for (name, node) in map.iter().filter(|(name, _)| !DIALECTS.contains(name)) {
+    for (name, node) in unknown {
         let path = path.field(name);
         valid = false;
         if PLANNED.contains(&name) {
@@ -118,7 +148,6 @@ fn item(reader: &mut Reader<'_>, node: &Node, path: &Path<'_>) -> Option<Filter>
             );
         }
     }
-    let dialects: Vec<_> = map.iter().filter(|(name, _)| DIALECTS.contains(name)).collect();
     match dialects.as_slice() {
         [] if valid => {
             let help = format!("write one of {}, or leave the item out", DIALECTS.join(", "));
@@ -141,6 +170,10 @@ fn dialect(reader: &mut Reader<'_>, name: &str, node: &Node, path: &Path<'_>) ->
         "exact" => clauses(reader, node, path).map(Filter::Exact),
         "prefix" => clauses(reader, node, path).map(Filter::Prefix),
         "suffix" => clauses(reader, node, path).map(Filter::Suffix),
+        PRESENT => {
+            let name = reader.string(node, path)?;
+            build(reader, node, path, AttributeName::new(name)).map(Filter::Present)
+        }
         "not" => {
             let inner = item(reader, node, path)?;
             build(reader, node, path, Filter::negate(inner))
@@ -186,7 +219,7 @@ fn build<T>(
                 InvalidFilter::AttributeName(name) => {
                     let lower: String =
                         name.to_lowercase().chars().filter(char::is_ascii_alphanumeric).collect();
-                    match crate::filter::AttributeName::new(&lower) {
+                    match AttributeName::new(&lower) {
                         Ok(lower) => format!("did you mean `{lower}`?"),
                         Err(_) => "attribute names are like `type`, `source` or `partitionkey`".to_owned(),
                     }
@@ -195,6 +228,60 @@ fn build<T>(
             };
             reader.error(codes::FILTER_INVALID, node.mark, path, invalid.to_string(), help);
             None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn clauses() -> impl Strategy<Value = Clauses> {
+        let clause = ("[a-z][a-z0-9]{0,4}", "[ -~]{1,6}");
+        prop::collection::btree_map(clause.0, clause.1, 1..4).prop_map(|map| {
+            let clauses = map.iter().map(|(name, value)| Clause::new(name, value).unwrap());
+            Clauses::new(clauses.collect()).unwrap()
+        })
+    }
+
+    fn filters() -> impl Strategy<Value = Filter> {
+        let leaf = prop_oneof![
+            Just(Filter::Everything),
+            clauses().prop_map(Filter::Exact),
+            clauses().prop_map(Filter::Prefix),
+            clauses().prop_map(Filter::Suffix),
+            "[a-z][a-z0-9]{0,4}".prop_map(|name| Filter::Present(AttributeName::new(&name).unwrap())),
+        ];
+        leaf.prop_recursive(4, 24, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 2..4).prop_map(|all| Filter::all(all).unwrap()),
+                prop::collection::vec(inner.clone(), 2..4).prop_map(|any| Filter::any(any).unwrap()),
+                inner.prop_map(|one| Filter::negate(one).unwrap()),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_filter_is_read_as_it_was_written(filter in filters()) {
+            let written = serde_json::to_value(&filter).unwrap();
+            prop_assert_eq!(read_filter(written), Ok(filter));
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_is_told_and_never_left_out() {
+        for written in [
+            serde_json::json!({"cesql": "type = 'a'"}),
+            serde_json::json!({"exact": {"type": "a"}, "later": {}}),
+            serde_json::json!({"all": [{"exact": {"type": "a"}}, {"any": [{"later": {}}]}]}),
+            serde_json::json!({"present": ""}),
+            serde_json::json!([]),
+        ] {
+            let unreadable = read_filter(written.clone()).expect_err("this version does not know it");
+            assert!(!unreadable.to_string().is_empty(), "{written}");
         }
     }
 }

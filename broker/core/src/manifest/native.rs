@@ -18,7 +18,7 @@ pub struct BrokerSpec {
     pub delivery: Option<DeliverySpec>,
     /// Which log holds the events.
     pub log: Option<Log>,
-    /// How long an event is kept although no trigger is owed it. Seven days by default.
+    /// What is kept although no trigger is owed it. Seven days by default.
     pub retention: Option<Retention>,
     /// Whether a subscriber's answer with a body that is no CloudEvent is a failed delivery, as Knative has it.
     pub strict_replies: Option<bool>,
@@ -43,6 +43,18 @@ pub enum Log {
 pub struct Retention {
     /// The age from which an event may go, once no trigger is owed it.
     pub age: Option<IsoDuration>,
+    /// The bytes of events beyond which the oldest may go, once no trigger is owed them, such as `10GiB`.
+    pub size: Option<ByteSize>,
+}
+
+/// A size in bytes: a number, or text with one of the units `KiB`, `MiB`, `GiB` and `TiB`.
+#[derive(Debug, Clone, JsonSchema)]
+#[serde(untagged)]
+pub enum ByteSize {
+    /// Bytes.
+    Bytes(u64),
+    /// A number and a unit.
+    Text(String),
 }
 
 /// Sends the events of a broker that pass its filter to a subscriber.
@@ -160,8 +172,34 @@ pub struct DeliverySpec {
     pub max_in_flight: Option<u32>,
     /// The age, from its arrival, after which an event is dropped instead of attempted.
     pub deadline: Option<IsoDuration>,
+    /// How much the trigger may be owed before something is done about it.
+    pub max_backlog: Option<MaxBacklog>,
     /// Whether events of one key stay in order. `none` is the only choice of this version.
     pub ordering: Option<Ordering>,
+}
+
+/// How much a trigger may be owed. At least one of `size` and `age` is given.
+#[derive(Debug, Clone, JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MaxBacklog {
+    /// The bytes of the log from the oldest event on that the trigger is owed, such as `1GiB`.
+    pub size: Option<ByteSize>,
+    /// How long that event has been in the log.
+    pub age: Option<IsoDuration>,
+    /// What is done when it is more, `refuse` by default.
+    pub when_exceeded: Option<WhenExceeded>,
+}
+
+/// What is done when a trigger is owed more than it may be.
+#[derive(Debug, Clone, JsonSchema)]
+#[schemars(rename_all = "camelCase")]
+pub enum WhenExceeded {
+    /// The broker answers producers with 507 until the trigger is owed less.
+    Refuse,
+    /// The oldest events become dead letters of the trigger.
+    DeadLetter,
+    /// The oldest events are dropped, and counted as such.
+    Drop,
 }
 
 /// How the wait before retry `n`, counted from 1, grows.

@@ -8,7 +8,7 @@ use super::document::{Map, Node, Value};
 use super::{Destination, Location, Mark, Problem, ResourceId, Severity};
 use crate::Code;
 use crate::codes;
-use crate::duration;
+use crate::{duration, size};
 
 /// The way from the root of a document to a field, kept on the stack and written out only for a problem.
 #[derive(Debug, Clone, Copy)]
@@ -47,6 +47,8 @@ pub(super) struct Reader<'f> {
     file: &'f Arc<str>,
     /// Whether fields that are not known are errors (native kinds) or tolerated (everyone else's).
     pub(super) strict: bool,
+    /// Whether a filter is read as an earlier process recorded it.
+    pub(super) recorded: bool,
     /// The resource that the problems belong to, once it is known.
     pub(super) resource: Option<ResourceId>,
     pub(super) problems: Vec<Problem>,
@@ -56,7 +58,14 @@ pub(super) struct Reader<'f> {
 
 impl<'f> Reader<'f> {
     pub(super) fn new(file: &'f Arc<str>) -> Self {
-        Self { file, strict: false, resource: None, problems: Vec::new(), destinations: Vec::new() }
+        Self {
+            file,
+            strict: false,
+            recorded: false,
+            resource: None,
+            problems: Vec::new(),
+            destinations: Vec::new(),
+        }
     }
 
     /// Whether a problem keeps the resource from being applied.
@@ -231,6 +240,23 @@ impl<'f> Reader<'f> {
         }
     }
 
+    /// A size in bytes, above 0: a number, or text with a unit.
+    pub(super) fn size(&mut self, node: &Node, path: &Path<'_>) -> Option<u64> {
+        let size = match &node.value {
+            Value::Number(number) => size::parse(&number.to_string()),
+            Value::String(text) => size::parse(text),
+            other => {
+                let help = "write a size such as `512MiB` or `10GiB`";
+                return self.wrong_type(node.mark, path, other, "a size", help);
+            }
+        };
+        size.map_err(|invalid| {
+            let message = format!("`{path}` is not a size");
+            self.error(codes::FIELD_VALUE, node.mark, path, message, invalid.to_string());
+        })
+        .ok()
+    }
+
     /// Refuses fields that a native kind does not have. `known` are the fields it has, `planned` those that it
     /// will have.
     pub(super) fn only(&mut self, map: &Map, path: &Path<'_>, known: &[&str], planned: &[&str]) {
@@ -255,6 +281,13 @@ impl<'f> Reader<'f> {
                 );
             }
         }
+    }
+
+    /// Refuses fields that a map of ours does not have, whatever the kind that it stands in.
+    pub(super) fn all_known(&mut self, map: &Map, path: &Path<'_>, known: &[&str]) {
+        let strict = std::mem::replace(&mut self.strict, true);
+        self.only(map, path, known, &[]);
+        self.strict = strict;
     }
 
     /// A field that the documentation names and this version does not honour.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::document::Node;
 use super::{Mark, ResourceName};
-use crate::delivery::{BackoffPolicy, Format};
+use crate::delivery::{BackoffPolicy, Format, MaxBacklog};
 use crate::filter::Filter;
 use crate::secret::KeyValues;
 
@@ -38,8 +38,8 @@ pub enum Spec {
 pub struct BrokerSpec {
     /// The delivery of triggers that have none of their own.
     pub delivery: Option<DeliverySpec>,
-    /// How long an event is kept although nobody is owed it.
-    pub retention: Option<Duration>,
+    /// What is kept although nobody is owed it.
+    pub retention: RetentionSpec,
     /// Where `log: memory` asks for the memory mode.
     pub memory: Option<Mark>,
     /// Whether a reply must be an event or empty.
@@ -50,6 +50,15 @@ pub struct BrokerSpec {
     pub class: Option<Fixed>,
     /// Knative's `spec.config` in normalised form, which may not change.
     pub config: Option<Fixed>,
+}
+
+/// What a broker keeps although nobody is owed it, as written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RetentionSpec {
+    /// How long.
+    pub age: Option<Duration>,
+    /// How many bytes.
+    pub size: Option<u64>,
 }
 
 /// A value that is fixed for the life of its resource, and its place.
@@ -224,4 +233,6 @@ pub struct DeliveryExtras {
     pub backoff_max: Option<Duration>,
     /// The age after which an event is dropped instead of attempted.
     pub deadline: Option<Duration>,
+    /// How much the trigger may be owed.
+    pub max_backlog: Option<MaxBacklog>,
 }

@@ -2,7 +2,7 @@
 
 use super::annotations::{Annotations, with_path};
 use super::component::transformations;
-use super::delivery::{MAX_IN_FLIGHT, PLANNED, delivery};
+use super::delivery::{MAX_IN_FLIGHT, PLANNED, delivery, max_backlog};
 use super::destination::{destination, reference};
 use super::document::{self, Map, Node, Value};
 use super::filters::filter;
@@ -26,8 +26,8 @@ const KNOWN: [&str; 9] = [
 ];
 
 /// What a Knative Trigger may say by annotation, since its spec has no such fields.
-const ANNOTATIONS: [&str; 6] =
-    ["transformations", "maxInFlight", "backoffMax", "deadline", "startFrom", "paused"];
+const ANNOTATIONS: [&str; 7] =
+    ["transformations", "maxInFlight", "backoffMax", "deadline", "maxBacklog", "startFrom", "paused"];
 
 /// Knative's annotation that lets the broker `default` be made when it is needed.
 const INJECTION: &str = "eventing.knative.dev/injection";
@@ -142,13 +142,22 @@ fn from_annotations(reader: &mut Reader<'_>, annotations: &Annotations<'_>) -> E
         reader.duration_text(text, mark, path, false)
     };
     Extras {
-        transformations: annotations.own(reader, "transformations", embedded).unwrap_or_default(),
+        transformations: annotations
+            .own(reader, "transformations", |reader, text, mark, path| {
+                let node = embedded(reader, text, mark, path)?;
+                transformations(reader, &node, path)
+            })
+            .unwrap_or_default(),
         delivery: DeliveryExtras {
             max_in_flight: annotations.own(reader, "maxInFlight", |reader, text, mark, path| {
                 scalar(text, mark).and_then(|node| reader.integer(&node, path, 1, MAX_IN_FLIGHT))
             }),
             backoff_max: annotations.own(reader, "backoffMax", duration),
             deadline: annotations.own(reader, "deadline", duration),
+            max_backlog: annotations.own(reader, "maxBacklog", |reader, text, mark, path| {
+                let node = embedded(reader, text, mark, path)?;
+                max_backlog(reader, &node, path)
+            }),
         },
         paused: annotations
             .own(reader, "paused", |reader, text, mark, path| {
@@ -164,22 +173,16 @@ fn scalar(text: &str, mark: Mark) -> Option<Node> {
     Some(Node { value: document::plain(text), mark }).filter(|node| node.value != Value::Null)
 }
 
-/// Transformations written as JSON or YAML in an annotation.
-fn embedded(
-    reader: &mut Reader<'_>,
-    text: &str,
-    mark: Mark,
-    path: &Path<'_>,
-) -> Option<Vec<TransformationUse>> {
+/// What is written as JSON or YAML in an annotation.
+fn embedded(reader: &mut Reader<'_>, text: &str, mark: Mark, path: &Path<'_>) -> Option<Node> {
     let mut documents = Vec::new();
     if let Err(problem) = document::parse(text, |node| documents.push(node)) {
         let message = format!("`{path}` is not valid JSON: {problem}");
-        reader.error(codes::FIELD_VALUE, mark, path, message, "write the list of transformations as JSON");
+        reader.error(codes::FIELD_VALUE, mark, path, message, "write it as JSON");
         return None;
     }
     // The places inside of the text would be taken for places in the file.
-    let node = documents.into_iter().next()?.moved_to(mark);
-    transformations(reader, &node, path)
+    Some(documents.into_iter().next()?.moved_to(mark))
 }
 
 fn start_from(reader: &mut Reader<'_>, text: &str, mark: Mark, path: &Path<'_>) -> Option<StartFrom> {

@@ -20,6 +20,7 @@ pub(super) fn policy(spec: &DeliverySpec) -> DeliveryPolicy {
         format: spec.format.unwrap_or(Format::Binary),
         max_in_flight: DEFAULT_MAX_IN_FLIGHT,
         deadline: None,
+        max_backlog: None,
     };
     overlay(&mut policy, &spec.extras);
     policy
@@ -48,5 +49,8 @@ fn overlay(policy: &mut DeliveryPolicy, extras: &DeliveryExtras) {
     }
     if extras.deadline.is_some() {
         policy.deadline = extras.deadline;
+    }
+    if extras.max_backlog.is_some() {
+        policy.max_backlog = extras.max_backlog;
     }
 }

@@ -318,7 +318,8 @@ impl<'m> Planner<'m> {
             let planned = BrokerPlan {
                 id: resource.id.clone(),
                 log: if spec.memory.is_some() { LogKind::Memory } else { LogKind::Embedded },
-                retention: spec.retention.unwrap_or(DEFAULT_RETENTION),
+                retention: spec.retention.age.unwrap_or(DEFAULT_RETENTION),
+                retention_bytes: spec.retention.size,
                 strict_replies: spec.strict_replies,
                 accepted_status: spec.accepted_status.unwrap_or(DEFAULT_ACCEPTED_STATUS),
                 implicit: false,
@@ -455,6 +456,7 @@ impl<'m> Planner<'m> {
             id: ResourceId::new(NATIVE, "Broker", name.clone()),
             log: LogKind::Embedded,
             retention: DEFAULT_RETENTION,
+            retention_bytes: None,
             strict_replies: false,
             accepted_status: DEFAULT_ACCEPTED_STATUS,
             implicit: true,

@@ -3,28 +3,15 @@
 use std::time::Duration;
 
 use tracing_subscriber::filter::Targets;
+use waypost_core::size::{self, InvalidSize};
 
 /// The least size limit of an event: every event of 64 KiB must pass (section 6 of the norm), its envelope included.
 const LEAST_EVENT_BYTES: usize = 80 * 1024;
 
 /// Reads `512`, `64KiB`, `8MiB` or `1GiB`.
 pub(crate) fn bytes(text: &str) -> Result<usize, String> {
-    let digits = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let factor: usize = match unit.trim() {
-        "" | "B" => 1,
-        "KiB" | "Ki" | "K" => 1 << 10,
-        "MiB" | "Mi" | "M" => 1 << 20,
-        "GiB" | "Gi" | "G" => 1 << 30,
-        "TiB" | "Ti" | "T" => 1 << 40,
-        _ => return Err("write a size such as 512KiB, 8MiB or 1GiB".to_owned()),
-    };
-    let number: usize = number.parse().map_err(|_| "write a size such as 512KiB, 8MiB or 1GiB".to_owned())?;
-    match number.checked_mul(factor) {
-        Some(0) => Err("the size must be above 0".to_owned()),
-        Some(bytes) => Ok(bytes),
-        None => Err("the size is beyond what this machine can count".to_owned()),
-    }
+    let bytes = size::parse(text).map_err(|invalid| invalid.to_string())?;
+    usize::try_from(bytes).map_err(|_| InvalidSize::TooLarge.to_string())
 }
 
 /// Reads the size limit of an event.

@@ -7,10 +7,10 @@ use schemars::JsonSchema;
 use serde_json::{Value as Json, json};
 
 use super::*;
-use crate::delivery::{BackoffPolicy, Format};
+use crate::delivery::{BackoffPolicy, Format, MaxBacklog, WhenExceeded};
 use crate::filter::Filter;
 use crate::manifest::document::Map;
-use crate::manifest::{BrokerSpec, StartFrom, Target, TransformationUse, TriggerSpec, native};
+use crate::manifest::{BrokerSpec, RetentionSpec, StartFrom, Target, TransformationUse, TriggerSpec, native};
 
 fn read(text: &str) -> ManifestFile {
     ManifestFile::read("test.yaml", text.as_bytes())
@@ -201,10 +201,11 @@ fn extras_of_a_knative_trigger_are_annotations() {
 fn native_kinds_are_supersets() {
     let spec = broker(&broker_of(
         NATIVE,
-        "  log: memory\n  retention: {age: P1D}\n  strictReplies: true\n  acceptedStatus: 200\n  delivery: {retry: 1, backoffPolicy: constant}\n",
+        "  log: memory\n  retention: {age: P1D, size: 10GiB}\n  strictReplies: true\n  acceptedStatus: 200\n  delivery: {retry: 1, backoffPolicy: constant}\n",
     ));
-    assert!(spec.memory && spec.strict_replies);
-    assert_eq!((spec.accepted_status, spec.retention), (Some(200), Some(Duration::from_secs(86_400))));
+    assert!(spec.memory.is_some() && spec.strict_replies);
+    let retention = RetentionSpec { age: Some(Duration::from_secs(86_400)), size: Some(10 << 30) };
+    assert_eq!((spec.accepted_status, spec.retention), (Some(200), retention));
     assert_eq!(spec.delivery.expect("a delivery").backoff.policy, Some(BackoffPolicy::Constant));
     let spec = trigger(&trigger_of(
         NATIVE,
@@ -266,17 +267,30 @@ fn each_rule_of_a_trigger() {
         ),
         (
             NATIVE,
-            "  broker: b\n  delivery: {ratePerSecond: 1, orderingKey: k, holdWhenDown: true, maxBacklog: {}}\n",
+            "  broker: b\n  delivery: {ratePerSecond: 1, orderingKey: k, holdWhenDown: true}\n",
             vec![
                 "E0112 9 spec.delivery.ratePerSecond",
                 "E0112 9 spec.delivery.orderingKey",
                 "E0112 9 spec.delivery.holdWhenDown",
-                "E0112 9 spec.delivery.maxBacklog",
             ],
         ),
         (NATIVE, "  broker: b\n  delivery: {ordering: key}\n", vec!["E0112 9 spec.delivery.ordering"]),
         (NATIVE, "  broker: b\n  delivery: {ordering: all}\n", vec!["E0111 9 spec.delivery.ordering"]),
         (NATIVE, "  broker: b\n  delivery: {maxInFlight: 0}\n", vec!["E0111 9 spec.delivery.maxInFlight"]),
+        (
+            NATIVE,
+            "  broker: b\n  delivery: {maxBacklog: {}}\n",
+            vec!["E0108 9 spec.delivery.maxBacklog.size"],
+        ),
+        (
+            NATIVE,
+            "  broker: b\n  delivery: {maxBacklog: {size: 0, whenExceeded: block, sise: 1}}\n",
+            vec![
+                "E0109 9 spec.delivery.maxBacklog.sise",
+                "E0111 9 spec.delivery.maxBacklog.size",
+                "E0111 9 spec.delivery.maxBacklog.whenExceeded",
+            ],
+        ),
         (
             NATIVE,
             "  broker: b\n  delivery: {deadlettersink: {}}\n",
@@ -368,12 +382,13 @@ fn each_rule_of_filters() {
 #[test]
 fn each_rule_of_a_broker() {
     for (group, spec, expected) in [
-        (NATIVE, "  log: embedded\n", vec!["E0112 6 spec.log"]),
+        (NATIVE, "  log: embedded\n", vec![]),
         (NATIVE, "  log: {kafka: {}}\n", vec!["E0112 6 spec.log"]),
         (NATIVE, "  log: tape\n", vec!["E0111 6 spec.log"]),
         (NATIVE, "  acceptedStatus: 204\n", vec!["E0111 6 spec.acceptedStatus"]),
         (NATIVE, "  retention: {age: PT0S}\n", vec!["E0114 6 spec.retention.age"]),
-        (NATIVE, "  retention: {size: 1}\n", vec!["E0112 6 spec.retention.size"]),
+        (NATIVE, "  retention: {size: 1GB}\n", vec!["E0111 6 spec.retention.size"]),
+        (NATIVE, "  retention: {size: [1]}\n", vec!["E0110 6 spec.retention.size"]),
         (NATIVE, "  deduplication: {}\n", vec!["E0112 6 spec.deduplication"]),
         (NATIVE, "  config: {}\n", vec!["E0109 6 spec.config"]),
         (KNATIVE, "  config: {kind: ConfigMap, name: x}\n", vec!["E0108 6 spec.config.apiVersion"]),
@@ -540,10 +555,10 @@ fn node_fields(map: &Map, path: &str, found: &mut Vec<String>) {
 fn the_schema_and_the_reader_agree() {
     let destination = "{ref: {apiVersion: v1, kind: Service, name: s, namespace: n, address: http}, uri: /x, CACerts: \"-----BEGIN CERTIFICATE-----\\nMIIB\\n-----END CERTIFICATE-----\", audience: a}";
     let delivery = format!(
-        "{{deadLetterSink: {destination}, retry: 1, timeout: PT1S, backoffPolicy: linear, backoffDelay: PT1S, backoffMax: PT1S, retryAfterMax: PT1S, format: json, maxInFlight: 1, deadline: PT1S, ordering: none}}"
+        "{{deadLetterSink: {destination}, retry: 1, timeout: PT1S, backoffPolicy: linear, backoffDelay: PT1S, backoffMax: PT1S, retryAfterMax: PT1S, format: json, maxInFlight: 1, deadline: PT1S, ordering: none, maxBacklog: {{size: 1MiB, age: PT1S, whenExceeded: drop}}}}"
     );
     let broker = format!(
-        "  delivery: {delivery}\n  log: memory\n  retention: {{age: PT1S}}\n  strictReplies: true\n  acceptedStatus: 202\n"
+        "  delivery: {delivery}\n  log: memory\n  retention: {{age: PT1S, size: 1}}\n  strictReplies: true\n  acceptedStatus: 202\n"
     );
     let trigger = format!(
         "  broker: b\n  filter: {{attributes: {{}}}}\n  filters: []\n  transformations: []\n  subscriber: {destination}\n  delivery: {delivery}\n  startFrom: latest\n  paused: false\n"
@@ -575,6 +590,53 @@ fn compare<T: JsonSchema>(text: &str, but: &[String]) {
     .expect("valid");
     written.sort();
     assert_eq!(written, described);
+}
+
+#[test]
+fn what_is_kept_of_a_file_is_read_as_the_file_is() {
+    let text = [
+        trigger_of(
+            KNATIVE,
+            "  broker: b\n  filter: {attributes: {type: a, x: ''}}\n  delivery: {retry: 3}\n",
+        ),
+        trigger_of(NATIVE, "  broker: b\n  filters: [{not: {prefix: {type: a.}}}]\n  paused: true\n"),
+        broker_of(NATIVE, "  log: memory\n"),
+        "apiVersion: waypost.dev/v1alpha1\nkind: Sink\nmetadata: {name: s}\nspec: {stdout: {}}\n".to_owned(),
+        "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData: {a: b}\n".to_owned(),
+    ]
+    .join("\n---\n");
+    let file = read(&text);
+    assert_eq!(problems(&file), Vec::<&Problem>::new());
+    let documents: Vec<_> = file.resources.iter().filter_map(|resource| resource.document.as_ref()).collect();
+    assert_eq!(documents.len(), 4, "a Secret is not kept");
+    let stored = ManifestFile::stored(
+        "test.yaml",
+        documents.iter().map(|document| StoredDocument { line: 7, text: &document.text }),
+    );
+    for (was, is) in file.resources.iter().zip(&stored.resources) {
+        assert_eq!((&was.id, &was.document, is.mark.line), (&is.id, &is.document, 7));
+        if let (Some(Spec::Trigger(was)), Some(Spec::Trigger(is))) = (&was.spec, &is.spec) {
+            assert_eq!((&was.filter, &was.delivery, was.paused), (&is.filter, &is.delivery, is.paused));
+        }
+    }
+}
+
+#[test]
+fn a_backlog_may_be_limited_by_field_and_by_annotation() {
+    let wanted = MaxBacklog {
+        size: Some(1 << 30),
+        age: Some(Duration::from_secs(3600)),
+        when_exceeded: WhenExceeded::DeadLetter,
+    };
+    let text = "{size: 1GiB, age: PT1H, whenExceeded: deadLetter}";
+    let native = trigger(&trigger_of(NATIVE, &format!("  broker: b\n  delivery: {{maxBacklog: {text}}}\n")));
+    assert_eq!(native.delivery.expect("a delivery").extras.max_backlog, Some(wanted));
+    let knative = trigger_of(KNATIVE, "  broker: b\n").replacen(
+        "  name: t\n",
+        &format!("  name: t\n  annotations: {{waypost.dev/maxBacklog: '{text}'}}\n"),
+        1,
+    );
+    assert_eq!(trigger(&knative).extras.max_backlog, Some(wanted));
 }
 
 /// Text made of what manifests are made of, so that reading gets far.
@@ -658,6 +720,12 @@ fn check_places(text: &str) -> Result<(), TestCaseError> {
     }
     for resource in &file.resources {
         prop_assert_eq!(resource.spec.is_none(), resource.problems.iter().any(Problem::is_error));
+        let Some(document) = &resource.document else { continue };
+        let stored =
+            ManifestFile::stored("x", [StoredDocument { line: resource.mark.line, text: &document.text }]);
+        prop_assert_eq!(stored.resources.len(), 1);
+        prop_assert_eq!(&stored.resources[0].id, &resource.id);
+        prop_assert_eq!(stored.resources[0].document.as_ref(), Some(document));
     }
     Ok(())
 }
