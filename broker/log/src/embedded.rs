@@ -24,6 +24,7 @@ mod disk;
 mod frame;
 mod ids;
 mod journal;
+mod kept;
 mod letters;
 mod lists;
 mod log;
@@ -53,6 +54,7 @@ use crate::log::Log;
 
 use checkpoint::Checkpoint;
 use disk::{Disk, Opening, SystemDisk};
+pub use kept::KeptChange;
 use log::BrokerLog;
 pub use log::Retention;
 use store::{Parts, Shared, flush_until_stopped, write_until_stopped};

@@ -6,6 +6,8 @@
 //! value: CRC32C u32 | content
 //! ```
 
+mod kept;
+
 use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};

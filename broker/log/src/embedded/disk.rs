@@ -5,7 +5,7 @@ use std::any::Any;
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,6 +13,10 @@ use rustix::fs::{FallocateFlags, fallocate};
 
 #[cfg(test)]
 pub(super) mod simulated;
+
+/// Files and directories are for their owner alone: events and manifests may hold what is nobody else's business.
+const OWNERS_FILE: u32 = 0o600;
+const OWNERS_DIRECTORY: u32 = 0o700;
 
 /// How a file is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +42,9 @@ pub(super) trait Disk: fmt::Debug + Send + Sync {
 
     /// Removes a file; one that is gone already is no error.
     fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// Removes an empty directory; one that is gone already is no error.
+    fn remove_directory(&self, path: &Path) -> io::Result<()>;
 
     /// Makes what was made and removed in a directory durable.
     fn sync_directory(&self, path: &Path) -> io::Result<()>;
@@ -81,7 +88,7 @@ impl Disk for SystemDisk {
         if let Some(parent) = parent {
             self.create_directory(parent)?;
         }
-        match fs::create_dir(path) {
+        match fs::DirBuilder::new().mode(OWNERS_DIRECTORY).create(path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
@@ -103,13 +110,21 @@ impl Disk for SystemDisk {
 
     fn open(&self, path: &Path, how: Opening) -> io::Result<Arc<dyn DiskFile>> {
         let mut options = OpenOptions::new();
-        options.read(true).write(true);
+        options.read(true).write(true).mode(OWNERS_FILE);
         match how {
             Opening::New => options.create_new(true),
             Opening::Existing => &mut options,
             Opening::Either => options.create(true).truncate(false),
         };
         Ok(Arc::new(SystemFile(options.open(path)?)))
+    }
+
+    fn remove_directory(&self, path: &Path) -> io::Result<()> {
+        match fs::remove_dir(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            result => result?,
+        }
+        path.parent().map_or(Ok(()), |parent| self.sync_directory(parent))
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
@@ -124,7 +139,12 @@ impl Disk for SystemDisk {
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Any + Send + Sync>> {
-        let file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(OWNERS_FILE)
+            .open(path)?;
         file.try_lock().map_err(|error| match error {
             fs::TryLockError::Error(error) => error,
             fs::TryLockError::WouldBlock => io::ErrorKind::WouldBlock.into(),

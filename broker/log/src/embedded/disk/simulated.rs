@@ -192,6 +192,12 @@ impl Disk for SimulatedDisk {
         Ok(())
     }
 
+    fn remove_directory(&self, path: &Path) -> io::Result<()> {
+        self.0.step()?;
+        self.0.files.lock().directories.remove(path);
+        Ok(())
+    }
+
     fn sync_directory(&self, path: &Path) -> io::Result<()> {
         self.0.step()?;
         let mut files = self.0.files.lock();

@@ -35,6 +35,13 @@ impl BrokerLog {
         free.map(|live| live.bytes.load(Ordering::Relaxed)).sum()
     }
 
+    /// The bytes of the limit that segments and parked records take.
+    pub(in crate::embedded) fn bodies(&self) -> u64 {
+        let segments = self.segments.read();
+        let segments: u64 = segments.iter().map(|live| live.bytes.load(Ordering::Relaxed)).sum();
+        segments + self.parked.lock().values().sum::<u64>()
+    }
+
     /// Gives up so many bytes of what nobody is owed, or all there is, the open segment with it. `writing` says that the
     /// caller is this log's writer.
     pub(crate) fn release_under_pressure(&self, bytes: u64, writing: bool) {
