@@ -27,7 +27,7 @@ pub use counts::{Counts, DropReason, Dropped, Recount};
 pub(crate) use journal::{Debt, Journal, Settling};
 pub use outcome::{Outcome, OutcomeState};
 use schedule::{Schedule, Waiting};
-pub(crate) use snapshot::Snapshot;
+pub(crate) use snapshot::{Delayed, Flying, Snapshot};
 
 /// What became of a debt.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +60,10 @@ pub struct Due {
     /// The event, where the schedule keeps it in memory; otherwise [`crate::Records::fetch`] has it.
     pub entry: Option<Arc<Entry>>,
 }
+
+/// How many deliveries of one trigger may wait in one partition before it should take no more
+/// ([`Ledger::has_room`]): each takes about 120 bytes of memory.
+pub const WAITING_LIMIT: usize = 100_000;
 
 /// What one trigger is owed from one partition: the debts that are pending, each in one place, and the counts of
 /// those that are settled.
@@ -97,6 +101,9 @@ struct State {
 #[derive(Debug)]
 struct Flight {
     attempts: u32,
+    /// Whether an attempt was started whose outcome is not known.
+    open: bool,
+    crashes: u8,
     /// Whether the body is kept outside the log, so that the log may be trimmed above it.
     parked: bool,
     /// Whether its record can be read, as far as is known.
@@ -117,7 +124,9 @@ pub(crate) enum Place {
 impl Ledger {
     /// An empty ledger whose changes go to `journal`.
     pub(crate) fn new(partition: u16, trigger: TriggerNumber, journal: Arc<dyn Journal>) -> Self {
-        Self { trigger, partition, journal, state: Mutex::new(State::default()) }
+        // What keeps the bodies itself is never written down.
+        let state = State::empty(!journal.keeps_bodies_in_memory());
+        Self { trigger, partition, journal, state: Mutex::new(state) }
     }
 
     /// The trigger that is owed.
@@ -143,6 +152,12 @@ impl Ledger {
     /// The matches that were not taken yet.
     pub fn untaken(&self) -> u64 {
         self.state.lock().untaken
+    }
+
+    /// Whether another match should be taken. False while as many deliveries wait as may ([`WAITING_LIMIT`]): the log
+    /// holds the others as well, and a schedule is held in memory.
+    pub fn has_room(&self) -> bool {
+        self.state.lock().schedule.len() < WAITING_LIMIT
     }
 
     /// Says where a new trigger starts. Ignored once the ledger has a match or a place.
@@ -176,8 +191,44 @@ impl Ledger {
         state.untaken -= 1;
         state.changes += 1;
         let readable = entry.is_some();
-        state.window.insert(offset, Flight { attempts: 0, parked: false, readable, entry });
+        let flight = Flight { attempts: 0, open: false, crashes: 0, parked: false, readable, entry };
+        state.window.insert(offset, flight);
         true
+    }
+
+    /// Notes that an attempt at what is in the window is being started. Should the process end uncleanly before the
+    /// outcome is known, that counts as a crash of the delivery ([`Ledger::crashes`]). It is known in time where the
+    /// checkpoint had it: [`crate::Ledgers::secure`] makes sure. Of what is not in the window nothing is noted.
+    pub fn started(&self, offset: Offset) {
+        self.set_open(offset, true);
+    }
+
+    /// Notes that an attempt was cut by ourselves, so that no crash is counted for it: the trigger was paused, say.
+    /// What a clean end of the process cuts need not be noted.
+    pub fn cut(&self, offset: Offset) {
+        self.set_open(offset, false);
+    }
+
+    fn set_open(&self, offset: Offset, open: bool) {
+        let mut state = self.state.lock();
+        if let Some(flight) = state.window.get_mut(&offset)
+            && flight.open != open
+        {
+            flight.open = open;
+            state.changes += 1;
+            self.journal.unsaid();
+        }
+    }
+
+    /// At how many unclean ends of the process in a row an attempt at the delivery was open, with no outcome in
+    /// between. 0 of what is neither in the window nor waits. It is durable before the log is open.
+    pub fn crashes(&self, offset: Offset) -> u32 {
+        let state = self.state.lock();
+        let crashes = match state.window.get(&offset) {
+            Some(flight) => flight.crashes,
+            None => state.schedule.get(offset).map_or(0, |waiting| waiting.crashes),
+        };
+        u32::from(crashes)
     }
 
     /// Notes a failed attempt at what is in the window, and returns how many were made in all. Of what is not in
@@ -188,6 +239,7 @@ impl Ledger {
             return state.schedule.get(offset).map_or(0, |waiting| waiting.attempts);
         };
         flight.attempts = flight.attempts.saturating_add(1);
+        (flight.open, flight.crashes) = (false, 0);
         let made = flight.attempts;
         state.changes += 1;
         self.journal.attempted(self.debt(offset), attempt);
@@ -202,10 +254,13 @@ impl Ledger {
         let mut state = self.state.lock();
         let Some(attempts) = state.attempts(offset) else { return Ok(()) };
         let charge = self.journal.waiting(self.debt(offset), entry, due, attempts)?;
-        state.window.remove(&offset);
+        let crashes = match state.window.remove(&offset) {
+            Some(flight) => flight.crashes,
+            None => state.schedule.get(offset).map_or(0, |waiting| waiting.crashes),
+        };
         state.changes += 1;
         let entry = self.journal.keeps_bodies_in_memory().then(|| Arc::clone(entry));
-        state.schedule.put(offset, Waiting { due, attempts, entry, _charge: charge });
+        state.schedule.put(offset, Waiting { due, attempts, crashes, entry, _charge: charge });
         Ok(())
     }
 
@@ -216,8 +271,8 @@ impl Ledger {
         while all.len() < limit {
             let Some((offset, waiting)) = state.schedule.pop_due(now) else { break };
             all.push(Due { offset, attempts: waiting.attempts, entry: waiting.entry.clone() });
-            let Waiting { attempts, entry, .. } = waiting;
-            let flight = Flight { attempts, parked: true, readable: true, entry };
+            let Waiting { attempts, crashes, entry, .. } = waiting;
+            let flight = Flight { attempts, open: false, crashes, parked: true, readable: true, entry };
             state.window.insert(offset, flight);
             state.changes += 1;
         }
@@ -369,7 +424,7 @@ impl Ledger {
 
     /// Forgets everything: the trigger is gone. What is settled later changes nothing.
     pub(crate) fn clear(&self) {
-        *self.state.lock() = State::default();
+        *self.state.lock() = State::empty(false);
     }
 
     fn debt(&self, offset: Offset) -> Debt {
@@ -407,6 +462,10 @@ impl Counted {
 }
 
 impl State {
+    fn empty(tracks: bool) -> Self {
+        Self { schedule: Schedule::new(tracks), ..Self::default() }
+    }
+
     fn counts(&self) -> Counts {
         let window = self.window.len() as u64;
         let scheduled = self.schedule.len() as u64;

@@ -44,7 +44,7 @@ pub use dead_letter::{DeadLetter, DeadLetterId, DeadLetterReason, DeadLetters, F
 pub use error::{AppendError, CommitError, ReadError, WriteError};
 pub use ledger::{
     Attempt, AttemptOutcome, Counts, DropReason, Dropped, Due, Ledger, Outcome, OutcomeState, Recount,
-    Settled, Settlement,
+    Settled, Settlement, WAITING_LIMIT,
 };
 pub use log::{
     Bounds, Commit, Committed, Durability, Epoch, Ledgers, Log, MatchBatch, Matches, Owed, PlanRecord,

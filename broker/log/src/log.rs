@@ -119,6 +119,7 @@ pub trait Matches: Send + Sync {
 }
 
 /// Triggers, their ledgers and their dead letters.
+#[async_trait]
 pub trait Ledgers: Send + Sync {
     /// The number under which match lists tell of a trigger: assigned at the first call, durable with the first
     /// plan that names it, and never given to another trigger, also when this one is forgotten.
@@ -140,6 +141,16 @@ pub trait Ledgers: Send + Sync {
 
     /// Drops everything that a trigger is owed, its counters and its number; its dead letters stay.
     fn forget(&self, trigger: TriggerNumber);
+
+    /// Whether the process before this one ended without closing the log: then every delivery with an attempt that
+    /// the checkpoint knew to be open counts one crash more ([`Ledger::crashes`]).
+    fn ended_uncleanly(&self) -> bool;
+
+    /// Makes what the ledgers say now durable: windows and started attempts ([`Ledger::started`]) with it, which
+    /// nothing else waits for. An event that makes the process die at once is only counted where its attempt was
+    /// started, then secured, then made; so whoever delivers does that for a while where the log
+    /// [`Ledgers::ended_uncleanly`]. Those who ask at the same time share one write.
+    async fn secure(&self) -> Result<(), WriteError>;
 
     /// The epoch under which this process holds the ledgers of the partition.
     fn epoch(&self, partition: u16) -> Epoch;

@@ -462,6 +462,7 @@ impl Matches for MemoryLog {
     }
 }
 
+#[async_trait]
 impl Ledgers for MemoryLog {
     fn trigger(&self, name: &ResourceName) -> TriggerNumber {
         self.registry.number(name)
@@ -508,6 +509,15 @@ impl Ledgers for MemoryLog {
 
     fn forget(&self, trigger: TriggerNumber) {
         self.registry.forget(trigger);
+    }
+
+    fn ended_uncleanly(&self) -> bool {
+        // There was no process before.
+        false
+    }
+
+    async fn secure(&self) -> Result<(), WriteError> {
+        self.books.check_open()
     }
 
     fn epoch(&self, _partition: u16) -> Epoch {

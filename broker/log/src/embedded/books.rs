@@ -219,6 +219,10 @@ impl ledger::Journal for TriggerBooks {
         self.books.note(next, trigger, change).map(drop).ok_or_else(too_slow)
     }
 
+    fn unsaid(&self) {
+        self.books.mark();
+    }
+
     fn attempts(&self, debt: Debt) -> Vec<Attempt> {
         self.books.journal.find(debt.position.offset, debt.trigger).attempts
     }

@@ -42,27 +42,59 @@ pub(super) enum Kind {
     Parked = 6,
     /// How far a source has read, by the hash of its name.
     Source = 7,
+    /// Pages of the schedule of a trigger, by its number; their keys end with the number of the page, u64.
+    Schedule = 8,
 }
 
-/// A row to be written, or to be removed where it has no value.
+/// A change of the rows.
 #[derive(Debug, Clone)]
 pub(super) struct Row {
     key: Vec<u8>,
-    value: Option<Vec<u8>>,
+    change: RowChange,
+}
+
+#[derive(Debug, Clone)]
+enum RowChange {
+    Put(Vec<u8>),
+    Remove,
+    RemovePages,
 }
 
 impl Row {
     pub(super) fn put(log: &ResourceName, kind: Kind, number: u64, content: &[u8]) -> Self {
-        let key = key_of(log, kind, number);
-        let mut value = Vec::with_capacity(content.len() + 4);
-        value.put_u32(checksum(&key, content));
-        value.put(content);
-        Self { key, value: Some(value) }
+        Self::put_at(key_of(log, kind, number), content)
     }
 
     pub(super) fn remove(log: &ResourceName, kind: Kind, number: u64) -> Self {
-        Self { key: key_of(log, kind, number), value: None }
+        Self { key: key_of(log, kind, number), change: RowChange::Remove }
     }
+
+    /// One of the pages that a number has.
+    pub(super) fn put_page(log: &ResourceName, kind: Kind, number: u64, page: u64, content: &[u8]) -> Self {
+        Self::put_at(page_key(log, kind, number, page), content)
+    }
+
+    pub(super) fn remove_page(log: &ResourceName, kind: Kind, number: u64, page: u64) -> Self {
+        Self { key: page_key(log, kind, number, page), change: RowChange::Remove }
+    }
+
+    /// All pages of a number.
+    pub(super) fn remove_pages(log: &ResourceName, kind: Kind, number: u64) -> Self {
+        Self { key: key_of(log, kind, number), change: RowChange::RemovePages }
+    }
+
+    fn put_at(key: Vec<u8>, content: &[u8]) -> Self {
+        let mut value = Vec::with_capacity(content.len() + 4);
+        value.put_u32(checksum(&key, content));
+        value.put(content);
+        Self { key, change: RowChange::Put(value) }
+    }
+}
+
+fn page_key(log: &ResourceName, kind: Kind, number: u64, page: u64) -> Vec<u8> {
+    let mut key = key_of(log, kind, number);
+    key.put(&page.to_be_bytes());
+    key
 }
 
 fn key_of(log: &ResourceName, kind: Kind, number: u64) -> Vec<u8> {
@@ -111,14 +143,14 @@ impl Checkpoint {
         Ok(Self { database, file: file.to_owned() })
     }
 
-    /// All rows of a kind that a log has, by their numbers.
+    /// All rows of a kind that a log has, by their numbers; pages by theirs.
     pub(super) fn load(
         &self,
         log: &ResourceName,
         kind: Kind,
         mut visit: impl FnMut(u64, &[u8]) -> Result<(), CheckpointError>,
     ) -> Result<(), CheckpointError> {
-        let (from, to) = (key_of(log, kind, 0), key_of(log, kind, u64::MAX));
+        let (from, to) = (key_of(log, kind, 0), page_key(log, kind, u64::MAX, u64::MAX));
         let mut visited = Ok(());
         guarded(&self.file, || {
             let table = self.database.begin_read()?.open_table(ROWS)?;
@@ -159,10 +191,15 @@ impl Checkpoint {
             {
                 let mut table = transaction.open_table(ROWS)?;
                 for row in rows {
-                    match &row.value {
-                        Some(value) => table.insert(row.key.as_slice(), value.as_slice())?,
-                        None => table.remove(row.key.as_slice())?,
-                    };
+                    match &row.change {
+                        RowChange::Put(value) => drop(table.insert(row.key.as_slice(), value.as_slice())?),
+                        RowChange::Remove => drop(table.remove(row.key.as_slice())?),
+                        RowChange::RemovePages => {
+                            let mut last = row.key.clone();
+                            last.put(&u64::MAX.to_be_bytes());
+                            table.retain_in(row.key.as_slice()..=last.as_slice(), |_, _| false)?;
+                        }
+                    }
                 }
             }
             transaction.commit()?;

@@ -94,6 +94,10 @@ pub(super) struct BrokerLog {
     flushed_matched: AtomicU64,
     /// Whether the checkpoint lacks something.
     behind: AtomicBool,
+    /// Whether the process before this one ended without closing the log.
+    ended_uncleanly: bool,
+    /// Whether the log is closed and nothing changes any more.
+    all_written: AtomicBool,
 }
 
 /// A segment, and the bytes of the limit that it takes.
@@ -384,6 +388,7 @@ impl Matches for BrokerLog {
     }
 }
 
+#[async_trait]
 impl Ledgers for BrokerLog {
     fn trigger(&self, name: &ResourceName) -> TriggerNumber {
         self.registry.number(name)
@@ -447,6 +452,20 @@ impl Ledgers for BrokerLog {
 
     fn forget(&self, trigger: TriggerNumber) {
         self.registry.forget(trigger);
+    }
+
+    fn ended_uncleanly(&self) -> bool {
+        self.ended_uncleanly
+    }
+
+    async fn secure(&self) -> Result<(), WriteError> {
+        self.books.check_open()?;
+        let shared = Arc::clone(&self.shared);
+        self.books.mark();
+        let secured = tokio::task::spawn_blocking(move || shared.secure()).await;
+        let secured =
+            secured.unwrap_or_else(|_| Err("writing the checkpoint failed unexpectedly".to_owned()));
+        secured.map_err(|reason| WriteError::Failed { reason })
     }
 
     fn epoch(&self, _partition: u16) -> Epoch {

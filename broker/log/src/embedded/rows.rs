@@ -5,7 +5,7 @@ use bytes::Bytes;
 use crate::clock::Timestamp;
 use crate::embedded::codec::{Corrupt, Put, Reader};
 use crate::embedded::note::{put_name, take_name};
-use crate::ledger::{DropReason, Dropped, Snapshot};
+use crate::ledger::{Delayed, DropReason, Dropped, Flying, Snapshot};
 use crate::log::{PlanRecord, PlanVersion, TriggerNumber};
 use crate::record::{Checkpoint, Offset};
 
@@ -24,6 +24,8 @@ pub(super) struct LogRow {
     pub(super) matched: Offset,
     pub(super) next_trigger: u32,
     pub(super) next_letter: u64,
+    /// Whether the process that wrote this closed the log with it.
+    pub(super) closed: bool,
     /// The damage that an operator accepted.
     pub(super) accepted: Accepted,
 }
@@ -76,6 +78,7 @@ impl LogRow {
         }
         into.put_u32(self.next_trigger);
         into.put_u64(self.next_letter);
+        into.put_u8(u8::from(self.closed));
         self.accepted.encode(&mut into);
         into
     }
@@ -90,6 +93,7 @@ impl LogRow {
             matched: reader.u64()?,
             next_trigger: reader.u32()?,
             next_letter: reader.u64()?,
+            closed: reader.u8()? != 0,
             accepted: Accepted::decode(&mut reader)?,
         };
         reader.end()?;
@@ -97,7 +101,7 @@ impl LogRow {
     }
 }
 
-/// A ledger with the place up to which changes are in it.
+/// A ledger with the place up to which changes are in it; its schedule is in rows of its own.
 pub(super) fn encode_ledger(covered: u64, ledger: &Snapshot) -> Vec<u8> {
     let mut into = Vec::new();
     into.put_u64(covered);
@@ -112,18 +116,38 @@ pub(super) fn encode_ledger(covered: u64, ledger: &Snapshot) -> Vec<u8> {
         into.put_u64(ledger.dropped.by(reason));
     }
     into.put_varint(ledger.window.len() as u64);
-    for (offset, (attempts, parked)) in &ledger.window {
+    for (offset, flying) in &ledger.window {
         into.put_u64(*offset);
-        into.put_u32(*attempts);
-        into.put_u8(u8::from(*parked));
-    }
-    into.put_varint(ledger.schedule.len() as u64);
-    for (offset, (due, attempts)) in &ledger.schedule {
-        into.put_u64(*offset);
-        into.put_i64(due.0);
-        into.put_u32(*attempts);
+        into.put_u32(flying.attempts);
+        into.put_u8(u8::from(flying.parked) | u8::from(flying.open) << 1);
+        into.put_u8(flying.crashes);
     }
     into
+}
+
+/// A page of a trigger's schedule.
+pub(super) fn encode_page(trigger: TriggerNumber, waiting: &[(Offset, Delayed)]) -> Vec<u8> {
+    let mut into = Vec::with_capacity(4 + waiting.len() * 21);
+    into.put_u32(trigger.0);
+    for (offset, delayed) in waiting {
+        into.put_u64(*offset);
+        into.put_i64(delayed.due.0);
+        into.put_u32(delayed.attempts);
+        into.put_u8(delayed.crashes);
+    }
+    into
+}
+
+pub(super) fn decode_page(stored: &[u8]) -> Result<(TriggerNumber, Vec<(Offset, Delayed)>), Corrupt> {
+    let mut reader = Reader(stored);
+    let trigger = TriggerNumber(reader.u32()?);
+    let mut waiting = Vec::new();
+    while !reader.is_empty() {
+        let offset = reader.u64()?;
+        let (due, attempts, crashes) = (Timestamp(reader.i64()?), reader.u32()?, reader.u8()?);
+        waiting.push((offset, Delayed { due, attempts, crashes }));
+    }
+    Ok((trigger, waiting))
 }
 
 pub(super) fn decode_ledger(stored: &[u8]) -> Result<(u64, Snapshot), Corrupt> {
@@ -146,10 +170,9 @@ pub(super) fn decode_ledger(stored: &[u8]) -> Result<(u64, Snapshot), Corrupt> {
     }
     ledger.dropped = dropped;
     for _ in 0..reader.varint()? {
-        ledger.window.insert(reader.u64()?, (reader.u32()?, reader.u8()? != 0));
-    }
-    for _ in 0..reader.varint()? {
-        ledger.schedule.insert(reader.u64()?, (Timestamp(reader.i64()?), reader.u32()?));
+        let (offset, attempts, marks) = (reader.u64()?, reader.u32()?, reader.u8()?);
+        let (parked, open) = (marks & 1 != 0, marks & 2 != 0);
+        ledger.window.insert(offset, Flying { attempts, parked, open, crashes: reader.u8()? });
     }
     reader.end()?;
     Ok((covered, ledger))
@@ -212,9 +235,11 @@ mod tests {
             numbers in any::<[u64; 8]>(),
             placed: bool,
             dropped in vec(any::<u64>(), 6),
-            window in btree_map(any::<u64>(), any::<(u32, bool)>(), 0..9),
-            schedule in btree_map(any::<u64>(), (any::<i64>().prop_map(Timestamp), any::<u32>()), 0..9),
+            window in btree_map(any::<u64>(), any::<(u32, bool, bool, u8)>(), 0..9),
         ) {
+            let flying = |(offset, (attempts, parked, open, crashes))|
+                (offset, Flying { attempts, parked, open, crashes });
+            let window = window.into_iter().map(flying).collect();
             let [covered, next, matched_end, oldest_untaken, matched, delivered, dead_lettered, untaken] = numbers;
             let mut by_reason = Dropped::default();
             for (reason, count) in DropReason::ALL.into_iter().zip(dropped) {
@@ -222,9 +247,18 @@ mod tests {
             }
             let ledger = Snapshot {
                 next, matched_end, oldest_untaken, placed, matched, delivered, dead_lettered, untaken,
-                dropped: by_reason, window, schedule,
+                dropped: by_reason, window, ..Snapshot::default()
             };
             prop_assert_eq!(decode_ledger(&encode_ledger(covered, &ledger)), Ok((covered, ledger)));
+        }
+
+        #[test]
+        fn pages_come_back(trigger: u32, waiting in vec(any::<(u64, i64, u32, u8)>(), 0..9)) {
+            let delayed = |(offset, due, attempts, crashes)|
+                (offset, Delayed { due: Timestamp(due), attempts, crashes });
+            let waiting: Vec<_> = waiting.into_iter().map(delayed).collect();
+            let stored = encode_page(TriggerNumber(trigger), &waiting);
+            prop_assert_eq!(decode_page(&stored), Ok((TriggerNumber(trigger), waiting)));
         }
 
         #[test]
@@ -236,17 +270,20 @@ mod tests {
         }
 
         #[test]
-        fn logs_come_back(n in any::<[u64; 6]>(), next_trigger: u32, lost: Vec<(u64, u64)>, told in vec(".{0,20}", 0..3)) {
+        fn logs_come_back(n in any::<[u64; 6]>(), next_trigger: u32, closed: bool, lost: Vec<(u64, u64)>, told in vec(".{0,20}", 0..3)) {
             let [epoch, sequence, start, synced, matched, next_letter] = n;
             let accepted = Accepted { lost, told };
-            let row = LogRow { epoch, sequence, start, synced, matched, next_trigger, next_letter, accepted };
+            let row = LogRow {
+                epoch, sequence, start, synced, matched, next_trigger, next_letter, closed, accepted,
+            };
             let stored = row.encode();
             prop_assert_eq!(LogRow::decode(&stored), Ok(row));
         }
 
         #[test]
         fn any_bytes_are_read_or_refused(bytes: Vec<u8>) {
-            let _ = (LogRow::decode(&bytes), decode_ledger(&bytes), decode_plan(&bytes), decode_source(&bytes));
+            let _ = (LogRow::decode(&bytes), decode_ledger(&bytes), decode_page(&bytes));
+            let _ = (decode_plan(&bytes), decode_source(&bytes));
         }
     }
 }

@@ -42,6 +42,8 @@ pub(super) struct Shared {
     pub(super) logs: Mutex<HashMap<ResourceName, Arc<BrokerLog>>>,
     pub(super) work: Arc<Work>,
     rounds: Mutex<Rounds>,
+    /// How many rounds were begun by whoever waits for them.
+    secures: AtomicU64,
     _lock: DirectoryLock,
 }
 
@@ -57,6 +59,8 @@ impl std::fmt::Debug for DirectoryLock {
 #[derive(Debug)]
 struct Rounds {
     next_commit: Instant,
+    /// How many rounds were forced and are done.
+    secured: u64,
 }
 
 /// What the threads wait for.
@@ -165,7 +169,8 @@ impl Shared {
             used: Arc::default(),
             logs: Mutex::default(),
             work: Arc::default(),
-            rounds: Mutex::new(Rounds { next_commit: Instant::now() }),
+            rounds: Mutex::new(Rounds { next_commit: Instant::now(), secured: 0 }),
+            secures: AtomicU64::new(0),
             _lock: DirectoryLock(lock),
         }
     }
@@ -212,12 +217,42 @@ impl Shared {
         self.exclusively(|shared| shared.flush(force))
     }
 
+    /// As [`Shared::round`] with `force`, where those who ask at the same time share one.
+    pub(super) fn secure(&self) -> Result<(), String> {
+        // What has begun by now may lack what we ask for; what begins later has it.
+        let begun = self.secures.load(Ordering::SeqCst);
+        let mut rounds = self.rounds.lock();
+        if rounds.secured > begun {
+            return self.poison.reason().map_or(Ok(()), Err);
+        }
+        let number = self.secures.fetch_add(1, Ordering::SeqCst) + 1;
+        let result = self.act(&mut rounds, |flusher| flusher.flush(true));
+        rounds.secured = number;
+        result
+    }
+
+    /// Commits what a log that nobody uses yet has to write.
+    pub(super) fn commit_of(&self, log: &BrokerLog) -> Result<(), String> {
+        self.exclusively(|flusher| {
+            flusher.commit(&log.capture())?;
+            log.captured();
+            Ok(())
+        })
+    }
+
     /// Does something while nothing is flushed. A failure poisons the store.
     pub(super) fn exclusively<T>(
         &self,
         action: impl FnOnce(&Flusher<'_>) -> Result<T, String>,
     ) -> Result<T, String> {
-        let mut rounds = self.rounds.lock();
+        self.act(&mut self.rounds.lock(), action)
+    }
+
+    fn act<T>(
+        &self,
+        rounds: &mut Rounds,
+        action: impl FnOnce(&Flusher<'_>) -> Result<T, String>,
+    ) -> Result<T, String> {
         if let Some(reason) = self.poison.reason() {
             return Err(reason);
         }

@@ -19,6 +19,8 @@ use crate::suite::{self, Bench, Setup, Step};
 
 mod crash;
 mod damage;
+mod ends;
+mod stage;
 
 /// Opens logs on one disk.
 struct EmbeddedBench {
@@ -207,7 +209,7 @@ fn a_directory_is_used_once_at_a_time() {
     let first = open().expect("it is free");
     let error = open().expect_err("it is in use");
     assert_eq!(error, OpenError::InUse { directory: directory.path().to_owned() });
-    assert_eq!(error.code(), codes::LOG_IN_USE);
+    assert_eq!(error.code(), codes::DATA_DIRECTORY_LOCKED);
     drop(first);
     open().expect("it is free again");
 }

@@ -59,6 +59,9 @@ pub(crate) trait Journal: fmt::Debug + Send + Sync {
         next: Offset,
     ) -> Result<(), WriteError>;
 
+    /// Something changed that only the checkpoint tells of.
+    fn unsaid(&self);
+
     /// The last attempts at a delivery, the newest last.
     fn attempts(&self, debt: Debt) -> Vec<Attempt>;
 

@@ -6,12 +6,23 @@ use std::sync::Arc;
 use crate::clock::Timestamp;
 use crate::record::{Charge, Entry, Offset};
 
+/// The offsets of a page, the unit in which a schedule is written down: about as much as a page of the checkpoint
+/// holds where each of them waits.
+const PAGE: Offset = 128;
+
+/// The number of the page that holds an offset.
+pub(super) fn page_of(offset: Offset) -> u64 {
+    offset / PAGE
+}
+
 /// Deliveries that wait, by offset and by the moment when they are due. Trees, not hash tables: a million may wait,
 /// and none of them may pay for the growth of a table.
 #[derive(Debug, Default)]
 pub(super) struct Schedule {
     waiting: BTreeMap<Offset, Waiting>,
     order: BTreeSet<(Timestamp, Offset)>,
+    /// The pages that changed since they were last written down. None where nobody writes them down.
+    changed: Option<BTreeSet<u64>>,
 }
 
 /// One delivery that waits.
@@ -19,12 +30,46 @@ pub(super) struct Schedule {
 pub(super) struct Waiting {
     pub(super) due: Timestamp,
     pub(super) attempts: u32,
+    pub(super) crashes: u8,
     pub(super) entry: Option<Arc<Entry>>,
     /// Its share of the log's limit, given back when it leaves.
     pub(super) _charge: Option<Charge>,
 }
 
 impl Schedule {
+    /// An empty one, which keeps in mind what changes where it `tracks`.
+    pub(super) fn new(tracks: bool) -> Self {
+        Self { changed: tracks.then(BTreeSet::new), ..Self::default() }
+    }
+
+    pub(super) fn tracks(&self) -> bool {
+        self.changed.is_some()
+    }
+
+    /// The pages that changed since this was last asked.
+    pub(super) fn changed_pages(&mut self) -> BTreeSet<u64> {
+        self.changed.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Says which pages are not as they were written down.
+    pub(super) fn set_changed_pages(&mut self, pages: BTreeSet<u64>) {
+        if let Some(changed) = &mut self.changed {
+            *changed = pages;
+        }
+    }
+
+    /// Every delivery of a page, by offset.
+    pub(super) fn in_page(&self, page: u64) -> impl Iterator<Item = (Offset, &Waiting)> {
+        let from = page.saturating_mul(PAGE);
+        self.waiting.range(from..=from.saturating_add(PAGE - 1)).map(|(offset, waiting)| (*offset, waiting))
+    }
+
+    fn touch(&mut self, offset: Offset) {
+        if let Some(changed) = &mut self.changed {
+            changed.insert(page_of(offset));
+        }
+    }
+
     pub(super) fn len(&self) -> usize {
         self.waiting.len()
     }
@@ -38,11 +83,6 @@ impl Schedule {
         self.waiting.keys().next().copied()
     }
 
-    /// Every delivery that waits, by offset.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (Offset, &Waiting)> {
-        self.waiting.iter().map(|(offset, waiting)| (*offset, waiting))
-    }
-
     /// The offsets in a range that wait.
     pub(super) fn range(&self, range: std::ops::Range<Offset>) -> impl Iterator<Item = Offset> {
         self.waiting.range(range).map(|(offset, _)| *offset)
@@ -54,6 +94,7 @@ impl Schedule {
 
     /// Puts one in, in place of what waited at the same offset.
     pub(super) fn put(&mut self, offset: Offset, waiting: Waiting) {
+        self.touch(offset);
         self.order.insert((waiting.due, offset));
         if let Some(before) = self.waiting.insert(offset, waiting)
             && self.waiting[&offset].due != before.due
@@ -65,6 +106,7 @@ impl Schedule {
     pub(super) fn remove(&mut self, offset: Offset) -> Option<Waiting> {
         let waiting = self.waiting.remove(&offset)?;
         self.order.remove(&(waiting.due, offset));
+        self.touch(offset);
         Some(waiting)
     }
 

@@ -1,8 +1,9 @@
 //! A ledger as it is written down, and what becomes of it when later changes are applied again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::clock::Timestamp;
+use crate::ledger::schedule::page_of;
 use crate::ledger::{Counted, DropReason, Dropped, Flight, Ledger, Schedule, State, Waiting};
 use crate::record::Offset;
 
@@ -18,10 +19,38 @@ pub(crate) struct Snapshot {
     pub(crate) dead_lettered: u64,
     pub(crate) dropped: Dropped,
     pub(crate) untaken: u64,
-    /// Attempts, and whether the body is kept outside the log.
-    pub(crate) window: BTreeMap<Offset, (u32, bool)>,
-    /// When it is due, and the attempts.
-    pub(crate) schedule: BTreeMap<Offset, (Timestamp, u32)>,
+    pub(crate) window: BTreeMap<Offset, Flying>,
+    pub(crate) schedule: BTreeMap<Offset, Delayed>,
+    /// The pages of the schedule that are not as they were written down.
+    pub(crate) changed_pages: BTreeSet<u64>,
+}
+
+/// A delivery in the window.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Flying {
+    pub(crate) attempts: u32,
+    /// Whether the body is kept outside the log.
+    pub(crate) parked: bool,
+    /// Whether an attempt was started whose outcome is not known.
+    pub(crate) open: bool,
+    pub(crate) crashes: u8,
+}
+
+/// A delivery that waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Delayed {
+    pub(crate) due: Timestamp,
+    pub(crate) attempts: u32,
+    pub(crate) crashes: u8,
+}
+
+/// What is to be written down of a ledger that changed: its schedule in pages, and only those that changed.
+#[derive(Debug)]
+pub(crate) struct Changed {
+    /// All but the schedule.
+    pub(crate) ledger: Snapshot,
+    /// The numbers of the pages with all that waits in them; an empty one is gone.
+    pub(crate) pages: Vec<(u64, Vec<(Offset, Delayed)>)>,
 }
 
 impl Snapshot {
@@ -42,7 +71,7 @@ impl Snapshot {
     /// The matches in `listed`, those from `next` up to `offset`, were taken.
     pub(crate) fn taken(&mut self, offset: Offset, listed: impl IntoIterator<Item = Offset>) {
         for match_at in listed {
-            self.window.insert(match_at, (0, false));
+            self.window.insert(match_at, Flying::default());
             self.untaken = self.untaken.saturating_sub(1);
         }
         self.next = self.next.max(offset + 1);
@@ -51,31 +80,43 @@ impl Snapshot {
 
     /// An attempt at what is in the window failed.
     pub(crate) fn attempted(&mut self, offset: Offset) {
-        if let Some((_, attempts)) = self.schedule.remove(&offset) {
-            self.window.insert(offset, (attempts, true));
+        if let Some(Delayed { attempts, .. }) = self.unschedule(offset) {
+            self.window.insert(offset, Flying { attempts, parked: true, ..Flying::default() });
         }
-        if let Some((attempts, _)) = self.window.get_mut(&offset) {
-            *attempts = attempts.saturating_add(1);
+        if let Some(flying) = self.window.get_mut(&offset) {
+            flying.attempts = flying.attempts.saturating_add(1);
+            (flying.open, flying.crashes) = (false, 0);
         }
     }
 
     /// A delivery went to the schedule.
     pub(crate) fn waiting(&mut self, offset: Offset, due: Timestamp, attempts: u32) {
-        if self.window.remove(&offset).is_some() || self.schedule.contains_key(&offset) {
-            self.schedule.insert(offset, (due, attempts));
-        }
+        let crashes = match (self.window.remove(&offset), self.schedule.get(&offset)) {
+            (Some(flying), _) => flying.crashes,
+            (None, Some(delayed)) => delayed.crashes,
+            (None, None) => return,
+        };
+        self.changed_pages.insert(page_of(offset));
+        self.schedule.insert(offset, Delayed { due, attempts, crashes });
     }
 
     /// A delivery was settled.
     pub(crate) fn settled(&mut self, offset: Offset, outcome: Counted) {
-        if self.window.remove(&offset).is_none() && self.schedule.remove(&offset).is_none() {
-            return;
+        if self.window.remove(&offset).is_some() || self.unschedule(offset).is_some() {
+            self.count(outcome, 1);
         }
-        match outcome {
-            Counted::Delivered => self.delivered += 1,
-            Counted::DeadLettered => self.dead_lettered += 1,
-            Counted::Dropped(reason) => self.dropped.add(reason, 1),
-        }
+    }
+
+    /// A delivery was settled of which no match list tells any more.
+    pub(crate) fn settled_unlisted(&mut self, outcome: Counted) {
+        self.untaken = match self.untaken.checked_sub(1) {
+            Some(left) => left,
+            None => {
+                self.matched += 1;
+                0
+            }
+        };
+        self.count(outcome, 1);
     }
 
     /// What was not taken below `next` was dropped.
@@ -86,14 +127,48 @@ impl Snapshot {
         self.next = self.next.max(next);
         self.placed = true;
     }
+
+    /// The process ended. Uncleanly, that is one more crash of each delivery with an open attempt. Returns whether
+    /// there was one.
+    pub(crate) fn process_ended(&mut self, cleanly: bool) -> bool {
+        let mut crashed = false;
+        for flying in self.window.values_mut().filter(|flying| flying.open) {
+            flying.open = false;
+            if !cleanly {
+                flying.crashes = flying.crashes.saturating_add(1);
+                crashed = true;
+            }
+        }
+        crashed
+    }
+
+    fn unschedule(&mut self, offset: Offset) -> Option<Delayed> {
+        let delayed = self.schedule.remove(&offset)?;
+        self.changed_pages.insert(page_of(offset));
+        Some(delayed)
+    }
+
+    fn count(&mut self, outcome: Counted, by: u64) {
+        match outcome {
+            Counted::Delivered => self.delivered += by,
+            Counted::DeadLettered => self.dead_lettered += by,
+            Counted::Dropped(reason) => self.dropped.add(reason, by),
+        }
+    }
 }
 
 impl Ledger {
-    /// What the ledger knows, and with it what `with` says at the same moment.
-    pub(crate) fn snapshot<T>(&self, with: impl FnOnce() -> T) -> (Snapshot, T) {
-        let state = self.state.lock();
-        let flying = |(offset, flight): (&Offset, &Flight)| (*offset, (flight.attempts, flight.parked));
-        let snapshot = Snapshot {
+    /// What changed since this was last asked, and with it what `with` says at the same moment. Whoever asks writes
+    /// it down.
+    pub(crate) fn changed<T>(&self, with: impl FnOnce() -> T) -> (Changed, T) {
+        let mut state = self.state.lock();
+        let pages = state.schedule.changed_pages();
+        let delayed = |(offset, waiting): (Offset, &Waiting)| (offset, waiting.written());
+        let pages = pages
+            .into_iter()
+            .map(|page| (page, state.schedule.in_page(page).map(delayed).collect()))
+            .collect();
+        let ledger = Snapshot {
             next: state.next,
             matched_end: state.matched_end,
             oldest_untaken: state.oldest_untaken,
@@ -103,25 +178,23 @@ impl Ledger {
             dead_lettered: state.dead_lettered,
             dropped: state.dropped,
             untaken: state.untaken,
-            window: state.window.iter().map(flying).collect(),
-            schedule: state
-                .schedule
-                .iter()
-                .map(|(o, waiting)| (o, (waiting.due, waiting.attempts)))
-                .collect(),
+            window: state.window.iter().map(|(offset, flight)| (*offset, flight.written())).collect(),
+            schedule: BTreeMap::new(),
+            changed_pages: BTreeSet::new(),
         };
-        (snapshot, with())
+        (Changed { ledger, pages }, with())
     }
 
     /// Makes the ledger what a snapshot says.
     pub(crate) fn restore(&self, snapshot: Snapshot) {
-        let mut schedule = Schedule::default();
-        for (offset, (due, attempts)) in snapshot.schedule {
-            schedule.put(offset, Waiting { due, attempts, entry: None, _charge: None });
+        let mut state = self.state.lock();
+        let mut schedule = Schedule::new(state.schedule.tracks());
+        for (offset, Delayed { due, attempts, crashes }) in snapshot.schedule {
+            schedule.put(offset, Waiting { due, attempts, crashes, entry: None, _charge: None });
         }
-        let flying =
-            |(offset, (attempts, parked))| (offset, Flight { attempts, parked, readable: true, entry: None });
-        *self.state.lock() = State {
+        schedule.set_changed_pages(snapshot.changed_pages);
+        let flying = |(offset, flying)| (offset, Flight::restored(flying));
+        *state = State {
             next: snapshot.next,
             matched_end: snapshot.matched_end,
             oldest_untaken: snapshot.oldest_untaken,
@@ -147,5 +220,23 @@ impl Ledger {
         let state = self.state.lock();
         let flying = state.window.range(range.clone()).filter(|(_, flight)| flight.parked);
         flying.map(|(offset, _)| *offset).chain(state.schedule.range(range)).collect()
+    }
+}
+
+impl Flight {
+    fn written(&self) -> Flying {
+        let Self { attempts, open, crashes, parked, .. } = *self;
+        Flying { attempts, parked, open, crashes }
+    }
+
+    fn restored(flying: Flying) -> Self {
+        let Flying { attempts, parked, open, crashes } = flying;
+        Self { attempts, open, crashes, parked, readable: true, entry: None }
+    }
+}
+
+impl Waiting {
+    fn written(&self) -> Delayed {
+        Delayed { due: self.due, attempts: self.attempts, crashes: self.crashes }
     }
 }

@@ -151,6 +151,8 @@ impl Journal for TriggerBooks {
         self.books.check_open()
     }
 
+    fn unsaid(&self) {}
+
     fn attempts(&self, debt: Debt) -> Vec<Attempt> {
         self.books.outcome(debt).1
     }

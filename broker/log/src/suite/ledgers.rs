@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::dead_letter::Forwarding;
+use crate::error::WriteError;
 use crate::ledger::{ATTEMPTS_KEPT, Counts, DropReason, OutcomeState, Settled, Settlement};
 use crate::record::Position;
 use crate::suite::stage::{
@@ -212,4 +213,26 @@ pub(super) async fn each_outcome_is_told(bench: &dyn Bench) {
     assert_eq!(log.outcomes(Position { partition: log.partitions(), offset: 0 }, trigger), None);
     ledger.drop_all(DropReason::Operator, log.matched(PARTITION)).expect("all is dropped");
     assert_eq!(told(0).0, OutcomeState::Dropped(DropReason::Operator));
+}
+
+pub(super) async fn a_clean_end_is_no_crash(bench: &dyn Bench) {
+    let (log, ledger) = owing(bench, Setup::default(), 3).await;
+    let trigger = ledger.trigger();
+    let entries = take(&*log, &ledger, 2).await;
+    ledger.started(0);
+    ledger.started(1);
+    ledger.cut(1);
+    ledger.started(2);
+    assert_eq!([0, 1, 2].map(|offset| ledger.crashes(offset)), [0, 0, 0]);
+    log.secure().await.expect("the log is open");
+    assert!(ledger.has_room() && !log.ended_uncleanly());
+    log.close().await;
+    assert_eq!(log.secure().await, Err(WriteError::Closed));
+    drop((entries, ledger, log));
+
+    let Some(log) = bench.reopen().await else { return };
+    assert!(!log.ended_uncleanly());
+    let ledger = log.ledger(PARTITION, trigger);
+    assert_eq!(ledger.window(), [(0, 0), (1, 0)]);
+    assert_eq!([0, 1, 2].map(|offset| ledger.crashes(offset)), [0, 0, 0]);
 }

@@ -35,6 +35,8 @@ struct Shared {
     power_ends: AtomicU64,
     /// The operation that fails alone, with the error of a broken device.
     fails_at: AtomicU64,
+    /// The bytes that were written so far.
+    written: AtomicU64,
     /// The bytes that may be allocated in all; 0 for any number.
     room: AtomicU64,
 }
@@ -81,6 +83,11 @@ impl SimulatedDisk {
     /// Writes, syncs and changes of directories so far.
     pub(crate) fn operations(&self) -> u64 {
         self.0.operations.load(Ordering::SeqCst)
+    }
+
+    /// The bytes that were written so far.
+    pub(crate) fn written(&self) -> u64 {
+        self.0.written.load(Ordering::SeqCst)
     }
 
     pub(crate) fn end_power_at(&self, operation: u64) {
@@ -233,6 +240,7 @@ impl DiskFile for SimulatedFile {
 
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
         let stopped = self.shared.step();
+        self.shared.written.fetch_add(bytes.len() as u64, Ordering::SeqCst);
         let mut content = self.content.lock();
         let at = usize::try_from(at).map_err(io::Error::other)?;
         // A write that the power's end stops may have got half way.

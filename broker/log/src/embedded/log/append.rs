@@ -329,6 +329,7 @@ impl BrokerLog {
         if let Some(log) = self.me.upgrade() {
             let _ = tokio::task::spawn_blocking(move || {
                 log.books.mark();
+                log.all_written.store(log.drained(), Ordering::Relaxed);
                 // What fails poisons the store, which is where everyone sees it.
                 let _ = log.shared.round(true);
             })

@@ -33,6 +33,7 @@ impl BrokerLog {
             matched: self.flushed_matched.load(Ordering::Relaxed),
             next_trigger: self.registry.next(),
             next_letter: self.books.letters.next(),
+            closed: self.all_written.load(Ordering::Relaxed),
             accepted: self.accepted.read().clone(),
         };
         Row::put(&self.name, Kind::Log, 0, &row.encode())
@@ -51,11 +52,19 @@ impl BrokerLog {
             if written.get(&ledger.trigger()) == Some(&changes) {
                 continue;
             }
-            let (snapshot, covered) = ledger.snapshot(|| self.books.journal.sequence());
+            let (changed, covered) = ledger.changed(|| self.books.journal.sequence());
             drop(lists);
             written.insert(ledger.trigger(), changes);
-            let content = rows::encode_ledger(covered, &snapshot);
-            rows.push(Row::put(&self.name, Kind::Ledger, u64::from(ledger.trigger().0), &content));
+            let number = u64::from(ledger.trigger().0);
+            let content = rows::encode_ledger(covered, &changed.ledger);
+            rows.push(Row::put(&self.name, Kind::Ledger, number, &content));
+            rows.extend(changed.pages.into_iter().map(|(page, waiting)| {
+                if waiting.is_empty() {
+                    return Row::remove_page(&self.name, Kind::Schedule, number, page);
+                }
+                let content = rows::encode_page(ledger.trigger(), &waiting);
+                Row::put_page(&self.name, Kind::Schedule, number, page, &content)
+            }));
         }
         for (id, content) in self.books.letters.leave() {
             rows.push(match content {
@@ -92,6 +101,7 @@ impl BrokerLog {
                 None => {
                     rows.push(Row::remove(&self.name, Kind::Name, key));
                     rows.push(Row::remove(&self.name, Kind::Ledger, key));
+                    rows.push(Row::remove_pages(&self.name, Kind::Schedule, key));
                 }
             }
         }

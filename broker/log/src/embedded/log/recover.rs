@@ -132,16 +132,28 @@ impl BrokerLog {
             captured_synced: AtomicU64::new(row.synced),
             flushed_matched: AtomicU64::new(matched),
             behind: AtomicBool::new(true),
+            ended_uncleanly: !row.closed && row.epoch > 0,
+            all_written: AtomicBool::new(false),
         });
         shared.take(bytes);
-        log.restore(&row, checkpoints, since)?;
+        if log.restore(&row, checkpoints, since)? {
+            // Before anything is attempted again: what crashes the process once more must be known to.
+            shared
+                .commit_of(&log)
+                .map_err(|reason| OpenError::Failed { path: directory.to_owned(), reason })?;
+        }
         // The new epoch is written with the first change.
         log.books.mark();
         Ok(log)
     }
 
-    /// Puts in what the checkpoint has, and what happened since.
-    fn restore(&self, row: &LogRow, checkpoints: Vec<Checkpoint>, mut since: Since) -> Result<(), OpenError> {
+    /// Puts in what the checkpoint has, and what happened since. Returns whether a delivery has crashed once more.
+    fn restore(
+        &self,
+        row: &LogRow,
+        checkpoints: Vec<Checkpoint>,
+        mut since: Since,
+    ) -> Result<bool, OpenError> {
         let checkpoint = &self.shared.checkpoint;
         let corrupt = |corrupt: Corrupt| checkpoint.corrupt(corrupt);
         self.registry.go_on_at(row.next_trigger);
@@ -177,11 +189,19 @@ impl BrokerLog {
             ledgers.insert(trigger_of(number), rows::decode_ledger(content).map_err(corrupt)?);
             Ok(())
         })?;
+        checkpoint.load(&self.name, Kind::Schedule, |_, content| {
+            let (trigger, waiting) = rows::decode_page(content).map_err(corrupt)?;
+            if let Some((_, snapshot)) = ledgers.get_mut(&trigger) {
+                snapshot.schedule.extend(waiting);
+            }
+            Ok(())
+        })?;
         self.replay_letters(&since.notes).map_err(corrupt)?;
         let mut notes: HashMap<TriggerNumber, Vec<Note>> = HashMap::new();
         for note in since.notes {
             notes.entry(note.trigger).or_default().push(note);
         }
+        let mut crashed = false;
         for (trigger, _) in self.registry.triggers() {
             let (covered, mut snapshot) = ledgers.remove(&trigger).unwrap_or_default();
             for (place, offset) in since.matches.remove(&trigger).unwrap_or_default() {
@@ -194,9 +214,10 @@ impl BrokerLog {
                     self.replay(&mut snapshot, &note)?;
                 }
             }
+            crashed |= snapshot.process_ended(row.closed);
             self.registry.ledger(trigger).restore(snapshot);
         }
-        Ok(())
+        Ok(crashed)
     }
 
     fn replay_letters(&self, notes: &[Note]) -> Result<(), Corrupt> {
