@@ -288,6 +288,50 @@ impl<'a> FrameReader<'a> {
     }
 }
 
+/// The bytes with which the body of a footer ends: its place, magic and checksum.
+const TRAILER: usize = 16;
+const TRAILER_MAGIC: u32 = 0x5244_4c57;
+
+/// Ends the body of a footer frame that begins at `at`, so that it is found from the end of the file.
+pub(super) fn put_trailer(into: &mut Vec<u8>, at: u64) {
+    let start = into.len();
+    into.put_u64(at);
+    into.put_u32(TRAILER_MAGIC);
+    let checksum = crc32c::crc32c(&into[start..]);
+    into.put_u32(checksum);
+}
+
+/// Reads the footer frame with which a file ends. None where there is none, or it is damaged.
+pub(super) fn read_footer<T>(
+    file: &dyn DiskFile,
+    generation: u64,
+    kind: u32,
+    decode: impl FnOnce(&FrameHead, &[u8]) -> Result<T, Corrupt>,
+) -> io::Result<Option<T>> {
+    let end = file.length()?;
+    let mut trailer = [0; TRAILER];
+    let Some(trailer_at) = end.checked_sub(TRAILER as u64) else { return Ok(None) };
+    file.read_at(&mut trailer, trailer_at)?;
+    let Ok(at) = decode_trailer(&trailer) else { return Ok(None) };
+    let mut reader = FrameReader::new(file, generation, at, end);
+    Ok(match reader.next()? {
+        Step::Frame { head, body, .. } if head.kind == kind && at + head.size() == end => {
+            body.split_last_chunk::<TRAILER>().and_then(|(content, _)| decode(&head, content).ok())
+        }
+        _ => None,
+    })
+}
+
+fn decode_trailer(bytes: &[u8; TRAILER]) -> Result<u64, Corrupt> {
+    let mut reader = Reader(bytes);
+    let (at, magic, stored) = (reader.u64()?, reader.u32()?, reader.u32()?);
+    if magic == TRAILER_MAGIC && crc32c::crc32c(&bytes[..TRAILER - 4]) == stored {
+        Ok(at)
+    } else {
+        Err(Corrupt("the trailer is damaged"))
+    }
+}
+
 /// A part of a file that is no intact frame although frames follow it, or although it is known to have been synced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Gap {

@@ -1,13 +1,13 @@
 //! Which records of a segment have a source and an id: their hashes, sorted, in blocks that carry checksums.
 //!
 //! ```text
-//! block of 4096 bytes: count u32 | CRC32C u32 | (hash u64 | record u32) × count | zeros
+//! file:  block | block | … | entries u64 | magic u32 | CRC32C u32
+//! block: of 4096 bytes: count u32 | CRC32C u32 | (hash u64 | record u32) × count | zeros
 //! ```
 //!
-//! The checksum covers the count, the entries and the number of the block. A hash only suggests: whoever looks
-//! compares the record itself.
+//! The checksum of a block covers the count, the entries and the number of the block. A hash only suggests: whoever
+//! looks compares the record itself.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 
@@ -17,9 +17,11 @@ use crate::embedded::disk::{Disk, DiskFile, Opening};
 const BLOCK: usize = 4096;
 const ENTRY: usize = 12;
 const PER_BLOCK: usize = (BLOCK - 8) / ENTRY;
+const TRAILER: usize = 16;
+const TRAILER_MAGIC: u32 = 0x5344_4957;
 
 /// Hashes with the records that they stand for, counted from the segment's first.
-pub(super) type Ids = BTreeSet<(u64, u32)>;
+pub(super) type Ids = Vec<(u64, u32)>;
 
 /// The stable hash of a source and an id (FNV-1a, 64 bits).
 pub(super) fn hash(source: &str, id: &str) -> u64 {
@@ -29,25 +31,28 @@ pub(super) fn hash(source: &str, id: &str) -> u64 {
 
 /// Writes the index of a sealed segment and makes it durable; its directory entry is the caller's to sync.
 pub(super) fn write(disk: &dyn Disk, path: &Path, ids: &Ids) -> io::Result<()> {
+    let mut sorted = ids.clone();
+    sorted.sort_unstable();
     let file = disk.open(path, Opening::Either)?;
-    let mut entries = ids.iter().peekable();
-    let mut bytes = Vec::with_capacity((ids.len() / PER_BLOCK + 1) * BLOCK);
-    let mut number = 0_u64;
-    while entries.peek().is_some() {
+    let mut bytes = Vec::with_capacity(sorted.len().div_ceil(PER_BLOCK) * BLOCK + TRAILER);
+    for (number, entries) in (0..).zip(sorted.chunks(PER_BLOCK)) {
         let start = bytes.len();
         bytes.resize(start + 8, 0);
-        let mut count = 0_u32;
-        for (hash, record) in entries.by_ref().take(PER_BLOCK) {
+        for (hash, record) in entries {
             bytes.put_u64(*hash);
             bytes.put_u32(*record);
-            count += 1;
         }
+        let count = u32::try_from(entries.len()).expect("a block has fewer entries than bytes");
         let checksum = checksum(number, count, &bytes[start + 8..]);
         bytes[start..start + 4].copy_from_slice(&count.to_le_bytes());
         bytes[start + 4..start + 8].copy_from_slice(&checksum.to_le_bytes());
         bytes.resize(start + BLOCK, 0);
-        number += 1;
     }
+    let trailer = bytes.len();
+    bytes.put_u64(sorted.len() as u64);
+    bytes.put_u32(TRAILER_MAGIC);
+    let checksum = crc32c::crc32c(&bytes[trailer..]);
+    bytes.put_u32(checksum);
     file.set_length(0)?;
     file.write_at(&bytes, 0)?;
     file.sync()
@@ -67,10 +72,16 @@ pub(super) enum SearchError {
     Corrupt(#[from] Corrupt),
 }
 
-/// The records with this hash, by binary search over the blocks. `entries` is how many the index must have.
-pub(super) fn search(file: &dyn DiskFile, entries: u64, hash: u64) -> Result<Vec<u32>, SearchError> {
-    let blocks = entries.div_ceil(PER_BLOCK as u64);
-    if file.length()? != blocks * BLOCK as u64 {
+/// The records with this hash, by binary search over the blocks.
+pub(super) fn search(file: &dyn DiskFile, hash: u64) -> Result<Vec<u32>, SearchError> {
+    let length = file.length()?;
+    let blocks = length / BLOCK as u64;
+    let mut trailer = [0; TRAILER];
+    file.read_at(&mut trailer, blocks * BLOCK as u64)?;
+    let mut reader = Reader(&trailer);
+    let (entries, magic, stored) = (reader.u64()?, reader.u32()?, reader.u32()?);
+    let intact = magic == TRAILER_MAGIC && crc32c::crc32c(&trailer[..TRAILER - 4]) == stored;
+    if !intact || blocks != entries.div_ceil(PER_BLOCK as u64) || length != blocks * BLOCK as u64 + TRAILER as u64 {
         return Err(Corrupt("the index of ids has the wrong length").into());
     }
     // The first block whose last hash is not below the one that is looked for.
@@ -112,7 +123,7 @@ fn block(file: &dyn DiskFile, number: u64) -> Result<Vec<(u64, u32)>, SearchErro
 
 #[cfg(test)]
 mod tests {
-    use proptest::collection::btree_set;
+    use proptest::collection::vec;
     use proptest::prelude::*;
 
     use super::*;
@@ -121,14 +132,15 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
         #[test]
-        fn every_id_is_found(ids in btree_set((0_u64..600, 0_u32..50), 0..900), bit: prop::sample::Index) {
+        fn every_id_is_found(ids in vec((0_u64..600, 0_u32..50), 0..900), bit: prop::sample::Index) {
             let (disk, path) = (SimulatedDisk::new(), Path::new("/ids"));
             write(&disk, path, &ids).expect("there is room");
             let file = disk.open(path, Opening::Existing).expect("it is there");
             for hash in (0..600).step_by(7) {
-                let expected: Vec<u32> =
-                    ids.range((hash, 0)..=(hash, u32::MAX)).map(|(_, record)| *record).collect();
-                prop_assert_eq!(search(&*file, ids.len() as u64, hash).expect("it is intact"), expected);
+                let mut expected: Vec<u32> =
+                    ids.iter().filter(|(of, _)| *of == hash).map(|(_, record)| *record).collect();
+                expected.sort_unstable();
+                prop_assert_eq!(search(&*file, hash).expect("it is intact"), expected);
             }
 
             // A flipped bit is noticed, or it is in what nobody reads.
@@ -138,7 +150,7 @@ mod tests {
                 bytes[bit / 8] ^= 1 << (bit % 8);
                 disk.overwrite(path, bytes);
                 for (hash, record) in ids.iter().step_by(3) {
-                    if let Ok(found) = search(&*file, ids.len() as u64, *hash) {
+                    if let Ok(found) = search(&*file, *hash) {
                         prop_assert!(found.contains(record));
                     }
                 }

@@ -1,5 +1,14 @@
 //! The outcome journal of a log: appended in memory, flushed in frames, and found by debt without a scan, since
-//! each frame is known by the range of offsets that it tells of.
+//! each run of frames is known by the range of offsets that it tells of.
+//!
+//! ```text
+//! frame of notes: last sequence u64 | lowest u64 | highest u64; then notes
+//! footer:         the same of all | blocks: (at u64 | end u64 | lowest u64 | highest u64) × n
+//!                 | at u64 | magic u32 | CRC32C u32
+//! ```
+//!
+//! A file that is full ends with a footer, so that a start reads no more than that of it. Files are opened for each
+//! use.
 
 use std::collections::VecDeque;
 use std::io;
@@ -8,10 +17,10 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::embedded::codec::Put;
-use crate::embedded::disk::{Disk, DiskFile, Opening};
+use crate::embedded::codec::{Corrupt, Put, Reader};
+use crate::embedded::disk::{Disk, Opening};
 use crate::embedded::frame::{
-    FILE_HEADER, FileHeader, FileKind, FrameHead, FrameReader, Scanned, Step, scan,
+    FILE_HEADER, FileHeader, FileKind, FrameHead, FrameReader, Scanned, Step, put_trailer, read_footer, scan,
 };
 use crate::embedded::note::{self, Change, Note};
 use crate::ledger::{ATTEMPTS_KEPT, Attempt, OutcomeState};
@@ -19,19 +28,21 @@ use crate::log::TriggerNumber;
 use crate::record::Offset;
 
 const NOTES: u32 = 1;
+const FOOTER: u32 = 2;
 /// A file that is longer gets a successor.
 const FILE_BYTES: u64 = 4 * 1024 * 1024;
 /// The most bytes of notes that wait for the disk.
 const WAITING_BYTES: usize = 64 * 1024 * 1024;
-/// The decoded frames that are kept.
+/// The frames that are read and kept together, in bytes, unless one is larger.
+const BLOCK_BYTES: u64 = 16 * 1024;
+/// The blocks that are kept.
 const CACHED: usize = 8;
-/// About what a note takes without its attempt or letter.
-const NOTE_BYTES: usize = 96;
 
 /// The journal.
 #[derive(Debug)]
 pub(super) struct Journal {
     directory: PathBuf,
+    disk: Arc<dyn Disk>,
     state: Mutex<State>,
 }
 
@@ -39,35 +50,52 @@ pub(super) struct Journal {
 struct State {
     /// The place of the next change.
     sequence: u64,
-    fresh: Vec<Note>,
-    fresh_bytes: usize,
-    leaving: Arc<Vec<Note>>,
+    fresh: Notes,
+    leaving: Arc<Notes>,
     files: VecDeque<File>,
     next_file: u64,
-    cache: VecDeque<(FrameKey, Arc<Vec<Note>>)>,
+    cache: VecDeque<(BlockKey, Arc<Vec<u8>>)>,
 }
 
-/// The number of a file, and where a frame begins in it.
-type FrameKey = (u64, u64);
+/// Notes as they are stored.
+#[derive(Debug, Default)]
+pub(super) struct Notes {
+    bytes: Vec<u8>,
+    count: u32,
+    first: u64,
+    summary: Summary,
+}
+
+/// What notes tell of, in a few words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Summary {
+    /// The place of the last.
+    last: u64,
+    /// The range of the offsets whose outcomes they tell of; where there are none, `lowest` is above `highest`.
+    lowest: Offset,
+    highest: Offset,
+}
+
+/// The number of a file, and where a block begins and ends in it.
+type BlockKey = (u64, u64, u64);
 
 #[derive(Debug)]
 struct File {
     number: u64,
-    stored: Arc<dyn DiskFile>,
     generation: u64,
     length: u64,
     next_number: u64,
-    frames: Vec<Frame>,
-    /// The place of the last change in it.
-    last: u64,
-    /// The highest offset that it tells of.
-    highest: Offset,
+    summary: Summary,
+    blocks: Vec<Block>,
+    /// Whether it ends with a footer.
+    sealed: bool,
 }
 
-/// A frame, and the offsets whose outcomes it tells of.
+/// Frames that stand one after the other, and the offsets whose outcomes they tell of.
 #[derive(Debug, Clone, Copy)]
-struct Frame {
+struct Block {
     at: u64,
+    end: u64,
     lowest: Offset,
     highest: Offset,
 }
@@ -89,25 +117,24 @@ pub(super) struct Found {
 }
 
 enum Piece {
-    Held(Arc<Vec<Note>>),
-    Stored { key: FrameKey, file: Arc<dyn DiskFile>, generation: u64, end: u64 },
+    Held(Arc<Vec<u8>>),
+    Stored(BlockKey, u64),
 }
 
 impl Journal {
-    pub(super) fn new(directory: PathBuf) -> Self {
-        Self { directory, state: Mutex::default() }
+    pub(super) fn new(disk: Arc<dyn Disk>, directory: PathBuf) -> Self {
+        Self { directory, disk, state: Mutex::default() }
     }
 
     /// Notes a change and returns its place. None where too much waits for the disk.
     pub(super) fn note(&self, offset: Offset, trigger: TriggerNumber, change: Change) -> Option<u64> {
         let mut state = self.state.lock();
-        if state.fresh_bytes > WAITING_BYTES {
+        if state.fresh.bytes.len() > WAITING_BYTES {
             return None;
         }
         let sequence = state.sequence;
         state.sequence += 1;
-        state.fresh_bytes += NOTE_BYTES + heap_size(&change);
-        state.fresh.push(Note { sequence, offset, trigger, change });
+        state.fresh.push(&Note { sequence, offset, trigger, change });
         Some(sequence)
     }
 
@@ -130,67 +157,71 @@ impl Journal {
     }
 
     /// Takes out what is to be written by [`Journal::write`].
-    pub(super) fn leave(&self) -> Option<Arc<Vec<Note>>> {
+    pub(super) fn leave(&self) -> Option<Arc<Notes>> {
         let mut state = self.state.lock();
-        if state.fresh.is_empty() {
+        if state.fresh.count == 0 {
             return None;
         }
-        state.leaving = Arc::new(std::mem::take(&mut state.fresh));
-        state.fresh_bytes = 0;
+        // About as much comes until the next time.
+        let room = Vec::with_capacity(state.fresh.bytes.len());
+        state.leaving = Arc::new(std::mem::replace(&mut state.fresh, Notes { bytes: room, ..Notes::default() }));
         Some(Arc::clone(&state.leaving))
     }
 
     /// Writes notes and makes them durable. Only one may write at a time. Returns the bytes that the files grew by.
-    pub(super) fn write(&self, disk: &dyn Disk, notes: &[Note]) -> io::Result<u64> {
-        let (Some(first), Some(last)) = (notes.first(), notes.last()) else { return Ok(0) };
-        let mut bytes = Vec::new();
-        let (file, generation, at, number, new) = {
+    pub(super) fn write(&self, notes: &Notes) -> io::Result<u64> {
+        let mut bytes = Vec::with_capacity(notes.bytes.len() + 256);
+        let (mut file, new) = {
             let mut state = self.state.lock();
-            match state.files.back().filter(|file| file.length < FILE_BYTES) {
-                Some(file) => {
-                    (Arc::clone(&file.stored), file.generation, file.length, file.next_number, None)
-                }
+            match state.files.back().filter(|file| !file.sealed && file.length < FILE_BYTES) {
+                Some(file) => (file.without_blocks(), false),
                 None => {
                     let number = state.next_file;
                     state.next_file += 1;
-                    drop(state);
                     let header = FileHeader::new(number);
                     bytes.put(&header.encode(FileKind::Outcomes));
-                    let file = disk.open(&path_of(&self.directory, number), Opening::New)?;
-                    (file, header.generation, 0, 0, Some(number))
+                    (File::new(number, header.generation), true)
                 }
             }
         };
-        let frame_at = at + bytes.len() as u64;
-        let count = u32::try_from(notes.len()).unwrap_or(u32::MAX);
-        FrameHead::encode(&mut bytes, generation, (NOTES, number), (first.sequence, count), |into| {
-            for note in notes {
-                note.encode(into);
-            }
+        let start = file.length;
+        let at = start + bytes.len() as u64;
+        let (number, place) = ((NOTES, file.next_number), (notes.first, notes.count));
+        let size = FrameHead::encode(&mut bytes, file.generation, number, place, |into| {
+            notes.summary.encode(into);
+            into.put(&notes.bytes);
         });
-        file.write_at(&bytes, at)?;
-        file.sync()?;
-        if new.is_some() {
-            disk.sync_directory(&self.directory)?;
+        let end = at + size as u64;
+        file.next_number += 1;
+        if end >= FILE_BYTES {
+            let mut whole = file.without_blocks();
+            if let Some(known) = self.state.lock().files.back().filter(|_| !new) {
+                whole.blocks.clone_from(&known.blocks);
+            }
+            whole.add(notes.summary, at, end);
+            let (number, place) = ((FOOTER, file.next_number), (notes.first, 0));
+            FrameHead::encode(&mut bytes, file.generation, number, place, |into| {
+                whole.encode_footer(into);
+                put_trailer(into, end);
+            });
+            file.next_number += 1;
+            file.sealed = true;
+        }
+        let how = if new { Opening::New } else { Opening::Existing };
+        let stored = self.disk.open(&path_of(&self.directory, file.number), how)?;
+        stored.write_at(&bytes, start)?;
+        stored.sync()?;
+        if new {
+            self.disk.sync_directory(&self.directory)?;
         }
         let mut state = self.state.lock();
-        if let Some(number) = new {
-            state.files.push_back(File {
-                number,
-                stored: file,
-                generation,
-                length: 0,
-                next_number: 0,
-                frames: Vec::new(),
-                last: 0,
-                highest: 0,
-            });
+        if new {
+            state.files.push_back(File::new(file.number, file.generation));
         }
-        if let Some(file) = state.files.back_mut() {
-            file.length = at + bytes.len() as u64;
-            file.next_number += 1;
-            file.last = last.sequence;
-            file.add_frame(frame_at, notes);
+        if let Some(known) = state.files.back_mut() {
+            known.length = start + bytes.len() as u64;
+            (known.next_number, known.sealed) = (file.next_number, file.sealed);
+            known.add(notes.summary, at, end);
         }
         state.leaving = Arc::default();
         Ok(bytes.len() as u64)
@@ -199,80 +230,88 @@ impl Journal {
     /// What is known of a debt.
     pub(super) fn find(&self, offset: Offset, trigger: TriggerNumber) -> Known {
         let mut known = Known::default();
-        let (pieces, fresh) = self.pieces(offset, trigger);
+        let (pieces, leaving, fresh) = self.pieces(offset, trigger);
         for piece in pieces {
-            let notes = match piece {
-                Piece::Held(notes) => notes,
-                Piece::Stored { key, file, generation, end } => match self.read(key, &*file, generation, end)
-                {
-                    Some(notes) => notes,
-                    None => continue,
-                },
+            let read = match piece {
+                Piece::Held(notes) => Ok(notes),
+                Piece::Stored(key, generation) => self.read(key, generation),
             };
-            notes.iter().for_each(|note| known.learn(note, offset, trigger));
+            let learned = read.and_then(|notes| {
+                note::about(&notes, offset, trigger, |change| known.learn(change)).map_err(|e| e.to_string())
+            });
+            if let Err(reason) = learned {
+                let directory = self.directory.display().to_string();
+                tracing::error!(directory, reason, "the outcome journal is corrupt: what became of some deliveries cannot be told");
+            }
         }
-        fresh.iter().for_each(|note| known.learn(note, offset, trigger));
+        // What was never on the disk is intact.
+        let _ = note::about(&leaving.bytes, offset, trigger, |change| known.learn(change));
+        fresh.into_iter().for_each(|change| known.learn(change));
         let excess = known.attempts.len().saturating_sub(ATTEMPTS_KEPT);
         known.attempts.drain(..excess);
         known
     }
 
-    /// Where notes on a debt may be: on the disk or on their way there, and those that only wait. All at one moment,
-    /// so that none is missed while it goes from here to there.
-    fn pieces(&self, offset: Offset, trigger: TriggerNumber) -> (Vec<Piece>, Vec<Note>) {
+    /// Where notes on a debt may be: on the disk, on their way there, and those that only wait. All at one moment, so
+    /// that none is missed while it goes from here to there.
+    fn pieces(&self, offset: Offset, trigger: TriggerNumber) -> (Vec<Piece>, Arc<Notes>, Vec<Change>) {
         let state = self.state.lock();
         let mut pieces = Vec::new();
-        for file in &state.files {
-            for frame in file.frames.iter().filter(|frame| (frame.lowest..=frame.highest).contains(&offset)) {
-                let key = (file.number, frame.at);
+        for file in state.files.iter().filter(|file| file.summary.tells_of(offset)) {
+            for block in file.blocks.iter().filter(|block| (block.lowest..=block.highest).contains(&offset)) {
+                let key = (file.number, block.at, block.end);
                 let cached = state.cache.iter().find(|(cached, _)| *cached == key);
                 pieces.push(match cached {
                     Some((_, notes)) => Piece::Held(Arc::clone(notes)),
-                    None => Piece::Stored {
-                        key,
-                        file: Arc::clone(&file.stored),
-                        generation: file.generation,
-                        end: file.length,
-                    },
+                    None => Piece::Stored(key, file.generation),
                 });
             }
         }
-        pieces.push(Piece::Held(Arc::clone(&state.leaving)));
-        let fresh = state.fresh.iter().filter(|note| note.offset == offset && note.trigger == trigger);
-        (pieces, fresh.cloned().collect())
+        let mut fresh = Vec::new();
+        if state.fresh.summary.tells_of(offset) {
+            let _ = note::about(&state.fresh.bytes, offset, trigger, |change| fresh.push(change));
+        }
+        (pieces, Arc::clone(&state.leaving), fresh)
     }
 
-    fn read(&self, key: FrameKey, file: &dyn DiskFile, generation: u64, end: u64) -> Option<Arc<Vec<Note>>> {
-        let mut reader = FrameReader::new(file, generation, key.1, end).in_pieces_of(32 * 1024);
-        let notes = match reader.next() {
-            Ok(Step::Frame { body, .. }) => note::decode_all(body).map_err(|corrupt| corrupt.to_string()),
-            Ok(Step::End) => Err("a frame is gone".to_owned()),
-            Ok(Step::Bad(corrupt)) => Err(corrupt.to_string()),
-            Err(error) => Err(error.to_string()),
-        };
-        let file = path_of(&self.directory, key.0);
-        let notes = notes
-            .inspect_err(|reason| {
-                tracing::error!(file = %file.display(), at = key.1, reason, "the outcome journal is corrupt: what became of some deliveries cannot be told");
-            })
-            .ok()
-            .map(Arc::new)?;
+    /// The notes of a block.
+    fn read(&self, key: BlockKey, generation: u64) -> Result<Arc<Vec<u8>>, String> {
+        let (number, at, end) = key;
+        let path = path_of(&self.directory, number);
+        let unreadable = |error: io::Error| format!("{} cannot be read: {error}", path.display());
+        let file = self.disk.open(&path, Opening::Existing).map_err(unreadable)?;
+        let mut reader = FrameReader::new(&*file, generation, at, end);
+        let mut notes = Vec::new();
+        while reader.position() < end {
+            let at = reader.position();
+            let corrupt = |reason: Corrupt| format!("{} is corrupt at byte {at}: {reason}", path.display());
+            match reader.next().map_err(unreadable)? {
+                Step::Frame { body, .. } => {
+                    let mut body = Reader(body);
+                    Summary::decode(&mut body).map_err(corrupt)?;
+                    notes.put(body.0);
+                }
+                Step::End => return Err(corrupt(Corrupt("a frame is gone"))),
+                Step::Bad(reason) => return Err(corrupt(reason)),
+            }
+        }
+        let notes = Arc::new(notes);
         let mut state = self.state.lock();
         if state.cache.len() == CACHED {
             state.cache.pop_front();
         }
         state.cache.push_back((key, Arc::clone(&notes)));
-        Some(notes)
+        Ok(notes)
     }
 
     /// Removes the files that speak only of what lies below `start` and that a checkpoint covers up to `covered`.
     /// Returns the bytes that go. The directory need not be synced: what comes back is only history.
-    pub(super) fn trim(&self, disk: &dyn Disk, start: Offset, covered: u64) -> io::Result<u64> {
+    pub(super) fn trim(&self, start: Offset, covered: u64) -> io::Result<u64> {
         let mut bytes = 0;
         loop {
             let file = {
                 let mut state = self.state.lock();
-                let old = |file: &File| file.highest < start && file.last < covered;
+                let old = |file: &File| file.summary.highest < start && file.summary.last < covered;
                 if state.files.len() < 2 || !state.files.front().is_some_and(old) {
                     return Ok(bytes);
                 }
@@ -280,123 +319,185 @@ impl Journal {
             };
             let Some(file) = file else { return Ok(bytes) };
             bytes += file.length;
-            disk.remove(&path_of(&self.directory, file.number))?;
+            self.disk.remove(&path_of(&self.directory, file.number))?;
         }
     }
 
-    /// Takes in the files as they are found at the start, and hands each note to `visit`, in order.
-    pub(super) fn recover(&self, disk: &dyn Disk, visit: &mut dyn FnMut(Note)) -> io::Result<Found> {
+    /// Takes in the files as they are found at the start, and hands each note with a place from `covered` on to
+    /// `visit`, in order.
+    pub(super) fn recover(&self, covered: u64, visit: &mut dyn FnMut(Note)) -> io::Result<Found> {
         let mut found = Found::default();
         let mut numbers: Vec<u64> = Vec::new();
-        for name in disk.list(&self.directory)? {
+        for name in self.disk.list(&self.directory)? {
             numbers.extend(name.strip_suffix(".outcomes").and_then(|number| number.parse::<u64>().ok()));
         }
         numbers.sort_unstable();
         let mut state = self.state.lock();
         for number in numbers {
             state.next_file = number + 1;
-            let path = path_of(&self.directory, number);
-            let stored = disk.open(&path, Opening::Existing)?;
-            let mut header = [0; FILE_HEADER];
-            stored.read_at(&mut header, 0)?;
-            let length = stored.length()?;
-            let Ok(header) = FileHeader::decode(&header, FileKind::Outcomes) else {
-                if length <= FILE_HEADER as u64 || header.iter().all(|byte| *byte == 0) {
-                    disk.remove(&path)?;
-                } else {
-                    found
-                        .damage
-                        .push(format!("{} is corrupt at byte 0: the file header is damaged", path.display()));
+            if let Some(file) = self.recover_file(number, covered, visit, &mut found)? {
+                found.bytes += file.length;
+                if file.next_number > 0 {
+                    state.sequence = state.sequence.max(file.summary.last + 1);
                 }
-                continue;
-            };
-            let mut file = File {
-                number,
-                stored,
-                generation: header.generation,
-                length: 0,
-                next_number: 0,
-                frames: Vec::new(),
-                last: 0,
-                highest: 0,
-            };
-            let stored = Arc::clone(&file.stored);
-            let Scanned { end, next_number, gaps, torn } =
-                scan(&*stored, header.generation, FILE_HEADER as u64, 0, |at, _, body| {
-                    let notes = note::decode_all(body)?;
-                    file.last = notes.last().map_or(file.last, |note| note.sequence);
-                    file.add_frame(at, &notes);
-                    notes.into_iter().for_each(&mut *visit);
-                    Ok(())
-                })?;
-            for gap in gaps {
-                found.damage.push(format!(
-                    "{} is corrupt at bytes {}..{}: {}",
-                    path.display(),
-                    gap.from,
-                    gap.to,
-                    gap.reason
-                ));
+                state.files.push_back(file);
             }
-            if let Some(gap) = torn {
-                stored.set_length(end)?;
-                stored.sync()?;
-                found.torn.push(format!(
-                    "{} at bytes {}..{}: {}",
-                    path.display(),
-                    gap.from,
-                    gap.to,
-                    gap.reason
-                ));
-            }
-            file.length = end;
-            file.next_number = next_number;
-            found.bytes += end;
-            state.sequence = state.sequence.max(file.last + 1);
-            state.files.push_back(file);
         }
         Ok(found)
+    }
+
+    fn recover_file(
+        &self,
+        number: u64,
+        covered: u64,
+        visit: &mut dyn FnMut(Note),
+        found: &mut Found,
+    ) -> io::Result<Option<File>> {
+        let path = path_of(&self.directory, number);
+        let stored = self.disk.open(&path, Opening::Existing)?;
+        let mut header = [0; FILE_HEADER];
+        stored.read_at(&mut header, 0)?;
+        let length = stored.length()?;
+        let Ok(FileHeader { generation, .. }) = FileHeader::decode(&header, FileKind::Outcomes) else {
+            if length <= FILE_HEADER as u64 || header.iter().all(|byte| *byte == 0) {
+                self.disk.remove(&path)?;
+            } else {
+                found.damage.push(format!("{} is corrupt at byte 0: the file header is damaged", path.display()));
+            }
+            return Ok(None);
+        };
+        let footer = read_footer(&*stored, generation, FOOTER, |head, body| {
+            let file = File { length, next_number: head.number + 1, ..File::new(number, generation) };
+            file.with_footer(body)
+        })?;
+        if let Some(file) = footer.filter(|file| file.summary.last < covered) {
+            return Ok(Some(file));
+        }
+        let mut file = File::new(number, generation);
+        let scanned = scan(&*stored, generation, FILE_HEADER as u64, 0, |at, head, body| {
+            file.sealed = head.kind == FOOTER;
+            if head.kind != NOTES {
+                return Ok(());
+            }
+            let mut reader = Reader(body);
+            let summary = Summary::decode(&mut reader)?;
+            if summary.last >= covered {
+                let notes = note::decode_all(reader.0)?;
+                notes.into_iter().filter(|note| note.sequence >= covered).for_each(&mut *visit);
+            }
+            file.add(summary, at, at + head.size());
+            Ok(())
+        })?;
+        let Scanned { end, next_number, gaps, torn } = scanned;
+        let place = |gap: &crate::embedded::frame::Gap| {
+            format!("bytes {}..{}: {}", gap.from, gap.to, gap.reason)
+        };
+        found.damage.extend(gaps.iter().map(|gap| format!("{} is corrupt at {}", path.display(), place(gap))));
+        if let Some(gap) = torn {
+            file.sealed = false;
+            stored.set_length(end)?;
+            stored.sync()?;
+            found.torn.push(format!("{} at {}", path.display(), place(&gap)));
+        }
+        (file.length, file.next_number) = (end, next_number);
+        Ok(Some(file))
+    }
+}
+
+impl Notes {
+    fn push(&mut self, note: &Note) {
+        if self.count == 0 {
+            self.first = note.sequence;
+        }
+        note.encode(&mut self.bytes);
+        self.count = self.count.saturating_add(1);
+        self.summary.last = note.sequence;
+        if note.change.tells_of_outcome() {
+            self.summary.lowest = self.summary.lowest.min(note.offset);
+            self.summary.highest = self.summary.highest.max(note.offset);
+        }
+    }
+}
+
+impl Default for Summary {
+    fn default() -> Self {
+        Self { last: 0, lowest: Offset::MAX, highest: 0 }
+    }
+}
+
+impl Summary {
+    fn tells_of(&self, offset: Offset) -> bool {
+        (self.lowest..=self.highest).contains(&offset)
+    }
+
+    fn encode(self, into: &mut Vec<u8>) {
+        [self.last, self.lowest, self.highest].into_iter().for_each(|number| into.put_u64(number));
+    }
+
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, Corrupt> {
+        Ok(Self { last: reader.u64()?, lowest: reader.u64()?, highest: reader.u64()? })
     }
 }
 
 impl File {
-    fn add_frame(&mut self, at: u64, notes: &[Note]) {
-        let offsets = || notes.iter().filter(|note| note.tells_of_outcome()).map(|note| note.offset);
-        if let (Some(lowest), Some(highest)) = (offsets().min(), offsets().max()) {
-            self.frames.push(Frame { at, lowest, highest });
-            self.highest = self.highest.max(highest);
+    fn new(number: u64, generation: u64) -> Self {
+        let summary = Summary::default();
+        Self { number, generation, length: 0, next_number: 0, summary, blocks: Vec::new(), sealed: false }
+    }
+
+    fn without_blocks(&self) -> Self {
+        let Self { number, generation, length, next_number, summary, sealed, .. } = *self;
+        Self { number, generation, length, next_number, summary, blocks: Vec::new(), sealed }
+    }
+
+    /// Enters a frame.
+    fn add(&mut self, frame: Summary, at: u64, end: u64) {
+        self.summary.last = self.summary.last.max(frame.last);
+        self.summary.lowest = self.summary.lowest.min(frame.lowest);
+        self.summary.highest = self.summary.highest.max(frame.highest);
+        match self.blocks.last_mut().filter(|block| block.end == at && end - block.at <= BLOCK_BYTES) {
+            Some(block) => {
+                block.end = end;
+                block.lowest = block.lowest.min(frame.lowest);
+                block.highest = block.highest.max(frame.highest);
+            }
+            None => {
+                let Summary { lowest, highest, .. } = frame;
+                self.blocks.push(Block { at, end, lowest, highest });
+            }
         }
+    }
+
+    fn encode_footer(&self, into: &mut Vec<u8>) {
+        self.summary.encode(into);
+        for block in &self.blocks {
+            [block.at, block.end, block.lowest, block.highest].into_iter().for_each(|n| into.put_u64(n));
+        }
+    }
+
+    fn with_footer(mut self, body: &[u8]) -> Result<Self, Corrupt> {
+        let mut reader = Reader(body);
+        self.summary = Summary::decode(&mut reader)?;
+        while !reader.is_empty() {
+            let (at, end) = (reader.u64()?, reader.u64()?);
+            self.blocks.push(Block { at, end, lowest: reader.u64()?, highest: reader.u64()? });
+        }
+        self.sealed = true;
+        Ok(self)
     }
 }
 
 impl Known {
-    fn learn(&mut self, note: &Note, offset: Offset, trigger: TriggerNumber) {
-        if note.offset != offset || note.trigger != trigger {
-            return;
-        }
-        let (state, attempt) = match &note.change {
+    fn learn(&mut self, change: Change) {
+        let (state, attempt) = match change {
             Change::Attempted(attempt) => (None, Some(attempt)),
-            Change::Delivered(attempt) => (Some(OutcomeState::Delivered), attempt.as_ref()),
-            Change::Dropped(reason, attempt) => (Some(OutcomeState::Dropped(*reason)), attempt.as_ref()),
-            Change::DeadLettered(attempt, ..) => (Some(OutcomeState::DeadLettered), attempt.as_ref()),
+            Change::Delivered(attempt) => (Some(OutcomeState::Delivered), attempt),
+            Change::Dropped(reason, attempt) => (Some(OutcomeState::Dropped(reason)), attempt),
+            Change::DeadLettered(attempt, ..) => (Some(OutcomeState::DeadLettered), attempt),
             _ => return,
         };
         self.settled = self.settled.or(state);
-        self.attempts.extend(attempt.cloned());
-    }
-}
-
-fn heap_size(change: &Change) -> usize {
-    match change {
-        Change::Attempted(attempt) => attempt.heap_size(),
-        Change::Delivered(attempt) | Change::Dropped(_, attempt) => {
-            attempt.as_ref().map_or(0, Attempt::heap_size)
-        }
-        Change::DeadLettered(attempt, _, letter) => {
-            letter.len() + attempt.as_ref().map_or(0, Attempt::heap_size)
-        }
-        Change::LetterChanged(_, letter) => letter.len(),
-        _ => 0,
+        self.attempts.extend(attempt);
     }
 }
 

@@ -1,4 +1,12 @@
 //! The match lists of a partition: in memory until they are flushed, then in one file beside each segment.
+//!
+//! ```text
+//! frame of lists: summary: last sequence u64 | from u64 | to u64 | matched u64 | unordered u8; then chunks
+//! footer:         summary of all | blocks: (at u64 | end u64 | from u64 | to u64) × n | at u64 | magic u32 | CRC32C u32
+//! ```
+//!
+//! Once a segment is sealed and examined to its end, the file ends with a footer, so that a start reads no more than
+//! that of it. What is written behind a footer gets another. Files are opened for each use.
 
 mod chunk;
 
@@ -7,10 +15,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::embedded::codec::{Corrupt, Put};
-use crate::embedded::disk::{Disk, DiskFile, Opening};
+use crate::embedded::codec::{Corrupt, Put, Reader};
+use crate::embedded::disk::{Disk, Opening};
 use crate::embedded::frame::{
-    FILE_HEADER, FileHeader, FileKind, FrameHead, FrameReader, Scanned, Step, scan,
+    FILE_HEADER, FileHeader, FileKind, FrameHead, FrameReader, Scanned, Step, put_trailer, read_footer, scan,
 };
 use crate::log::{Scope, TriggerNumber};
 use crate::record::Offset;
@@ -18,32 +26,35 @@ use crate::record::Offset;
 pub(super) use chunk::Chunk;
 
 const CHUNKS: u32 = 1;
+const FOOTER: u32 = 2;
 /// The matches that may wait for the disk.
 const WAITING_MATCHES: usize = 4 * 1024 * 1024;
-/// The decoded frames that are kept for triggers that lag.
-const CACHED: usize = 4;
-/// The pieces that are looked at in one go.
-const PIECES_AT_ONCE: usize = 64;
+/// The frames that are read and kept together, in bytes, unless one is larger.
+const BLOCK_BYTES: u64 = 16 * 1024;
+/// The decoded blocks that are kept for triggers that lag.
+const CACHED: usize = 16;
+/// The lists in memory that are looked at in one go.
+const HELD_AT_ONCE: usize = 64;
 
 /// All match lists of a partition.
 #[derive(Debug)]
 pub(super) struct Lists {
+    disk: Arc<dyn Disk>,
     directory: PathBuf,
     /// The first offset that was not examined.
     matched: Offset,
     /// The matches that were recorded and are not on their way to the disk.
     fresh_matches: usize,
     segments: BTreeMap<Offset, OfSegment>,
-    cache: VecDeque<(FrameKey, Arc<Vec<Chunk>>)>,
+    cache: VecDeque<(BlockKey, Arc<Vec<Chunk>>)>,
 }
 
-/// The base of a segment, and where a frame begins in the file of its lists.
-pub(super) type FrameKey = (Offset, u64);
+/// The base of a segment, and where a block begins and ends in the file of its lists.
+pub(super) type BlockKey = (Offset, u64, u64);
 
 #[derive(Debug, Default)]
 struct OfSegment {
-    file: Option<Stored>,
-    frames: Vec<Frame>,
+    stored: Option<Stored>,
     /// Recorded, and not on its way to the disk yet.
     fresh: Vec<Arc<Chunk>>,
     /// On its way to the disk.
@@ -54,18 +65,35 @@ struct OfSegment {
     damage: Option<String>,
 }
 
+/// A file of match lists.
 #[derive(Debug, Clone)]
 struct Stored {
-    file: Arc<dyn DiskFile>,
     generation: u64,
     length: u64,
     next_number: u64,
+    summary: Summary,
+    blocks: Vec<Block>,
+    /// Whether it ends with a footer.
+    sealed: bool,
 }
 
-/// A frame of a file of match lists.
+/// What frames hold, in a few words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Summary {
+    /// The place of the last list among the changes of the ledgers.
+    last: u64,
+    from: Offset,
+    to: Offset,
+    /// The end of what was examined for all triggers.
+    matched: Offset,
+    unordered: bool,
+}
+
+/// Frames that stand one after the other, and the range that they tell of.
 #[derive(Debug, Clone, Copy)]
-struct Frame {
+struct Block {
     at: u64,
+    end: u64,
     from: Offset,
     to: Offset,
 }
@@ -75,7 +103,7 @@ struct Frame {
 pub(super) enum Piece {
     Held(Arc<Chunk>),
     Cached(Arc<Vec<Chunk>>),
-    Stored { key: FrameKey, path: PathBuf, file: Arc<dyn DiskFile>, generation: u64, end: u64 },
+    Stored { key: BlockKey, path: PathBuf, disk: Arc<dyn Disk>, generation: u64 },
 }
 
 /// Where to look for the lists of a range.
@@ -93,6 +121,8 @@ pub(super) struct Leaving {
     base: Offset,
     chunks: Vec<Arc<Chunk>>,
     stored: Option<Stored>,
+    /// Whether a footer ends it.
+    seal: bool,
 }
 
 /// A file of match lists as it was found.
@@ -102,11 +132,14 @@ pub(super) struct Found {
     pub(super) damage: Option<String>,
     /// The bytes of the file.
     pub(super) length: u64,
+    /// The place of the last list in it.
+    pub(super) last: Option<u64>,
 }
 
 impl Lists {
-    pub(super) fn new(directory: PathBuf, matched: Offset) -> Self {
-        Self { directory, matched, fresh_matches: 0, segments: BTreeMap::new(), cache: VecDeque::new() }
+    pub(super) fn new(disk: Arc<dyn Disk>, directory: PathBuf, matched: Offset) -> Self {
+        let (segments, cache) = (BTreeMap::new(), VecDeque::new());
+        Self { disk, directory, matched, fresh_matches: 0, segments, cache }
     }
 
     pub(super) fn matched(&self) -> Offset {
@@ -143,19 +176,19 @@ impl Lists {
         let covers = |begin: Offset, end: Offset| end > from && begin < to;
         let mut pieces = Pieces { pieces: Vec::new(), to, damage: None };
         pieces.damage.clone_from(&of_segment.damage);
-        let bound = if of_segment.unordered { usize::MAX } else { PIECES_AT_ONCE };
-        let first = if of_segment.unordered {
-            0
-        } else {
-            of_segment.frames.partition_point(|frame| frame.to <= from)
-        };
-        for frame in of_segment.frames[first..].iter().filter(|frame| covers(frame.from, frame.to)) {
-            if pieces.pieces.len() == bound {
-                pieces.to = frame.from;
-                return pieces;
+        // In order one block is enough for one go; out of order all that may tell of the range are needed.
+        let all = of_segment.unordered;
+        if let Some(stored) = &of_segment.stored {
+            let first = if all { 0 } else { stored.blocks.partition_point(|block| block.to <= from) };
+            for block in stored.blocks[first..].iter().filter(|block| covers(block.from, block.to)) {
+                if !all && !pieces.pieces.is_empty() {
+                    pieces.to = block.from;
+                    return pieces;
+                }
+                pieces.pieces.push(self.piece(*base, stored, block));
             }
-            pieces.pieces.extend(self.piece(*base, of_segment, frame));
         }
+        let bound = if all { usize::MAX } else { HELD_AT_ONCE };
         for chunk in of_segment.leaving.iter().chain(&of_segment.fresh) {
             if !covers(chunk.from, chunk.to) {
                 continue;
@@ -169,23 +202,21 @@ impl Lists {
         pieces
     }
 
-    fn piece(&self, base: Offset, of_segment: &OfSegment, frame: &Frame) -> Option<Piece> {
-        let key = (base, frame.at);
-        if let Some((_, chunks)) = self.cache.iter().find(|(cached, _)| *cached == key) {
-            return Some(Piece::Cached(Arc::clone(chunks)));
+    fn piece(&self, base: Offset, stored: &Stored, block: &Block) -> Piece {
+        let key = (base, block.at, block.end);
+        match self.cache.iter().find(|(cached, _)| *cached == key) {
+            Some((_, chunks)) => Piece::Cached(Arc::clone(chunks)),
+            None => Piece::Stored {
+                key,
+                path: path_of(&self.directory, base),
+                disk: Arc::clone(&self.disk),
+                generation: stored.generation,
+            },
         }
-        let stored = of_segment.file.as_ref()?;
-        Some(Piece::Stored {
-            key,
-            path: path_of(&self.directory, base),
-            file: Arc::clone(&stored.file),
-            generation: stored.generation,
-            end: stored.length,
-        })
     }
 
     /// Keeps what was read, for who comes next.
-    pub(super) fn keep(&mut self, key: FrameKey, chunks: Arc<Vec<Chunk>>) {
+    pub(super) fn keep(&mut self, key: BlockKey, chunks: Arc<Vec<Chunk>>) {
         if self.cache.iter().any(|(cached, _)| *cached == key) {
             return;
         }
@@ -200,17 +231,21 @@ impl Lists {
         self.segments.values_mut().for_each(|of_segment| of_segment.damage = None);
     }
 
-    /// Takes out what is to be written.
-    pub(super) fn leave(&mut self) -> Vec<Leaving> {
+    /// Takes out what is to be written. `end_of_sealed` gives the end of the segment with a base, if it is sealed.
+    pub(super) fn leave(&mut self, end_of_sealed: impl Fn(Offset) -> Option<Offset>) -> Vec<Leaving> {
         self.fresh_matches = 0;
         let mut all = Vec::new();
         for (base, of_segment) in &mut self.segments {
-            if of_segment.fresh.is_empty() {
+            let stored = of_segment.stored.as_ref();
+            let open = !of_segment.fresh.is_empty() || stored.is_some_and(|stored| !stored.sealed);
+            let complete = || end_of_sealed(*base).is_some_and(|end| end <= self.matched);
+            let seal = open && of_segment.damage.is_none() && complete();
+            if of_segment.fresh.is_empty() && !seal {
                 continue;
             }
             of_segment.leaving = std::mem::take(&mut of_segment.fresh);
-            let chunks = of_segment.leaving.clone();
-            all.push(Leaving { base: *base, chunks, stored: of_segment.file.clone() });
+            let (chunks, stored) = (of_segment.leaving.clone(), of_segment.stored.clone());
+            all.push(Leaving { base: *base, chunks, stored, seal });
         }
         all
     }
@@ -219,82 +254,159 @@ impl Lists {
     pub(super) fn left(&mut self, written: Written) {
         let Some(of_segment) = self.segments.get_mut(&written.base) else { return };
         of_segment.leaving.clear();
-        of_segment.file = Some(written.stored);
-        of_segment.frames.push(written.frame);
+        of_segment.stored = Some(written.stored);
     }
 
     /// Takes in the file beside the segment that begins at `base`, as it is found at the start, and hands each list
-    /// in it to `visit`.
+    /// in it with a place from `covered` on to `visit`.
     pub(super) fn recover(
         &mut self,
-        disk: &dyn Disk,
         base: Offset,
+        covered: u64,
         visit: &mut dyn FnMut(&Chunk),
     ) -> io::Result<Found> {
         let path = path_of(&self.directory, base);
-        let file = disk.open(&path, Opening::Existing)?;
+        let file = self.disk.open(&path, Opening::Existing)?;
         let mut of_segment = OfSegment::default();
         let mut header = [0; FILE_HEADER];
         file.read_at(&mut header, 0)?;
         let length = file.length()?;
-        let Ok(header) = FileHeader::decode(&header, FileKind::Matches) else {
+        let Ok(FileHeader { generation, .. }) = FileHeader::decode(&header, FileKind::Matches) else {
             if length <= FILE_HEADER as u64 || header.iter().all(|byte| *byte == 0) {
                 // The power went while it was made.
-                disk.remove(&path)?;
-                return Ok(Found { torn: None, damage: None, length: 0 });
+                self.disk.remove(&path)?;
+                return Ok(Found { torn: None, damage: None, length: 0, last: None });
             }
             let damage = format!("{} is corrupt at byte 0: the file header is damaged", path.display());
             of_segment.damage = Some(damage.clone());
             self.segments.insert(base, of_segment);
-            return Ok(Found { torn: None, damage: Some(damage), length });
+            return Ok(Found { torn: None, damage: Some(damage), length, last: None });
         };
-        let matched = &mut self.matched;
-        let scanned = scan(&*file, header.generation, FILE_HEADER as u64, 0, |at, head, body| {
-            let chunks = chunk::decode_all(body)?;
-            of_segment.frames.push(frame_of(at, &chunks).ok_or(Corrupt("a frame has no match list"))?);
-            for chunk in &chunks {
-                visit(chunk);
-                of_segment.unordered |= chunk.scope != Scope::All;
-                if chunk.scope == Scope::All {
-                    *matched = chunk.to.max(*matched);
-                }
-            }
-            debug_assert_eq!(head.kind, CHUNKS);
-            Ok(())
+        let (mut torn, mut damage) = (None, None);
+        let footer = read_footer(&*file, generation, FOOTER, |head, body| {
+            let (summary, blocks) = decode_footer(body)?;
+            let next_number = head.number + 1;
+            Ok(Stored { generation, length, next_number, summary, blocks, sealed: true })
         })?;
-        let Scanned { end, next_number, gaps, torn } = scanned;
-        let generation = header.generation;
-        let damage = gaps.first().map(|gap| {
-            format!("{} is corrupt at bytes {}..{}: {}", path.display(), gap.from, gap.to, gap.reason)
-        });
-        of_segment.damage.clone_from(&damage);
-        let torn = match torn {
-            Some(gap) => {
-                file.set_length(end)?;
-                file.sync()?;
-                Some(format!("{} at bytes {}..{}: {}", path.display(), gap.from, gap.to, gap.reason))
+        let stored = match footer.filter(|stored| stored.summary.last < covered) {
+            Some(stored) => stored,
+            None => {
+                let mut stored = Stored::new(generation);
+                let scanned = scan(&*file, generation, FILE_HEADER as u64, 0, |at, head, body| {
+                    stored.sealed = head.kind == FOOTER;
+                    if head.kind != CHUNKS {
+                        return Ok(());
+                    }
+                    let mut reader = Reader(body);
+                    let summary = Summary::decode(&mut reader)?;
+                    if summary.last >= covered {
+                        chunk::decode_all(reader.0)?.iter().filter(|c| c.sequence >= covered).for_each(&mut *visit);
+                    }
+                    stored.add(summary, at, at + head.size());
+                    Ok(())
+                })?;
+                let Scanned { end, next_number, gaps, torn: cut } = scanned;
+                (stored.length, stored.next_number) = (end, next_number);
+                damage = gaps.first().map(|gap| {
+                    format!("{} is corrupt at bytes {}..{}: {}", path.display(), gap.from, gap.to, gap.reason)
+                });
+                if let Some(gap) = cut {
+                    stored.sealed = false;
+                    file.set_length(end)?;
+                    file.sync()?;
+                    torn = Some(format!("{} at bytes {}..{}: {}", path.display(), gap.from, gap.to, gap.reason));
+                }
+                stored
             }
-            None => None,
         };
-        of_segment.file = Some(Stored { file, generation, length: end, next_number });
+        self.examined(stored.summary.matched);
+        of_segment.damage.clone_from(&damage);
+        of_segment.unordered = stored.summary.unordered;
+        let found = Found { torn, damage, length: stored.length, last: stored.last() };
+        of_segment.stored = Some(stored);
         self.segments.insert(base, of_segment);
-        Ok(Found { torn, damage, length: end })
+        Ok(found)
     }
 
     /// Forgets the lists of a segment and removes their file; the directory is the caller's to sync. Returns the
     /// bytes that go.
-    pub(super) fn remove(&mut self, disk: &dyn Disk, base: Offset) -> io::Result<u64> {
-        self.cache.retain(|((of, _), _)| *of != base);
+    pub(super) fn remove(&mut self, base: Offset) -> io::Result<u64> {
+        self.cache.retain(|((of, _, _), _)| *of != base);
         let of_segment = self.segments.remove(&base);
-        disk.remove(&path_of(&self.directory, base))?;
-        Ok(of_segment.and_then(|gone| gone.file).map_or(0, |stored| stored.length))
+        self.disk.remove(&path_of(&self.directory, base))?;
+        Ok(of_segment.and_then(|gone| gone.stored).map_or(0, |stored| stored.length))
     }
 }
 
-fn frame_of(at: u64, chunks: &[Chunk]) -> Option<Frame> {
-    let from = chunks.iter().map(|chunk| chunk.from).min()?;
-    let to = chunks.iter().map(|chunk| chunk.to).max()?;
-    Some(Frame { at, from, to })
+impl Stored {
+    fn new(generation: u64) -> Self {
+        let summary = Summary { last: 0, from: Offset::MAX, to: 0, matched: 0, unordered: false };
+        Self { generation, length: 0, next_number: 0, summary, blocks: Vec::new(), sealed: false }
+    }
+
+    /// The place of the last list in it, where there is one.
+    fn last(&self) -> Option<u64> {
+        (!self.blocks.is_empty()).then_some(self.summary.last)
+    }
+
+    /// Enters a frame.
+    fn add(&mut self, frame: Summary, at: u64, end: u64) {
+        self.summary = self.summary.and(frame);
+        match self.blocks.last_mut().filter(|block| block.end == at && end - block.at <= BLOCK_BYTES) {
+            Some(block) => {
+                block.end = end;
+                block.from = block.from.min(frame.from);
+                block.to = block.to.max(frame.to);
+            }
+            None => self.blocks.push(Block { at, end, from: frame.from, to: frame.to }),
+        }
+    }
+}
+
+impl Summary {
+    fn of(chunk: &Chunk) -> Self {
+        let all = chunk.scope == Scope::All;
+        let matched = if all { chunk.to } else { 0 };
+        Self { last: chunk.sequence, from: chunk.from, to: chunk.to, matched, unordered: !all }
+    }
+
+    fn and(self, other: Self) -> Self {
+        Self {
+            last: self.last.max(other.last),
+            from: self.from.min(other.from),
+            to: self.to.max(other.to),
+            matched: self.matched.max(other.matched),
+            unordered: self.unordered | other.unordered,
+        }
+    }
+
+    fn encode(self, into: &mut Vec<u8>) {
+        for number in [self.last, self.from, self.to, self.matched] {
+            into.put_u64(number);
+        }
+        into.put_u8(u8::from(self.unordered));
+    }
+
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, Corrupt> {
+        Ok(Self {
+            last: reader.u64()?,
+            from: reader.u64()?,
+            to: reader.u64()?,
+            matched: reader.u64()?,
+            unordered: reader.u8()? != 0,
+        })
+    }
+}
+
+fn decode_footer(body: &[u8]) -> Result<(Summary, Vec<Block>), Corrupt> {
+    let mut reader = Reader(body);
+    let summary = Summary::decode(&mut reader)?;
+    let mut blocks = Vec::with_capacity(reader.0.len() / 32);
+    while !reader.is_empty() {
+        let (at, end) = (reader.u64()?, reader.u64()?);
+        blocks.push(Block { at, end, from: reader.u64()?, to: reader.u64()? });
+    }
+    Ok((summary, blocks))
 }
 
 fn path_of(directory: &Path, base: Offset) -> PathBuf {
@@ -306,7 +418,6 @@ fn path_of(directory: &Path, base: Offset) -> PathBuf {
 pub(super) struct Written {
     base: Offset,
     stored: Stored,
-    frame: Frame,
     /// The bytes that the files grew by.
     pub(super) bytes: u64,
     /// Whether the file is new, so that its directory must be synced.
@@ -316,40 +427,52 @@ pub(super) struct Written {
 impl Leaving {
     /// Writes the lists to their file and makes them durable; a new file's directory entry is the caller's to sync.
     pub(super) fn write(self, disk: &dyn Disk, directory: &Path) -> io::Result<Written> {
-        let made = self.stored.is_none();
+        let Self { base, chunks, stored, seal } = self;
+        let made = stored.is_none();
         let mut bytes = Vec::new();
-        let mut stored = match self.stored {
-            Some(stored) => stored,
-            None => {
-                let header = FileHeader::new(self.base);
-                bytes.put(&header.encode(FileKind::Matches));
-                let file = disk.open(&path_of(directory, self.base), Opening::New)?;
-                Stored { file, generation: header.generation, length: 0, next_number: 0 }
-            }
-        };
-        let at = stored.length + bytes.len() as u64;
-        let count = u32::try_from(self.chunks.len()).unwrap_or(u32::MAX);
-        let frame =
-            Frame { at, from: self.chunks[0].from, to: self.chunks.iter().map(|c| c.to).max().unwrap_or(0) };
-        let from = self.chunks.iter().map(|chunk| chunk.from).min().unwrap_or(frame.from);
-        let numbered = (CHUNKS, stored.next_number);
-        FrameHead::encode(&mut bytes, stored.generation, numbered, (from, count), |into| {
-            for chunk in &self.chunks {
-                chunk.encode(into);
-            }
+        let mut stored = stored.unwrap_or_else(|| {
+            let header = FileHeader::new(base);
+            bytes.put(&header.encode(FileKind::Matches));
+            Stored::new(header.generation)
         });
-        stored.file.write_at(&bytes, stored.length)?;
-        stored.file.sync()?;
-        stored.length += bytes.len() as u64;
-        stored.next_number += 1;
-        let frame = Frame { from, ..frame };
-        Ok(Written { base: self.base, stored, frame, bytes: bytes.len() as u64, made })
+        let start = stored.length;
+        let summary = chunks.iter().map(|chunk| Summary::of(chunk)).reduce(Summary::and);
+        if let Some(summary) = summary {
+            let at = start + bytes.len() as u64;
+            let count = u32::try_from(chunks.len()).unwrap_or(u32::MAX);
+            let (number, place) = ((CHUNKS, stored.next_number), (summary.from, count));
+            let size = FrameHead::encode(&mut bytes, stored.generation, number, place, |into| {
+                summary.encode(into);
+                chunks.iter().for_each(|chunk| chunk.encode(into));
+            });
+            stored.next_number += 1;
+            stored.add(summary, at, at + size as u64);
+            stored.sealed = false;
+        }
+        if seal {
+            let at = start + bytes.len() as u64;
+            let (number, place) = ((FOOTER, stored.next_number), (stored.summary.to, 0));
+            FrameHead::encode(&mut bytes, stored.generation, number, place, |into| {
+                stored.summary.encode(into);
+                for block in &stored.blocks {
+                    [block.at, block.end, block.from, block.to].into_iter().for_each(|n| into.put_u64(n));
+                }
+                put_trailer(into, at);
+            });
+            stored.next_number += 1;
+            stored.sealed = true;
+        }
+        let file = disk.open(&path_of(directory, base), if made { Opening::New } else { Opening::Existing })?;
+        file.write_at(&bytes, start)?;
+        file.sync()?;
+        stored.length = start + bytes.len() as u64;
+        Ok(Written { base, stored, bytes: bytes.len() as u64, made })
     }
 }
 
 impl Piece {
     /// The key under which the lists in it are worth keeping, where they are only on the disk.
-    pub(super) fn key(&self) -> Option<FrameKey> {
+    pub(super) fn key(&self) -> Option<BlockKey> {
         match self {
             Self::Held(_) | Self::Cached(_) => None,
             Self::Stored { key, .. } => Some(*key),
@@ -361,17 +484,28 @@ impl Piece {
         match self {
             Self::Held(chunk) => Ok(Arc::new(vec![Chunk::clone(&chunk)])),
             Self::Cached(chunks) => Ok(chunks),
-            Self::Stored { key, path, file, generation, end } => {
-                let corrupt =
-                    |reason: Corrupt| format!("{} is corrupt at byte {}: {reason}", path.display(), key.1);
-                let mut reader = FrameReader::new(&*file, generation, key.1, end).in_pieces_of(32 * 1024);
-                let step =
-                    reader.next().map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
-                let chunks = match step {
-                    Step::Frame { body, .. } => chunk::decode_all(body).map_err(corrupt)?,
-                    Step::End => return Err(corrupt(Corrupt("a frame is gone"))),
-                    Step::Bad(reason) => return Err(corrupt(reason)),
-                };
+            Self::Stored { key: (_, at, end), path, disk, generation } => {
+                let unreadable = |error: io::Error| format!("{} cannot be read: {error}", path.display());
+                let file = disk.open(&path, Opening::Existing).map_err(unreadable)?;
+                let mut reader = FrameReader::new(&*file, generation, at, end);
+                let mut chunks = Vec::new();
+                while reader.position() < end {
+                    let at = reader.position();
+                    let read = match reader.next().map_err(unreadable)? {
+                        Step::Frame { head, .. } if head.kind != CHUNKS => Ok(Vec::new()),
+                        Step::Frame { body, .. } => {
+                            let mut reader = Reader(body);
+                            Summary::decode(&mut reader).and_then(|_| chunk::decode_all(reader.0))
+                        }
+                        Step::End => Err(Corrupt("a frame is gone")),
+                        Step::Bad(reason) => Err(reason),
+                    };
+                    chunks.extend(
+                        read.map_err(|reason| {
+                            format!("{} is corrupt at byte {at}: {reason}", path.display())
+                        })?,
+                    );
+                }
                 Ok(Arc::new(chunks))
             }
         }

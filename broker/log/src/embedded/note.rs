@@ -61,14 +61,6 @@ const LETTER_CHANGED: u8 = 7;
 const LETTER_REMOVED: u8 = 8;
 
 impl Note {
-    /// Whether the note tells of an attempt at a delivery or of its settlement.
-    pub(super) fn tells_of_outcome(&self) -> bool {
-        matches!(
-            self.change,
-            Change::Attempted(_) | Change::Delivered(_) | Change::Dropped(..) | Change::DeadLettered(..)
-        )
-    }
-
     pub(super) fn encode(&self, into: &mut Vec<u8>) {
         into.put_u64(self.sequence);
         into.put_u64(self.offset);
@@ -97,7 +89,34 @@ pub(super) fn decode_all(body: &[u8]) -> Result<Vec<Note>, Corrupt> {
     Ok(all)
 }
 
+/// Hands the changes of one debt to `learn`, in order; the other notes are passed over undecoded.
+pub(super) fn about(
+    body: &[u8],
+    offset: Offset,
+    trigger: TriggerNumber,
+    mut learn: impl FnMut(Change),
+) -> Result<(), Corrupt> {
+    let mut reader = Reader(body);
+    while !reader.is_empty() {
+        reader.u64()?;
+        let debt = (reader.u64()?, TriggerNumber(reader.u32()?));
+        let content = Reader(reader.counted()?);
+        if debt == (offset, trigger) {
+            learn(Change::decode(content)?);
+        }
+    }
+    Ok(())
+}
+
 impl Change {
+    /// Whether it tells of an attempt at a delivery or of its settlement.
+    pub(super) fn tells_of_outcome(&self) -> bool {
+        matches!(
+            self,
+            Self::Attempted(_) | Self::Delivered(_) | Self::Dropped(..) | Self::DeadLettered(..)
+        )
+    }
+
     fn encode(&self, into: &mut Vec<u8>) {
         match self {
             Self::Attempted(attempt) => {

@@ -1,7 +1,6 @@
 //! One segment: a preallocated file of frames, written by one writer and read by many.
 //!
-//! A sealed segment ends with a footer frame that holds its sparse index, and with a trailer of 16 bytes (place of
-//! the footer u64, magic u32, CRC32C u32). It is never cut.
+//! A sealed segment ends with a footer frame that holds its sparse index. It is never cut.
 
 mod read;
 
@@ -18,7 +17,7 @@ use crate::embedded::batch::{self, Item};
 use crate::embedded::codec::{Corrupt, Put, Reader};
 use crate::embedded::disk::{Disk, DiskFile, Opening};
 use crate::embedded::frame::{
-    FILE_HEADER, FRAME_HEADER, FileHeader, FileKind, FrameHead, FrameReader, Gap, Scanned, Step, scan,
+    FILE_HEADER, FRAME_HEADER, FileHeader, FileKind, FrameHead, Gap, Scanned, put_trailer, read_footer, scan,
 };
 use crate::embedded::ids::{self, Ids};
 use crate::record::{Checkpoint, Offset};
@@ -31,20 +30,27 @@ pub(super) const SMALLEST: u64 = 256 * 1024;
 pub(super) const LARGEST: u64 = 64 * 1024 * 1024;
 /// What is between two entries of the sparse index, at least.
 const INDEX_EVERY: u64 = 64 * 1024;
+/// A frame of at most so many bytes is written with zeros behind it, where nothing was written before.
+const SMALL_FRAME: usize = 16 * 1024;
+/// The zeros that are written behind a small frame: what follows overwrites them, and its sync need not make the
+/// file system note that its blocks are in use now.
+const ZEROS_AHEAD: u64 = 128 * 1024;
 
 /// Frames that hold records.
 pub(super) const RECORDS: u32 = 1;
 /// The last frame of a sealed segment.
 const FOOTER: u32 = 2;
+/// What ends the body of the footer.
 const TRAILER: usize = 16;
-const TRAILER_MAGIC: u32 = 0x5441_4c57;
 
 /// A segment.
 pub(super) struct Segment {
     base: Offset,
     generation: u64,
     path: PathBuf,
-    file: Arc<dyn DiskFile>,
+    disk: Arc<dyn Disk>,
+    /// Open while it grows. A sealed one is opened for each reading: there may be a thousand.
+    growing: Mutex<Option<Arc<dyn DiskFile>>>,
     state: RwLock<State>,
     ids: Mutex<IdIndex>,
 }
@@ -56,6 +62,8 @@ struct State {
     /// The bytes that hold synced frames.
     length: u64,
     capacity: u64,
+    /// The bytes that were written, zeros among them.
+    touched: u64,
     next_number: u64,
     sealed: bool,
     newest: Timestamp,
@@ -73,10 +81,12 @@ struct Point {
 
 #[derive(Debug)]
 enum IdIndex {
-    /// In memory, while the segment grows.
+    /// In memory, while the segment grows and until the file is written.
     Growing(Ids),
-    /// In a file beside the segment, opened when it is first searched.
-    Stored(Option<Arc<dyn DiskFile>>),
+    /// In memory, because the file could not be written.
+    Held(Ids),
+    /// In a file beside the segment.
+    Stored,
 }
 
 /// What was found in a segment that was not sealed.
@@ -109,7 +119,7 @@ pub(super) fn path_of(directory: &Path, base: Offset) -> PathBuf {
 impl Segment {
     /// Makes a new segment and makes it durable. Room for all of it is taken here.
     pub(super) fn create(
-        disk: &dyn Disk,
+        disk: &Arc<dyn Disk>,
         directory: &Path,
         base: Offset,
         capacity: u64,
@@ -133,42 +143,46 @@ impl Segment {
             end: base,
             length: FILE_HEADER as u64,
             capacity,
+            touched: FILE_HEADER as u64,
             next_number: 0,
             sealed: false,
             newest,
             index: Vec::new(),
         };
-        Ok(Self::of(path, file, header, state, IdIndex::Growing(Ids::new())))
+        let growing = Mutex::new(Some(file));
+        let (disk, ids) = (Arc::clone(disk), Mutex::new(IdIndex::Growing(Ids::new())));
+        let FileHeader { generation, base } = header;
+        Ok(Self { base, generation, path, disk, growing, state: RwLock::new(state), ids })
     }
 
-    fn of(path: PathBuf, file: Arc<dyn DiskFile>, header: FileHeader, state: State, ids: IdIndex) -> Self {
-        let FileHeader { generation, base } = header;
-        Self { base, generation, path, file, state: RwLock::new(state), ids: Mutex::new(ids) }
+    /// The file, opened anew where it is not kept open.
+    fn file(&self) -> io::Result<Arc<dyn DiskFile>> {
+        match &*self.growing.lock() {
+            Some(file) => Ok(Arc::clone(file)),
+            None => self.disk.open(&self.path, Opening::Existing),
+        }
     }
 
     /// Opens a segment that was sealed. None where its footer does not stand or is damaged.
-    pub(super) fn open_sealed(disk: &dyn Disk, path: &Path) -> io::Result<Option<Self>> {
+    pub(super) fn open_sealed(disk: &Arc<dyn Disk>, path: &Path) -> io::Result<Option<Self>> {
         let file = disk.open(path, Opening::Existing)?;
         let Some(header) = read_header(&*file)? else { return Ok(None) };
         let length = file.length()?;
-        let mut trailer = [0; TRAILER];
-        let Some(at) = length.checked_sub(TRAILER as u64) else { return Ok(None) };
-        file.read_at(&mut trailer, at)?;
-        let Ok(footer_at) = decode_trailer(&trailer) else { return Ok(None) };
-        let mut reader = FrameReader::new(&*file, header.generation, footer_at, at);
-        let footer = match reader.next()? {
-            Step::Frame { head, body, .. } if head.kind == FOOTER => decode_footer(body, &head),
-            _ => return Ok(None),
+        let Some(mut state) = read_footer(&*file, header.generation, FOOTER, |head, body| decode_footer(body, head))?
+        else {
+            return Ok(None);
         };
-        let Ok(mut state) = footer else { return Ok(None) };
         state.length = length;
         state.capacity = length;
-        Ok(Some(Self::of(path.to_owned(), file, header, state, IdIndex::Stored(None))))
+        let FileHeader { generation, base } = header;
+        let (path, disk) = (path.to_owned(), Arc::clone(disk));
+        let (state, ids) = (RwLock::new(state), Mutex::new(IdIndex::Stored));
+        Ok(Some(Self { base, generation, path, disk, growing: Mutex::default(), state, ids }))
     }
 
     /// Reads through a segment that is not sealed, or whose footer is lost. `Err` in the result says that the file
     /// has no valid header.
-    pub(super) fn recover(disk: &dyn Disk, path: &Path) -> io::Result<Result<Recovered, Corrupt>> {
+    pub(super) fn recover(disk: &Arc<dyn Disk>, path: &Path) -> io::Result<Result<Recovered, Corrupt>> {
         let file = disk.open(path, Opening::Existing)?;
         let Some(header) = read_header(&*file)? else {
             return Ok(Err(Corrupt("the file header is damaged")));
@@ -177,6 +191,7 @@ impl Segment {
             end: header.base,
             length: 0,
             capacity: file.length()?,
+            touched: 0,
             next_number: 0,
             sealed: false,
             newest: Timestamp(i64::MIN),
@@ -192,8 +207,12 @@ impl Segment {
         })?;
         let Scanned { end, next_number, gaps, torn } = scanned;
         state.length = end;
+        state.touched = end;
         state.next_number = next_number;
-        let segment = Self::of(path.to_owned(), file, header, state, IdIndex::Growing(ids));
+        let FileHeader { generation, base } = header;
+        let (path, disk, growing) = (path.to_owned(), Arc::clone(disk), Mutex::new(Some(file)));
+        let (state, ids) = (RwLock::new(state), Mutex::new(IdIndex::Growing(ids)));
+        let segment = Self { base, generation, path, disk, growing, state, ids };
         Ok(Ok(Recovered { segment, checkpoints, torn, gaps }))
     }
 
@@ -203,9 +222,10 @@ impl Segment {
             let state = self.state.read();
             (state.length, state.capacity)
         };
-        self.file.set_length(length)?;
-        self.file.allocate(capacity)?;
-        self.file.sync()
+        let file = self.file()?;
+        file.set_length(length)?;
+        file.allocate(capacity)?;
+        file.sync()
     }
 
     pub(super) fn base(&self) -> Offset {
@@ -257,10 +277,22 @@ impl Segment {
     }
 
     /// Writes a frame and syncs it. Only the writer calls this, and nothing is shown before [`Segment::publish`].
-    pub(super) fn write(&self, frame: &[u8]) -> io::Result<()> {
-        let at = self.state.read().length;
-        self.file.write_at(frame, at)?;
-        self.file.sync()
+    /// Zeros may be added to `frame`.
+    pub(super) fn write(&self, frame: &mut Vec<u8>) -> io::Result<()> {
+        let (at, touched, capacity) = {
+            let state = self.state.read();
+            (state.length, state.touched, state.capacity)
+        };
+        let end = at + frame.len() as u64;
+        if frame.len() <= SMALL_FRAME && end > touched {
+            let zeros = ZEROS_AHEAD.min(capacity.saturating_sub(end));
+            frame.resize(frame.len() + usize::try_from(zeros).unwrap_or(0), 0);
+        }
+        let file = self.file()?;
+        file.write_at(frame, at)?;
+        file.sync()?;
+        self.state.write().touched = touched.max(at + frame.len() as u64);
+        Ok(())
     }
 
     /// Shows what was written and synced.
@@ -285,9 +317,8 @@ impl Segment {
         u32::try_from(offset - self.base).expect("a segment has fewer than 2^32 records")
     }
 
-    /// Writes footer and index of ids, and gives back the room that was not needed. The directory is the caller's to
-    /// sync.
-    pub(super) fn seal(&self, disk: &dyn Disk) -> io::Result<()> {
+    /// Writes the footer, and gives back the room that was not needed. The directory is the caller's to sync.
+    pub(super) fn seal(&self) -> io::Result<()> {
         let mut state = self.state.write();
         if state.sealed {
             return Ok(());
@@ -296,33 +327,45 @@ impl Segment {
         let mut bytes = Vec::new();
         FrameHead::encode(&mut bytes, self.generation, (FOOTER, state.next_number), (state.end, 0), |into| {
             encode_footer(&state, into);
+            put_trailer(into, at);
         });
-        let start = bytes.len();
-        bytes.put_u64(at);
-        bytes.put_u32(TRAILER_MAGIC);
-        let checksum = crc32c::crc32c(&bytes[start..]);
-        bytes.put_u32(checksum);
         let length = at + bytes.len() as u64;
+        let file = self.file()?;
         if length > state.capacity {
-            self.file.allocate(length)?;
+            file.allocate(length)?;
         }
-        self.file.write_at(&bytes, at)?;
-        self.file.set_length(length)?;
-        self.file.sync()?;
-        let mut ids = self.ids.lock();
-        if let IdIndex::Growing(growing) = &*ids {
-            match ids::write(disk, &self.ids_path(), growing) {
-                Ok(()) => *ids = IdIndex::Stored(None),
-                // It stays in memory: a file that cannot be written now is made when it is missed.
-                Err(error) => {
-                    tracing::warn!(file = %self.ids_path().display(), %error, "the index of ids cannot be written");
-                }
-            }
-        }
+        file.write_at(&bytes, at)?;
+        file.set_length(length)?;
+        file.sync()?;
         state.sealed = true;
         state.length = length;
         state.capacity = length;
+        *self.growing.lock() = None;
         Ok(())
+    }
+
+    /// Writes the index of ids of a sealed segment where that was not done yet. It is only a shortcut: what fails is
+    /// told, and the index stays in memory.
+    pub(super) fn store_ids(&self) {
+        if !self.sealed() {
+            return;
+        }
+        let mut index = self.ids.lock();
+        if let IdIndex::Growing(ids) = &mut *index {
+            let ids = std::mem::take(ids);
+            *index = self.stored_or_held(ids);
+        }
+    }
+
+    fn stored_or_held(&self, ids: Ids) -> IdIndex {
+        let path = self.ids_path();
+        match ids::write(&*self.disk, &path, &ids) {
+            Ok(()) => IdIndex::Stored,
+            Err(error) => {
+                tracing::warn!(file = %path.display(), %error, "the index of ids cannot be written");
+                IdIndex::Held(ids)
+            }
+        }
     }
 
     /// Takes a damaged segment as it is: nothing is written to it any more.
@@ -331,25 +374,25 @@ impl Segment {
     }
 
     /// The offsets that may have this source and id, the newest first; the caller compares.
-    pub(super) fn candidates(&self, disk: &dyn Disk, hash: u64) -> io::Result<Vec<Offset>> {
+    pub(super) fn candidates(&self, hash: u64) -> io::Result<Vec<Offset>> {
         let mut index = self.ids.lock();
-        let records: Vec<u32> = match &mut *index {
-            IdIndex::Growing(ids) => of_hash(ids, hash),
-            IdIndex::Stored(file) => match self.search_stored(disk, file, hash) {
+        let records: Vec<u32> = match &*index {
+            IdIndex::Growing(ids) | IdIndex::Held(ids) => of_hash(ids, hash),
+            IdIndex::Stored => match self.search_stored(hash) {
                 Ok(records) => records,
-                Err(ids::SearchError::Io(error)) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(error);
-                }
                 Err(error) => {
                     let file = self.ids_path();
-                    tracing::warn!(file = %file.display(), %error, "the index of ids is corrupt or missing; building it anew");
+                    match error {
+                        // It was not written before the process ended, or it is gone.
+                        ids::SearchError::Io(error) if error.kind() == io::ErrorKind::NotFound => {}
+                        ids::SearchError::Io(error) => return Err(error),
+                        ids::SearchError::Corrupt(reason) => {
+                            tracing::warn!(file = %file.display(), %reason, "the index of ids is corrupt; building it anew");
+                        }
+                    }
                     let ids = self.collect_ids()?;
                     let records = of_hash(&ids, hash);
-                    // Kept in memory where it cannot be written: it is only a shortcut.
-                    *index = match ids::write(disk, &file, &ids) {
-                        Ok(()) => IdIndex::Stored(None),
-                        Err(_) => IdIndex::Growing(ids),
-                    };
+                    *index = self.stored_or_held(ids);
                     records
                 }
             },
@@ -360,29 +403,15 @@ impl Segment {
         Ok(offsets)
     }
 
-    fn search_stored(
-        &self,
-        disk: &dyn Disk,
-        file: &mut Option<Arc<dyn DiskFile>>,
-        hash: u64,
-    ) -> Result<Vec<u32>, ids::SearchError> {
-        let file = match file {
-            Some(file) => file,
-            None => file.insert(disk.open(&self.ids_path(), Opening::Existing)?),
-        };
-        let length = file.length()?;
-        // Every record has an entry; a damaged segment may have fewer records than offsets.
-        let entries = self.end() - self.base;
-        if length == 0 && entries > 0 {
-            return Err(Corrupt("the index of ids is empty").into());
-        }
-        ids::search(&**file, entries, hash)
+    fn search_stored(&self, hash: u64) -> Result<Vec<u32>, ids::SearchError> {
+        let file = self.disk.open(&self.ids_path(), Opening::Existing)?;
+        ids::search(&*file, hash)
     }
 
     fn collect_ids(&self) -> io::Result<Ids> {
         let mut ids = Ids::new();
         let base = self.base;
-        scan(&*self.file, self.generation, FILE_HEADER as u64, 0, |_, head, body| {
+        scan(&*self.file()?, self.generation, FILE_HEADER as u64, 0, |_, head, body| {
             if head.kind != RECORDS {
                 return Ok(());
             }
@@ -391,7 +420,7 @@ impl Segment {
                 if let Item::Record(record) = item? {
                     let event = record.event_in(&body)?;
                     let number = u32::try_from(record.offset.saturating_sub(base)).unwrap_or(u32::MAX);
-                    ids.insert((ids::hash(event.source(), event.id()), number));
+                    ids.push((ids::hash(event.source(), event.id()), number));
                 }
             }
             Ok(())
@@ -404,14 +433,14 @@ impl Segment {
     }
 
     /// Removes its files. The directory is the caller's to sync.
-    pub(super) fn remove(&self, disk: &dyn Disk) -> io::Result<()> {
-        disk.remove(&self.ids_path())?;
-        disk.remove(&self.path)
+    pub(super) fn remove(&self) -> io::Result<()> {
+        self.disk.remove(&self.ids_path())?;
+        self.disk.remove(&self.path)
     }
 }
 
 fn of_hash(ids: &Ids, hash: u64) -> Vec<u32> {
-    ids.range((hash, 0)..=(hash, u32::MAX)).map(|(_, record)| *record).collect()
+    ids.iter().filter(|(of, _)| *of == hash).map(|(_, record)| *record).collect()
 }
 
 fn read_header(file: &dyn DiskFile) -> io::Result<Option<FileHeader>> {
@@ -437,7 +466,7 @@ fn visit_frame(
             Item::Record(record) if record.offset == offset && offset >= state.end => {
                 let event = record.event_in(&body)?;
                 let number = u32::try_from(offset - base).map_err(|_| Corrupt("an offset is too large"))?;
-                ids.insert((ids::hash(event.source(), event.id()), number));
+                ids.push((ids::hash(event.source(), event.id()), number));
                 oldest.get_or_insert(record.arrived);
                 state.newest = state.newest.max(record.arrived);
                 offset += 1;
@@ -488,17 +517,7 @@ fn decode_footer(body: &[u8], head: &FrameHead) -> Result<State, Corrupt> {
         let (offset, at) = (reader.u64()?, reader.u64()?);
         index.push(Point { offset, at, arrived: Timestamp(reader.i64()?) });
     }
-    Ok(State { end, length: 0, capacity: 0, next_number: head.number + 1, sealed: true, newest, index })
-}
-
-fn decode_trailer(bytes: &[u8]) -> Result<u64, Corrupt> {
-    let mut reader = Reader(bytes);
-    let (at, magic, stored) = (reader.u64()?, reader.u32()?, reader.u32()?);
-    if magic == TRAILER_MAGIC && crc32c::crc32c(&bytes[..TRAILER - 4]) == stored {
-        Ok(at)
-    } else {
-        Err(Corrupt("the trailer is damaged"))
-    }
+    Ok(State { end, length: 0, capacity: 0, touched: 0, next_number: head.number + 1, sealed: true, newest, index })
 }
 
 impl fmt::Debug for Segment {

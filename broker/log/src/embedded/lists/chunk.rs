@@ -29,10 +29,14 @@ impl Chunk {
 
     /// Adds the list of a record; offsets come in increasing order.
     pub(crate) fn push(&mut self, offset: Offset, triggers: impl IntoIterator<Item = TriggerNumber>) {
-        let before = self.triggers.len();
         self.triggers.extend(triggers);
-        if self.triggers.len() > before {
-            let end = u32::try_from(self.triggers.len()).expect("a chunk has fewer than 2^32 matches");
+        self.end_list(offset);
+    }
+
+    /// The triggers that were added since the last list are those of `offset`.
+    fn end_list(&mut self, offset: Offset) {
+        let end = u32::try_from(self.triggers.len()).expect("a chunk has fewer than 2^32 matches");
+        if self.offsets.last().map_or(0, |(_, end)| *end) < end {
             self.offsets.push((offset, end));
         }
     }
@@ -85,11 +89,10 @@ impl Chunk {
             if offset >= chunk.to {
                 return Err(Corrupt("a match is outside its range"));
             }
-            let mut triggers = Vec::new();
             for _ in 0..reader.varint()? {
-                triggers.push(TriggerNumber(reader.varint_u32()?));
+                chunk.triggers.push(TriggerNumber(reader.varint_u32()?));
             }
-            chunk.push(offset, triggers);
+            chunk.end_list(offset);
         }
         Ok(chunk)
     }

@@ -184,7 +184,7 @@ impl BrokerLog {
                 log.segments.read().iter().rev().map(|live| Arc::clone(&live.segment)).collect();
             for segment in segments {
                 let offsets =
-                    segment.candidates(&*log.shared.disk, hash).map_err(|error| ReadError::Failed {
+                    segment.candidates(hash).map_err(|error| ReadError::Failed {
                         reason: format!("{} cannot be searched: {error}", segment.path().display()),
                     })?;
                 for offset in offsets {

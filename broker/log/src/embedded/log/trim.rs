@@ -45,7 +45,7 @@ impl BrokerLog {
     /// Gives up so many bytes of what nobody is owed, or all there is, the open segment with it. `writing` says that the
     /// caller is this log's writer.
     pub(crate) fn release_under_pressure(&self, bytes: u64, writing: bool) {
-        let guard = if writing { None } else { self.writer.try_lock() };
+        let guard = if writing { None } else { self.writing.try_lock() };
         if writing || guard.is_some() {
             let last = self.segments.read().last().map(|live| Arc::clone(&live.segment));
             if let Some(last) = last.filter(|last| last.end() > last.base() && last.end() <= self.floor())
@@ -127,12 +127,12 @@ impl BrokerLog {
                 index.map(|index| segments.remove(index))
             };
             let bytes = live.map_or(0, |live| live.bytes.load(Ordering::Relaxed));
-            let lists = self.lists.lock().remove(disk, segment.base()).map_err(failed)?;
-            segment.remove(disk).map_err(failed)?;
+            let lists = self.lists.lock().remove(segment.base()).map_err(failed)?;
+            segment.remove().map_err(failed)?;
             self.shared.give_back(bytes + lists);
         }
         let covered = self.covered.load(Ordering::Relaxed);
-        let bytes = self.books.journal.trim(disk, to, covered).map_err(failed)?;
+        let bytes = self.books.journal.trim(to, covered).map_err(failed)?;
         self.shared.give_back(bytes);
         disk.sync_directory(&self.directory).map_err(failed)
     }

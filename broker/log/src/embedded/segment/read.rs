@@ -50,7 +50,8 @@ impl Segment {
             let state = self.state.read();
             (state.end, state.length)
         };
-        let mut reader = FrameReader::new(&*self.file, self.generation, FILE_HEADER as u64, length);
+        let file = self.file()?;
+        let mut reader = FrameReader::new(&*file, self.generation, FILE_HEADER as u64, length);
         if wanted.size_hint().1 == Some(1) {
             reader = reader.in_pieces_of(PIECE);
         }
