@@ -10,6 +10,7 @@ use waypost_core::manifest::ResourceName;
 
 use crate::clock::{Clock, Timestamp};
 use crate::dead_letter::{DeadLetterId, Forwarding};
+use crate::embedded::disk::Disk;
 use crate::embedded::journal::Journal;
 use crate::embedded::letters::Letters;
 use crate::embedded::note::{Change, StoredLetter};
@@ -75,9 +76,15 @@ pub(super) struct Books {
 }
 
 impl Books {
-    pub(super) fn new(directory: PathBuf, clock: Clock, poison: Poison, alarm: Arc<dyn Alarm>) -> Self {
+    pub(super) fn new(
+        disk: Arc<dyn Disk>,
+        directory: PathBuf,
+        clock: Clock,
+        poison: Poison,
+        alarm: Arc<dyn Alarm>,
+    ) -> Self {
         Self {
-            journal: Journal::new(directory),
+            journal: Journal::new(disk, directory),
             letters: Letters::default(),
             clock,
             poison,

@@ -42,7 +42,7 @@ use crate::log::{
 };
 use crate::record::{Batch, Checkpoint, Entry, Offset, Position};
 
-use append::{Queue, Writer};
+use append::Queue;
 
 /// The only partition: one broker's events stand in one order on one disk.
 pub(super) const PARTITION: u16 = 0;
@@ -65,7 +65,8 @@ pub(super) struct BrokerLog {
     retention: Retention,
     epoch: u64,
     queue: Mutex<Queue>,
-    writer: Mutex<Writer>,
+    /// Held by whoever writes to the last segment.
+    writing: Mutex<()>,
     /// Oldest first; only the last may be open.
     segments: RwLock<Vec<Live>>,
     tail: Arc<Tail>,
@@ -463,8 +464,7 @@ impl Ledgers for BrokerLog {
         let shared = Arc::clone(&self.shared);
         self.books.mark();
         let secured = tokio::task::spawn_blocking(move || shared.secure()).await;
-        let secured =
-            secured.unwrap_or_else(|_| Err("writing the checkpoint failed unexpectedly".to_owned()));
+        let secured = secured.unwrap_or_else(|_| Err("writing the checkpoint failed unexpectedly".to_owned()));
         secured.map_err(|reason| WriteError::Failed { reason })
     }
 

@@ -102,6 +102,12 @@ impl Work {
         self.for_flusher.notify_all();
     }
 
+    /// Whether another log waits for a writer, or it is time to end.
+    fn others_wait(&self) -> bool {
+        let state = self.state.lock();
+        state.stopping || !state.logs.is_empty()
+    }
+
     fn next_log(&self) -> Option<Arc<BrokerLog>> {
         let mut state = self.state.lock();
         loop {
@@ -130,9 +136,14 @@ impl Work {
 
 /// What a writer thread does.
 pub(super) fn write_until_stopped(work: &Work) {
+    let mut buffer = Vec::new();
     while let Some(log) = work.next_log() {
-        if log.write_some() {
-            work.schedule(log);
+        // One goes on with its log while no other waits: a change of threads costs more than a frame.
+        while log.write_some(&mut buffer) {
+            if work.others_wait() {
+                work.schedule(log);
+                break;
+            }
         }
     }
 }

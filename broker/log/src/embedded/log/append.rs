@@ -28,8 +28,8 @@ const FRAME_BYTES: u64 = 1024 * 1024;
 const FRAME_BATCHES: usize = 4096;
 /// How many segments there are at least when the limit is met, so that giving one up is a small step.
 const SEGMENTS_IN_LIMIT: u64 = 64;
-/// A buffer that grew beyond this is not kept.
-const BUFFER_KEPT: usize = 64 * 1024;
+/// A buffer that grew beyond this is not kept. One frame fits, and the zeros behind it.
+const BUFFER_KEPT: usize = 2 * 1024 * 1024;
 
 type Answer = Result<Committed, CommitError>;
 
@@ -52,12 +52,6 @@ struct Queued {
     answer: oneshot::Sender<Answer>,
     /// Dropped when the log no longer holds the batch.
     _hold: Option<Hold>,
-}
-
-/// What only the writer uses.
-#[derive(Debug, Default)]
-pub(super) struct Writer {
-    buffer: Vec<u8>,
 }
 
 /// Why a frame was not written.
@@ -131,12 +125,12 @@ impl BrokerLog {
         !self.queue.lock().scheduled
     }
 
-    /// Writes what waits, as much as goes into one frame. True where more waits.
-    pub(crate) fn write_some(&self) -> bool {
-        let mut writer = self.writer.lock();
+    /// Writes what waits, as much as goes into one frame, which is put together in `buffer`. True where more waits.
+    pub(crate) fn write_some(&self, buffer: &mut Vec<u8>) -> bool {
+        let _writing = self.writing.lock();
         let batches = self.queue.lock().take_frame();
         if !batches.is_empty() {
-            self.write_batches(&mut writer, batches);
+            self.write_batches(buffer, batches);
         }
         let mut queue = self.queue.lock();
         queue.scheduled = !queue.batches.is_empty();
@@ -149,12 +143,12 @@ impl BrokerLog {
         more
     }
 
-    fn write_batches(&self, writer: &mut Writer, batches: Vec<Queued>) {
+    fn write_batches(&self, buffer: &mut Vec<u8>, batches: Vec<Queued>) {
         if let Some(reason) = self.shared.poison.reason() {
             return refuse(batches, &reason);
         }
         let bytes = batches.iter().map(|batch| batch.charge.bytes()).sum();
-        match self.write_frame(writer, &batches, bytes) {
+        match self.write_frame(buffer, &batches, bytes) {
             Ok((segment, written)) => self.show(&segment, &written, batches),
             Err(Failure::NoRoom(reason)) => {
                 tracing::warn!(log = %self.name.name, reason, "there is no room for another segment");
@@ -171,7 +165,7 @@ impl BrokerLog {
     /// Writes one frame and syncs it.
     fn write_frame(
         &self,
-        writer: &mut Writer,
+        buffer: &mut Vec<u8>,
         batches: &[Queued],
         bytes: u64,
     ) -> Result<(Arc<Segment>, Written), Failure> {
@@ -189,10 +183,10 @@ impl BrokerLog {
             newest: segment.newest(),
             hashes: Vec::with_capacity(count as usize),
         };
-        if writer.buffer.capacity() > BUFFER_KEPT {
-            writer.buffer = Vec::new();
+        if buffer.capacity() > BUFFER_KEPT {
+            *buffer = Vec::new();
         }
-        segment.encode(&mut writer.buffer, first, count, |into| {
+        segment.encode(buffer, first, count, |into| {
             let mut offset = first;
             let mut newest = written.newest;
             for batch in batches {
@@ -211,8 +205,8 @@ impl BrokerLog {
             }
             written.newest = newest;
         });
-        written.bytes = writer.buffer.len() as u64;
-        segment.write(&writer.buffer).map_err(|error| {
+        written.bytes = buffer.len() as u64;
+        segment.write(buffer).map_err(|error| {
             Failure::Broken(format!("{} cannot be written or synced: {error}", segment.path().display()))
         })?;
         Ok((segment, written))
@@ -237,7 +231,7 @@ impl BrokerLog {
         let share = (self.shared.limit / SEGMENTS_IN_LIMIT).next_power_of_two();
         let needed = bytes + FILE_HEADER as u64 + footer_size(2);
         let capacity = capacity.min(share.clamp(SMALLEST, LARGEST)).max(needed);
-        let made = Segment::create(&*self.shared.disk, &self.directory, self.end(), capacity, newest);
+        let made = Segment::create(&self.shared.disk, &self.directory, self.end(), capacity, newest);
         let segment = Arc::new(made.map_err(|error| self.no_segment(capacity, &error))?);
         self.segments.write().push(Live { segment: Arc::clone(&segment), bytes: AtomicU64::new(0) });
         Ok(segment)
@@ -259,7 +253,9 @@ impl BrokerLog {
         if segment.sealed() {
             return Ok(());
         }
-        segment.seal(&*self.shared.disk)?;
+        segment.seal()?;
+        // The index of ids is written with the next flush.
+        self.books.mark();
         self.shared.disk.sync_directory(&self.directory)
     }
 

@@ -1,12 +1,14 @@
 //! What is written out every now and then: match lists, the journal, and the rows of the checkpoint.
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::embedded::checkpoint::{Kind, Row};
 use crate::embedded::ids;
 use crate::embedded::log::BrokerLog;
 use crate::embedded::rows::{self, LogRow};
-use crate::record::Checkpoint;
+use crate::record::{Checkpoint, Offset};
 
 impl BrokerLog {
     /// Whether something changed since this was last asked.
@@ -126,7 +128,8 @@ impl BrokerLog {
             self.shared.checkpoint.commit(&names).map_err(|error| error.to_string())?;
         }
         let notes = self.books.journal.leave();
-        let leaving = self.lists.lock().leave();
+        let sealed = self.sealed_ends();
+        let leaving = self.lists.lock().leave(|base| sealed.get(&base).copied());
         let disk = &*self.shared.disk;
         let mut made = false;
         for leaving in leaving {
@@ -139,14 +142,23 @@ impl BrokerLog {
         if made {
             disk.sync_directory(&self.directory).map_err(|error| failed("a match list", &error))?;
         }
+        let sealed: Vec<_> = self.segments.read().iter().map(|live| Arc::clone(&live.segment)).collect();
+        sealed.iter().for_each(|segment| segment.store_ids());
         if let Some(notes) = notes {
             let bytes = self
                 .books
                 .journal
-                .write(disk, &notes)
+                .write(&notes)
                 .map_err(|error| failed("the outcome journal", &error))?;
             self.shared.take(bytes);
         }
         Ok(())
+    }
+
+    /// The ends of the sealed segments, by their bases.
+    fn sealed_ends(&self) -> HashMap<Offset, Offset> {
+        let segments = self.segments.read();
+        let sealed = segments.iter().map(|live| &live.segment).filter(|segment| segment.sealed());
+        sealed.map(|segment| (segment.base(), segment.end())).collect()
     }
 }

@@ -75,7 +75,7 @@ impl BrokerLog {
         let start = segments.live.first().map_or(end, |live| live.segment.base().max(row.start));
 
         let alarm = Arc::clone(&shared.work) as Arc<dyn Alarm>;
-        let books = Books::new(directory.to_owned(), shared.clock.clone(), shared.poison.clone(), alarm);
+        let books = Books::new(Arc::clone(&shared.disk), directory.to_owned(), shared.clock.clone(), shared.poison.clone(), alarm);
         let books = Arc::new(books);
         let registry = Registry::new(Arc::clone(&books));
         if lists.matched() < row.matched.min(end) && row.matched > start {
@@ -89,7 +89,7 @@ impl BrokerLog {
         }
         lists.examined(row.matched.max(start).min(end));
         let found =
-            books.journal.recover(disk, &mut |note| since.note(note, row.sequence)).map_err(failed)?;
+            books.journal.recover(row.sequence, &mut |note| since.notes.push(note)).map_err(failed)?;
         found.torn.iter().for_each(|torn| told_torn("outcomes", Some(torn)));
         segments.damage.extend(found.damage);
         segments.bytes += found.bytes;
@@ -112,7 +112,7 @@ impl BrokerLog {
             retention,
             epoch: row.epoch + 1,
             queue: Mutex::default(),
-            writer: Mutex::default(),
+            writing: Mutex::default(),
             segments: RwLock::new(live),
             tail: Arc::default(),
             start: AtomicU64::new(start),
@@ -138,9 +138,7 @@ impl BrokerLog {
         shared.take(bytes);
         if log.restore(&row, checkpoints, since)? {
             // Before anything is attempted again: what crashes the process once more must be known to.
-            shared
-                .commit_of(&log)
-                .map_err(|reason| OpenError::Failed { path: directory.to_owned(), reason })?;
+            shared.commit_of(&log).map_err(|reason| OpenError::Failed { path: directory.to_owned(), reason })?;
         }
         // The new epoch is written with the first change.
         log.books.mark();
@@ -239,7 +237,7 @@ impl BrokerLog {
     /// Applies a change to a ledger that does not have it.
     fn replay(&self, ledger: &mut Snapshot, note: &Note) -> Result<(), OpenError> {
         let offset = note.offset;
-        let about_a_debt = note.tells_of_outcome() || matches!(note.change, Change::Waiting { .. });
+        let about_a_debt = note.change.tells_of_outcome() || matches!(note.change, Change::Waiting { .. });
         if about_a_debt && ledger.lags(offset) {
             let lists = self.lists.lock();
             let listed = self.listed(&lists, note.trigger, ledger.next.max(self.start())..offset + 1);
@@ -260,21 +258,11 @@ impl BrokerLog {
 }
 
 impl Since {
-    fn learn(&mut self, chunk: &Chunk, covered: u64) {
-        self.next = self.next.max(chunk.sequence + 1);
-        if chunk.sequence < covered {
-            return;
-        }
+    fn learn(&mut self, chunk: &Chunk) {
         for (offset, triggers) in chunk.iter() {
             for trigger in triggers {
                 self.matches.entry(*trigger).or_default().push((chunk.sequence, offset));
             }
-        }
-    }
-
-    fn note(&mut self, note: Note, covered: u64) {
-        if note.sequence >= covered {
-            self.notes.push(note);
         }
     }
 }
@@ -312,15 +300,16 @@ fn open_lists(
     let disk = &*shared.disk;
     let failed = |error: std::io::Error| OpenError::of(directory, &error);
     let names = disk.list(directory).map_err(failed)?;
-    let mut found = Listed { lists: Lists::new(directory.to_owned(), 0), damage: Vec::new(), bytes: 0 };
+    let mut found = Listed { lists: Lists::new(Arc::clone(&shared.disk), directory.to_owned(), 0), damage: Vec::new(), bytes: 0 };
     for base in names.iter().filter_map(|name| name.strip_suffix(".matches")) {
         let Ok(number) = base.parse::<Offset>() else { continue };
         if number < row.start && !names.contains(&format!("{base}.log")) {
             disk.remove(&directory.join(format!("{base}.matches"))).map_err(failed)?;
             continue;
         }
-        let mut visit = |chunk: &Chunk| since.learn(chunk, row.sequence);
-        let of_segment = found.lists.recover(disk, number, &mut visit).map_err(failed)?;
+        let mut visit = |chunk: &Chunk| since.learn(chunk);
+        let of_segment = found.lists.recover(number, row.sequence, &mut visit).map_err(failed)?;
+        since.next = since.next.max(of_segment.last.map_or(0, |last| last + 1));
         told_torn("matches", of_segment.torn.as_deref());
         found.damage.extend(of_segment.damage);
         found.bytes += of_segment.length;
@@ -352,17 +341,17 @@ fn open_segments(
             }
             continue;
         }
-        if let Some(segment) = Segment::open_sealed(disk, &path).map_err(failed)? {
+        if let Some(segment) = Segment::open_sealed(&shared.disk, &path).map_err(failed)? {
             if segment.end() > row.synced {
                 // The checkpoint does not know yet how far sources had read.
-                if let Ok(recovered) = Segment::recover(disk, &path).map_err(failed)? {
+                if let Ok(recovered) = Segment::recover(&shared.disk, &path).map_err(failed)? {
                     found.checkpoints.extend(recovered.checkpoints);
                 }
             }
             found.add(segment);
             continue;
         }
-        match Segment::recover(disk, &path).map_err(failed)? {
+        match Segment::recover(&shared.disk, &path).map_err(failed)? {
             Ok(recovered) => found.add_open(recovered, next, proven).map_err(failed)?,
             Err(_) if next.is_none() && proven <= *base => {
                 // The power went while it was made: nothing of it was ever acknowledged.
