@@ -28,6 +28,7 @@ use crate::clock::Timestamp;
 use crate::dead_letter::DeadLetters;
 use crate::embedded::books::Books;
 use crate::embedded::checkpoint::{Kind, Row};
+use crate::embedded::ids;
 use crate::embedded::lists::{Chunk, Lists, Piece, offsets_of};
 use crate::embedded::registry::Registry;
 use crate::embedded::ring::Tail;
@@ -83,8 +84,8 @@ pub(super) struct BrokerLog {
     registry: Registry,
     plans: Mutex<Vec<PlanRecord>>,
     sources: Mutex<Sources>,
-    /// The records that are kept outside the log, with their bytes.
-    parked: Mutex<BTreeMap<Offset, u64>>,
+    /// The records that are kept outside the log.
+    parked: Mutex<BTreeMap<Offset, Parked>>,
     /// Which state of each ledger the checkpoint has.
     written: Mutex<HashMap<TriggerNumber, u64>>,
     /// All changes below this place are in the checkpoint that is or will be committed next.
@@ -106,6 +107,22 @@ pub(super) struct BrokerLog {
 struct Live {
     segment: Arc<Segment>,
     bytes: AtomicU64,
+}
+
+/// A record that is kept outside the log.
+#[derive(Debug, Clone, Copy)]
+struct Parked {
+    /// What it takes in the checkpoint.
+    bytes: u64,
+    /// Of its source and id.
+    hash: u64,
+}
+
+impl Parked {
+    fn of(entry: &Entry, stored: &[u8]) -> Self {
+        let hash = ids::hash(entry.event.source(), entry.event.id());
+        Self { bytes: stored.len() as u64, hash }
+    }
 }
 
 #[derive(Debug, Default)]

@@ -10,11 +10,12 @@ use tokio::sync::Notify;
 use waypost_core::manifest::ResourceName;
 
 use crate::embedded::OpenError;
+use crate::embedded::batch::StoredRecord;
 use crate::embedded::books::{Alarm, Books};
 use crate::embedded::checkpoint::{CheckpointError, Kind};
 use crate::embedded::codec::{Corrupt, Reader};
 use crate::embedded::lists::{Chunk, Lists};
-use crate::embedded::log::{BrokerLog, Live, Retention, Sources};
+use crate::embedded::log::{BrokerLog, Live, PARTITION, Parked, Retention, Sources};
 use crate::embedded::note::{Change, Note, StoredLetter, take_name};
 use crate::embedded::registry::Registry;
 use crate::embedded::rows::{self, LogRow};
@@ -171,7 +172,8 @@ impl BrokerLog {
             Ok(())
         })?;
         checkpoint.load(&self.name, Kind::Parked, |offset, content| {
-            self.parked.lock().insert(offset, content.len() as u64);
+            let record = StoredRecord::read(Reader(content)).and_then(|record| record.entry(PARTITION));
+            self.parked.lock().insert(offset, Parked::of(&record.map_err(corrupt)?, content));
             self.shared.take(content.len() as u64);
             Ok(())
         })?;
