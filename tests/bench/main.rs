@@ -1,0 +1,78 @@
+//! Measures Waypost against the raw limit of the machine: the same generator straight into the same subscriber.
+//!
+//! One binary plays all parts, each in a process of its own, so that the CPU of each can be told apart:
+//!
+//! - `waypost-bench generate` sends events over plain sockets, as fast as they are accepted or at a constant rate.
+//! - `waypost-bench subscribe` takes them, counts them and measures how long they were on their way.
+//! - `waypost-bench measure` starts these and `waypost`, and writes what it found as JSON and as a table.
+//! - `waypost-bench show` prints the table of an earlier measurement again.
+//!
+//! `tests/bench/run.sh` builds everything and measures. Nothing here is a test: times depend on the machine.
+
+mod clock;
+mod connection;
+mod failure;
+mod figures;
+mod generate;
+mod goals;
+mod histogram;
+mod idle;
+mod isolation;
+mod latency;
+mod machine;
+mod measure;
+mod procfs;
+mod request;
+mod rounds;
+mod stage;
+mod startup;
+mod subscribe;
+mod table;
+mod tally;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::failure::Failure;
+
+/// Measures Waypost: throughput, CPU per event, latency, isolation, start and idle cost.
+#[derive(Debug, Parser)]
+#[command(name = "waypost-bench", max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Measure everything, or some parts of it.
+    Measure(measure::Measure),
+    /// Print the table of an earlier measurement.
+    Show(measure::Show),
+    /// Send events to a server until the time is over, then print one line of JSON.
+    Generate(generate::Generate),
+    /// Take events; answers the lines `count`, `report` and `reset RUN` on stdin with a line of JSON each.
+    Subscribe(subscribe::Subscribe),
+}
+
+fn main() -> ExitCode {
+    let ended = match Cli::parse().command {
+        Command::Measure(arguments) => measure::measure(&arguments),
+        Command::Show(arguments) => measure::show(&arguments),
+        Command::Generate(arguments) => generate::generate(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Subscribe(arguments) => subscribe::subscribe(&arguments).map(|()| ExitCode::SUCCESS),
+    };
+    ended.unwrap_or_else(|failure| {
+        let _ = writeln!(std::io::stderr().lock(), "waypost-bench: {failure}");
+        ExitCode::FAILURE
+    })
+}
+
+/// Prints to the standard output.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut output = std::io::stdout().lock();
+    output.write_all(text.as_bytes()).map_err(Failure::io("writing to the standard output"))?;
+    output.flush().map_err(Failure::io("writing to the standard output"))
+}
