@@ -2,7 +2,7 @@
 
 mod reader;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -20,9 +20,11 @@ use waypost_log::{
     WriteError,
 };
 
-use self::reader::{Reader, Switch};
+use self::reader::{Order, Past, Reader};
 use crate::budget::Share;
 use crate::context::Context;
+use crate::logs::{NotedPast, PastRange, Unopened};
+use crate::matching::recorded::{self, RecordedPlan};
 use crate::matching::{Matcher, Row};
 use crate::plan::{BrokerPlan, StartFrom};
 use crate::subscription::Subscription;
@@ -33,7 +35,7 @@ pub struct Broker {
     plan: ArcSwap<BrokerPlan>,
     log: Arc<dyn Log>,
     context: Arc<Context>,
-    readers: Vec<mpsc::Sender<Switch>>,
+    readers: Vec<mpsc::Sender<Order>>,
     subscriptions: Mutex<BTreeMap<ResourceName, Arc<Subscription>>>,
     accepting: AtomicBool,
     /// Whether the log is damaged and nobody has accepted it: nothing is taken until then.
@@ -42,6 +44,10 @@ pub struct Broker {
     refused: AtomicU64,
     /// Why the newest set of triggers is not in force, where it is not.
     switch_failure: Mutex<Option<String>>,
+    /// What an earlier process recorded, until the readers go on with it.
+    recorded: Mutex<Option<Recorded>>,
+    /// The text of the newest recorded set of triggers; none before the first.
+    newest: Mutex<Option<Bytes>>,
     /// When detached triggers were last asked to make room.
     gave_up: Mutex<Timestamp>,
 }
@@ -81,6 +87,45 @@ impl PublishError {
     }
 }
 
+/// What an earlier process recorded of how the log is to be matched.
+#[derive(Debug)]
+pub(crate) struct Recorded {
+    /// The sets of triggers that decide about what is not examined yet, oldest first.
+    plans: Vec<RecordedPlan>,
+    /// The triggers of the newest.
+    triggers: HashSet<ResourceName>,
+    pasts: Vec<(NotedPast, Filter)>,
+    newest: Option<Bytes>,
+}
+
+impl Recorded {
+    /// Reads it. What cannot be read keeps the broker from running: nothing is matched by a guess. Blocks.
+    pub(crate) fn read(name: &ResourceName, log: &dyn Log, context: &Context) -> Result<Self, Unopened> {
+        let records = log.plans();
+        let matched: Vec<_> = (0..log.partitions()).map(|partition| log.matched(partition)).collect();
+        let plans = recorded::in_force(&records, &matched);
+        let plans = plans.iter().map(recorded::read).collect::<Result<_, _>>()?;
+        let mut pasts = Vec::new();
+        for past in context.logs.noted_pasts(log, name)? {
+            // Noted before the plan was recorded: without one there is no such trigger.
+            let Some(record) = records.iter().find(|record| record.version == past.version()) else {
+                continue;
+            };
+            let filters = recorded::read(record)?.filters;
+            let filter = filters.into_iter().find(|(number, _)| *number == past.trigger());
+            pasts.extend(filter.map(|(_, filter)| (past, filter)));
+        }
+        let newest = records.last();
+        let triggers = newest.map_or(&[][..], |record| &record.triggers);
+        Ok(Self {
+            plans,
+            triggers: triggers.iter().map(|(_, name)| name.clone()).collect(),
+            pasts,
+            newest: newest.map(|record| record.body.clone()),
+        })
+    }
+}
+
 /// A trigger's part of a switch to a new plan.
 pub(crate) struct Taking {
     pub(crate) filter: Filter,
@@ -95,16 +140,17 @@ impl Broker {
         plan: Arc<BrokerPlan>,
         name: ResourceName,
         log: Arc<dyn Log>,
+        recorded: Recorded,
         context: Arc<Context>,
     ) -> Arc<Self> {
         let damaged = !context.logs.damage(&name).is_empty();
         let mut readers = Vec::new();
         for partition in 0..log.partitions() {
             // One switch at a time: the supervisor waits for each.
-            let (switches, receiver) = mpsc::channel(1);
+            let (orders, receiver) = mpsc::channel(1);
             let reader = Reader::new(name.clone(), partition, Arc::clone(&log), receiver);
             context.dispatch.spawn("log readers", reader.run(context.dispatch.stop().clone()));
-            readers.push(switches);
+            readers.push(orders);
         }
         Arc::new(Self {
             name,
@@ -118,6 +164,8 @@ impl Broker {
             received: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             switch_failure: Mutex::default(),
+            newest: Mutex::new(recorded.newest.clone()),
+            recorded: Mutex::new(Some(recorded)),
             gave_up: Mutex::new(Timestamp(i64::MIN)),
         })
     }
@@ -297,10 +345,62 @@ impl Broker {
         }
     }
 
+    /// The triggers that were in force when an earlier process ended; none once the readers go on.
+    pub(crate) fn recorded_triggers(&self) -> HashSet<ResourceName> {
+        self.recorded
+            .lock()
+            .as_mut()
+            .map_or_else(HashSet::new, |recorded| std::mem::take(&mut recorded.triggers))
+    }
+
+    /// Lets the readers go on where an earlier process stopped, by the sets of triggers that it recorded. Once every
+    /// trigger that the log knows has its subscription, and before the first [`Broker::switch`].
+    pub(crate) async fn go_on(&self) {
+        let Some(Recorded { plans, pasts, .. }) = self.recorded.lock().take() else { return };
+        let by_number: BTreeMap<_, _> = self
+            .subscriptions()
+            .into_iter()
+            .map(|subscription| (subscription.number, subscription))
+            .collect();
+        let mut matchers = vec![Vec::new(); self.readers.len()];
+        for RecordedPlan { version, effective, filters } in plans {
+            let row =
+                |(number, filter)| Row { filter, number, subscription: by_number.get(&number).cloned() };
+            let matcher = Arc::new(Matcher::new(version, filters.into_iter().map(row).collect()));
+            for (matchers, from) in matchers.iter_mut().zip(effective) {
+                matchers.push((from, Arc::clone(&matcher)));
+            }
+        }
+        for (noted, filter) in pasts {
+            // Without one the trigger is forgotten.
+            let Some(subscription) = by_number.get(&noted.trigger()) else { continue };
+            subscription.hold();
+            let (subscription, version) = (Arc::clone(subscription), noted.version());
+            let broker = self.name.clone();
+            self.match_past(Past { broker, filter, subscription, version, ranges: noted.ranges });
+        }
+        for (reader, matchers) in self.readers.iter().zip(matchers) {
+            // A reader that is gone has been stopped with the process.
+            let _gone = reader.send(Order::GoOn(matchers)).await;
+        }
+    }
+
+    fn match_past(&self, past: Past) {
+        let stop = self.context.dispatch.stop().clone();
+        let run = past.run(Arc::clone(&self.log), self.context.logs.clone(), stop);
+        self.context.dispatch.spawn("readers of the past", run);
+    }
+
+    /// Whether the newest set of triggers that was recorded matches as this text says.
+    pub(crate) fn matches_by(&self, body: &Bytes) -> bool {
+        self.newest.lock().as_ref() == Some(body)
+    }
+
     /// Brings a new set of triggers into force, at one position of each partition (P5).
     ///
-    /// The readers stop where they are; the plan is recorded with those places; only then do they go on, by the new
-    /// set. When it cannot be recorded they go on by the old one.
+    /// The readers stop and say from where on the new set decides: from the end of the log on. The plan is recorded with
+    /// those places; only then do they go on, and by the new set once they come there. When it cannot be recorded
+    /// they go on by the old one.
     pub(crate) async fn switch(
         &self,
         version: PlanVersion,
@@ -312,7 +412,7 @@ impl Broker {
         for reader in &self.readers {
             let (at, offset) = oneshot::channel();
             let (go, matcher) = oneshot::channel();
-            if reader.send(Switch { at, matcher }).await.is_err() {
+            if reader.send(Order::Switch { at, matcher }).await.is_err() {
                 return Err(WriteError::Closed);
             }
             effective.push(offset.await.map_err(|_| WriteError::Closed)?);
@@ -320,36 +420,44 @@ impl Broker {
         }
         let triggers =
             taking.iter().map(|row| (row.subscription.number, row.subscription.name.clone())).collect();
-        self.log.record_plan(PlanRecord { version, effective: effective.clone(), triggers, body }).await?;
-        let mut past = Vec::new();
+        let mut starts = Vec::new();
         for row in &taking {
             if let Some(start) = row.start {
-                past.extend(self.begin(row, start, &effective, version).await);
+                starts.push((row, self.starts(row, start, &effective).await));
             }
         }
-        let rows = taking.into_iter().map(|row| Row { filter: row.filter, subscription: row.subscription });
+        let mut pasts = Vec::new();
+        for (row, starts) in &starts {
+            // Noted before the plan is recorded, so that no crash lets it be forgotten.
+            pasts.extend(self.past(row, starts, &effective, version).await?);
+        }
+        let record = PlanRecord { version, effective: effective.clone(), triggers, body: body.clone() };
+        self.log.record_plan(record).await?;
+        *self.newest.lock() = Some(body);
+        for (row, starts) in starts {
+            for (partition, from) in (0..).zip(starts) {
+                row.subscription.begin(partition, from);
+            }
+        }
+        for past in &pasts {
+            past.subscription.hold();
+        }
+        let rows = taking.into_iter().map(|row| {
+            let number = row.subscription.number;
+            Row { filter: row.filter, number, subscription: Some(row.subscription) }
+        });
         let matcher = Arc::new(Matcher::new(version, rows.collect()));
         for go in stopped {
             // A reader that is gone has been stopped with the process.
             let _gone = go.send(Arc::clone(&matcher));
         }
-        for past in past {
-            let stop = self.context.dispatch.stop().clone();
-            self.context.dispatch.spawn("readers of the past", past.run(Arc::clone(&self.log), stop));
-        }
+        pasts.into_iter().for_each(|past| self.match_past(past));
         Ok(())
     }
 
-    /// Puts a new trigger at its start. What lies between its start and the place where the plan takes effect has
-    /// to be matched for it alone.
-    async fn begin(
-        &self,
-        row: &Taking,
-        start: StartFrom,
-        effective: &[u64],
-        version: PlanVersion,
-    ) -> Option<reader::Past> {
-        let mut ranges = Vec::new();
+    /// Where a new trigger starts in each partition.
+    async fn starts(&self, row: &Taking, start: StartFrom, effective: &[u64]) -> Vec<u64> {
+        let mut starts = Vec::with_capacity(effective.len());
         for (partition, effective) in (0..).zip(effective) {
             let from = match start {
                 StartFrom::Latest => *effective,
@@ -367,18 +475,38 @@ impl Broker {
                     }
                 }
             };
-            let from = from.min(*effective);
-            row.subscription.begin(partition, from);
-            if from < *effective {
-                ranges.push((partition, from, *effective));
-            }
+            starts.push(from.min(*effective));
         }
+        starts
+    }
+
+    /// What lies between a trigger's start and the place where the plan takes effect has to be matched for it alone.
+    /// It is noted here.
+    async fn past(
+        &self,
+        row: &Taking,
+        starts: &[u64],
+        effective: &[u64],
+        version: PlanVersion,
+    ) -> Result<Option<Past>, WriteError> {
+        let range =
+            |(partition, (from, to)): (u16, (&u64, &u64))| PastRange { partition, from: *from, to: *to };
+        let ranges = (0..).zip(starts.iter().zip(effective)).map(range).filter(|range| range.from < range.to);
+        let ranges: Vec<PastRange> = ranges.collect();
         if ranges.is_empty() {
-            return None;
+            return Ok(None);
         }
-        row.subscription.hold();
-        let (filter, subscription) = (row.filter.clone(), Arc::clone(&row.subscription));
-        Some(reader::Past { filter, subscription, version, ranges })
+        let subscription = Arc::clone(&row.subscription);
+        let logs = &self.context.logs;
+        logs.note_past(&*self.log, &self.name, &subscription.name, subscription.number, version, &ranges)
+            .await?;
+        Ok(Some(Past {
+            broker: self.name.clone(),
+            filter: row.filter.clone(),
+            subscription,
+            version,
+            ranges,
+        }))
     }
 }
 

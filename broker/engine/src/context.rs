@@ -33,6 +33,8 @@ pub(crate) struct Context {
     pub(crate) windows: WindowBudget,
     pub(crate) max_event_bytes: usize,
     pub(crate) logs: Logs,
+    /// How long what was detached is kept.
+    pub(crate) detached_retention: std::time::Duration,
     /// The readers, workers, forwarders and the alarm.
     pub(crate) dispatch: Tasks,
     /// Cancelled when the deadline of the shutdown has come: attempts are cut, and not counted.

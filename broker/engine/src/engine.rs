@@ -34,7 +34,12 @@ pub struct EngineOptions {
     pub limits: Limits,
     /// Where the logs of brokers are kept. None: all of them are in memory, whatever their manifests say.
     pub store: Option<Arc<EmbeddedStore>>,
+    /// How long what was detached is kept.
+    pub detached_retention: Duration,
 }
+
+/// What was detached is kept this long unless set otherwise.
+pub const DEFAULT_DETACHED_RETENTION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// What may be held at one time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,11 +109,12 @@ const CLOSING_TIME: Duration = Duration::from_secs(5);
 impl Engine {
     /// An engine that runs nothing yet. Must be called within a runtime.
     pub fn new(options: EngineOptions) -> Self {
-        let EngineOptions { clock, limits, store } = options;
+        let EngineOptions { clock, limits, store, detached_retention } = options;
         let context = Arc::new(Context {
             alarm: Alarm::new(clock.clone()),
             logs: Logs::new(clock.clone(), limits.memory_log_bytes, store),
             clock,
+            detached_retention,
             pool: Arc::new(Pool::new(PoolOptions::default())),
             directory: Directory::default(),
             metrics: Metrics::default(),
@@ -121,7 +127,7 @@ impl Engine {
         let stop = context.dispatch.stop().clone();
         context.dispatch.spawn("alarm", context.alarm.clone().run(stop.clone()));
         let supervisor = Supervisor::new(Arc::clone(&context));
-        context.dispatch.spawn("housekeeper", housekeeper::run(supervisor.clone(), stop));
+        context.dispatch.spawn("housekeeper", housekeeper::run(supervisor.clone(), detached_retention, stop));
         Self(Arc::new(Inner { context, supervisor }))
     }
 

@@ -12,15 +12,17 @@ const TRIM_EVERY: Duration = Duration::from_millis(250);
 
 /// How often detached brokers and triggers are looked at.
 const FORGET_EVERY: Duration = Duration::from_secs(60);
+const FORGET_AT_MOST_EVERY: Duration = Duration::from_millis(100);
 
 /// How often idle connections that are too old are closed.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
 
-/// Runs until `stop`.
-pub(crate) async fn run(supervisor: Supervisor, stop: CancellationToken) {
+/// Runs until `stop`. What was detached is kept for `detached_retention`.
+pub(crate) async fn run(supervisor: Supervisor, detached_retention: Duration, stop: CancellationToken) {
     let mut trim = tokio::time::interval(TRIM_EVERY);
     trim.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut forget = tokio::time::interval(FORGET_EVERY);
+    let mut forget =
+        tokio::time::interval((detached_retention / 8).clamp(FORGET_AT_MOST_EVERY, FORGET_EVERY));
     forget.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut sweep = tokio::time::interval(SWEEP_EVERY);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -32,8 +32,8 @@ mod tasks;
 pub use broker::{Broker, PublishError};
 pub use budget::{Budget, Share};
 pub use engine::{
-    DEFAULT_DELIVERY_BUDGET_BYTES, DEFAULT_INGEST_BUDGET_BYTES, DEFAULT_MAX_EVENT_BYTES,
-    DEFAULT_MAX_REQUEST_BYTES, Engine, EngineOptions, Limits, RecountLine,
+    DEFAULT_DELIVERY_BUDGET_BYTES, DEFAULT_DETACHED_RETENTION, DEFAULT_INGEST_BUDGET_BYTES,
+    DEFAULT_MAX_EVENT_BYTES, DEFAULT_MAX_REQUEST_BYTES, Engine, EngineOptions, Limits, RecountLine,
 };
 pub use sinks::RunningSink;
 pub use status::{

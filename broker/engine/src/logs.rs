@@ -3,17 +3,19 @@
 use std::fmt;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use waypost_core::Code;
 use waypost_core::codes;
 use waypost_core::manifest::ResourceName;
-use waypost_log::embedded::{EmbeddedStore, OpenError, Retention};
+use waypost_log::embedded::{EmbeddedStore, KeptChange, OpenError, Retention};
 use waypost_log::memory::{MemoryLog, MemoryOptions};
-use waypost_log::{Clock, Log, WriteError};
+use waypost_log::{Clock, Durability, Log, Offset, PlanVersion, TriggerNumber, WriteError};
 
+use crate::matching::recorded::UnreadableRecord;
 use crate::plan::{BrokerPlan, LogKind};
 
 /// Opens logs, and tells of their damage.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Logs {
     clock: Clock,
     /// The bytes that one log in memory may hold.
@@ -34,6 +36,43 @@ pub(crate) struct Unopened {
 impl fmt::Display for Unopened {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.reason)
+    }
+}
+
+/// A part of the log that is still to be matched for a trigger that starts in the past.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PastRange {
+    pub(crate) partition: u16,
+    pub(crate) from: Offset,
+    /// The offset after the last.
+    pub(crate) to: Offset,
+}
+
+/// The past of one trigger that an earlier process did not come to the end of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct NotedPast {
+    trigger: u32,
+    version: u64,
+    pub(crate) ranges: Vec<PastRange>,
+}
+
+impl NotedPast {
+    pub(crate) fn trigger(&self) -> TriggerNumber {
+        TriggerNumber(self.trigger)
+    }
+
+    /// The plan whose filter matches it.
+    pub(crate) fn version(&self) -> PlanVersion {
+        PlanVersion(self.version)
+    }
+}
+
+/// Where the pasts of triggers are kept.
+const PAST: &str = "past/";
+
+impl From<UnreadableRecord> for Unopened {
+    fn from(error: UnreadableRecord) -> Self {
+        Self { code: codes::LOG_VERSION_UNKNOWN, reason: error.to_string() }
     }
 }
 
@@ -66,7 +105,8 @@ impl Logs {
                 return Ok(MemoryLog::new(options, self.clock.clone()));
             }
         };
-        let retention = Retention { age: planned.retention, size: u64::MAX };
+        let size = planned.retention_bytes.unwrap_or(u64::MAX);
+        let retention = Retention { age: planned.retention, size };
         let name = name.clone();
         let opening = tokio::task::spawn_blocking(move || store.open_log(&name, retention));
         match opening.await {
@@ -78,6 +118,61 @@ impl Logs {
         }
     }
 
+    /// Notes what of a trigger's past is still to be matched, durably and after all matches that were recorded before;
+    /// nothing where it is all matched, or where nothing survives the process anyway.
+    pub(crate) async fn note_past(
+        &self,
+        log: &dyn Log,
+        broker: &ResourceName,
+        trigger: &ResourceName,
+        number: TriggerNumber,
+        version: PlanVersion,
+        ranges: &[PastRange],
+    ) -> Result<(), WriteError> {
+        if log.durability() == Durability::Memory {
+            return Ok(());
+        }
+        let noted = NotedPast { trigger: number.0, version: version.0, ranges: ranges.to_vec() };
+        let value = serde_json::to_vec(&noted).expect("numbers can be written");
+        let name = format!("{}{trigger}", past_of(broker));
+        self.keep(vec![(name, (!ranges.is_empty()).then_some(value))]).await
+    }
+
+    /// The pasts that an earlier process did not come to the end of.
+    pub(crate) fn noted_pasts(
+        &self,
+        log: &dyn Log,
+        broker: &ResourceName,
+    ) -> Result<Vec<NotedPast>, Unopened> {
+        let Some(store) = self.store.as_ref().filter(|_| log.durability() != Durability::Memory) else {
+            return Ok(Vec::new());
+        };
+        let read = |(name, value): (String, Vec<u8>)| {
+            serde_json::from_slice(&value).map_err(|error| Unopened {
+                code: codes::LOG_VERSION_UNKNOWN,
+                reason: format!(
+                    "{name} cannot be read by this version: {error}; use the version that wrote it"
+                ),
+            })
+        };
+        store.kept(&past_of(broker))?.into_iter().map(read).collect()
+    }
+
+    /// Deletes the log of a broker for good.
+    pub(crate) async fn forget(&self, name: &ResourceName) -> Result<(), WriteError> {
+        match &self.store {
+            Some(store) => store.forget_log(name).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Changes what is kept for a later process. Nothing where nothing is.
+    pub(crate) async fn keep(&self, changes: Vec<KeptChange>) -> Result<(), WriteError> {
+        let Some(store) = self.store.clone() else { return Ok(()) };
+        let kept = tokio::task::spawn_blocking(move || store.keep(&changes)).await;
+        kept.unwrap_or_else(|error| Err(WriteError::Failed { reason: format!("a write panicked: {error}") }))
+    }
+
     /// What is damaged in the log of a broker, in sentences. Nothing where it is in memory.
     pub(crate) fn damage(&self, name: &ResourceName) -> Vec<String> {
         self.store.as_ref().map_or_else(Vec::new, |store| store.damage(name))
@@ -87,4 +182,8 @@ impl Logs {
     pub(crate) fn accept_damage(&self, name: &ResourceName) -> Result<(), WriteError> {
         self.store.as_ref().map_or(Ok(()), |store| store.accept_damage(name))
     }
+}
+
+fn past_of(broker: &ResourceName) -> String {
+    format!("{PAST}{broker}/")
 }

@@ -1,5 +1,7 @@
 //! Which triggers take an event.
 
+pub(crate) mod recorded;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -19,7 +21,9 @@ pub(crate) struct Matcher {
 /// One trigger.
 pub(crate) struct Row {
     pub(crate) filter: Filter,
-    pub(crate) subscription: Arc<Subscription>,
+    pub(crate) number: TriggerNumber,
+    /// None where the trigger has none in this process: what it matches is written down all the same.
+    pub(crate) subscription: Option<Arc<Subscription>>,
 }
 
 impl Matcher {
@@ -37,12 +41,12 @@ impl Matcher {
             .collect()
     }
 
-    pub(crate) fn subscription(&self, place: usize) -> &Arc<Subscription> {
-        &self.rows[place].subscription
+    pub(crate) fn subscription(&self, place: usize) -> Option<&Arc<Subscription>> {
+        self.rows[place].subscription.as_ref()
     }
 
     pub(crate) fn number(&self, place: usize) -> TriggerNumber {
-        self.rows[place].subscription.number
+        self.rows[place].number
     }
 }
 

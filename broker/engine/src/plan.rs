@@ -9,6 +9,7 @@ mod index;
 mod planner;
 mod resolve;
 mod schema;
+mod stored;
 mod triggers;
 
 use std::collections::{BTreeMap, HashMap};
@@ -26,6 +27,8 @@ use waypost_core::transformation::{Transformation, TransformationType};
 pub use self::index::{Family, ResourceKey};
 use self::planner::Planner;
 pub use self::schema::schema;
+pub(crate) use self::stored::stored_names;
+pub use self::stored::{StoredChange, StoredPlan, UnreadablePlan};
 
 /// How long a broker keeps events that nobody is owed, when its manifest says nothing.
 pub const DEFAULT_RETENTION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
@@ -79,6 +82,20 @@ pub struct Plan {
     pub services: HashMap<ResourceKey, Option<String>>,
     /// Where each planned resource was declared last without an error.
     pub origins: HashMap<ResourceKey, Origin>,
+    /// What no manifest declares any more and is still kept.
+    pub detached: Detached,
+}
+
+/// What no manifest declares any more, in its last valid version.
+#[derive(Debug, Clone, Default)]
+pub struct Detached {
+    /// The brokers whose logs are kept.
+    pub brokers: BTreeMap<ResourceName, Arc<BrokerPlan>>,
+    /// The triggers whose ledgers are kept.
+    pub triggers: BTreeMap<ResourceName, Arc<TriggerPlan>>,
+    /// Since when each resource has been detached, in nanoseconds since 1970: of all that
+    /// [`Plan::date_detached`] was called for.
+    pub since: HashMap<ResourceKey, i64>,
 }
 
 impl Plan {
@@ -95,8 +112,12 @@ pub struct Origin {
     pub id: ResourceId,
     /// The file.
     pub file: Arc<str>,
-    /// The plan that took the declaration.
+    /// The line.
+    pub line: u32,
+    /// The first plan that took the declaration as it is now.
     pub version: u64,
+    /// Tells two declarations apart; 0 for what is not kept for a later process.
+    pub digest: u64,
 }
 
 /// One declared resource, as the status tells of it.

@@ -22,7 +22,7 @@ use waypost_core::{Event, codes};
 use waypost_log::{Clock, Metadata, Record};
 
 use crate::plan::{Plan, Registry, plan};
-use crate::{Engine, EngineOptions, Limits, StatusQuery, TriggerStatus};
+use crate::{DEFAULT_DETACHED_RETENTION, Engine, EngineOptions, Limits, StatusQuery, TriggerStatus};
 
 const REGISTRY: Registry =
     Registry { sources: &[], sinks: &[SinkType::of::<Scripted>()], transformations: &[] };
@@ -136,7 +136,12 @@ impl Stage {
     }
 
     fn with(limits: Limits) -> Self {
-        let engine = Engine::new(EngineOptions { clock: Clock::runtime(), limits, store: None });
+        let engine = Engine::new(EngineOptions {
+            clock: Clock::runtime(),
+            limits,
+            store: None,
+            detached_retention: DEFAULT_DETACHED_RETENTION,
+        });
         Self { engine, plan: Plan::default(), version: 0 }
     }
 

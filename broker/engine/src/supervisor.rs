@@ -1,32 +1,29 @@
 //! Brings what runs into line with the plan, and tells how it stands.
 
+mod known;
 mod report;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use waypost_core::manifest::ResourceName;
 use waypost_log::{DropReason, Log, PlanVersion, Timestamp, WriteError};
 
-use crate::broker::{Broker, Taking};
+use crate::broker::{Broker, Recorded, Taking};
 use crate::context::Context;
 use crate::engine::RecountLine;
-use crate::plan::{Plan, SinkPlan, SourcePlan, StartFrom, TriggerPlan};
+use crate::matching::recorded;
+use crate::plan::{Family, Plan, ResourceKey, SinkPlan, SourcePlan, StartFrom, TriggerPlan, stored_names};
 use crate::sinks::RunningSink;
 use crate::sources::RunningSource;
 use crate::subscriber::{Subscriber, Terms};
 use crate::subscription::{Delivering, Subscription};
 use crate::tasks::Tasks;
-
-/// How long what was detached is kept.
-const DETACHED_RETENTION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// Owns everything that runs.
 #[derive(Clone)]
@@ -96,6 +93,8 @@ impl Supervisor {
         for name in self.broker_names() {
             self.apply_triggers(&plan, &name, PlanVersion(version)).await;
         }
+        // A new broker takes events once its readers know what decides about them.
+        self.publish_brokers();
         for sink in retired {
             sink.retire();
         }
@@ -132,16 +131,19 @@ impl Supervisor {
         let context = &self.0.context;
         let mut opened = self.open_logs(plan).await;
         let mut running = self.0.running.lock();
-        for (name, planned) in &plan.brokers {
+        for (name, planned) in plan.brokers.iter().chain(&plan.detached.brokers) {
+            let attached = plan.brokers.contains_key(name);
             match running.brokers.get_mut(name) {
-                Some(broker) => {
+                Some(broker) if attached => {
                     broker.broker.set_plan(Arc::clone(planned));
                     broker.detached_since = None;
                 }
+                Some(_) => {}
                 None => {
                     // One whose log cannot be opened is tried again with the next plan.
-                    let Some(log) = opened.remove(name) else { continue };
-                    let broker = Broker::start(Arc::clone(planned), name.clone(), log, Arc::clone(context));
+                    let Some((log, recorded)) = opened.remove(name) else { continue };
+                    let (planned, context) = (Arc::clone(planned), Arc::clone(context));
+                    let broker = Broker::start(planned, name.clone(), log, recorded, context);
                     running.brokers.insert(
                         name.clone(),
                         RunningBroker {
@@ -158,31 +160,45 @@ impl Supervisor {
         for (name, broker) in &mut running.brokers {
             if !plan.brokers.contains_key(name) && broker.detached_since.is_none() {
                 broker.broker.close_intake();
-                broker.detached_since = Some(now);
+                broker.detached_since = Some(plan.broker_detached_since(name).map_or(now, Timestamp));
             }
         }
+    }
+
+    /// Lets the brokers that are in service be found.
+    fn publish_brokers(&self) {
+        let context = &self.0.context;
+        let running = self.0.running.lock();
         let attached = running.brokers.iter().filter(|(_, broker)| broker.detached_since.is_none());
         context
             .directory
             .set_brokers(attached.map(|(name, broker)| (name.clone(), Arc::clone(&broker.broker))));
     }
 
-    /// Opens the logs of the brokers that do not run yet.
-    async fn open_logs(&self, plan: &Plan) -> HashMap<ResourceName, Arc<dyn Log>> {
+    /// Opens the logs of the brokers that do not run yet, those that are kept although no manifest declares them too,
+    /// and reads how they are to be matched.
+    async fn open_logs(&self, plan: &Plan) -> HashMap<ResourceName, (Arc<dyn Log>, Recorded)> {
         let context = &self.0.context;
         let new: Vec<_> = {
             let running = self.0.running.lock();
-            plan.brokers.iter().filter(|(name, _)| !running.brokers.contains_key(*name)).collect()
+            let all = plan.brokers.iter().chain(&plan.detached.brokers);
+            all.filter(|(name, _)| !running.brokers.contains_key(*name)).collect()
         };
         let (mut opened, mut unopened) = (HashMap::new(), Vec::new());
         for (name, planned) in new {
-            match context.logs.open(name, planned).await {
-                Ok(log) => {
-                    opened.insert(name.clone(), log);
+            let log = context.logs.open(name, planned).await;
+            let read =
+                log.and_then(|log| Recorded::read(name, &*log, context).map(|recorded| (log, recorded)));
+            match read {
+                Ok(read) => {
+                    opened.insert(name.clone(), read);
                 }
                 Err(error) => {
                     tracing::error!(broker = %name, code = error.code.id(), %error, "the broker cannot start");
-                    unopened.push((name.clone(), Arc::new(error)));
+                    // One that is detached is not found, whatever the state of its log.
+                    if plan.brokers.contains_key(name) {
+                        unopened.push((name.clone(), Arc::new(error)));
+                    }
                 }
             }
         }
@@ -209,10 +225,13 @@ impl Supervisor {
             .map(|(name, trigger)| (name.clone(), Arc::clone(trigger)))
             .collect();
         let known: HashSet<_> = broker.log().triggers().into_iter().map(|(_, name)| name).collect();
+        let recorded = broker.recorded_triggers();
+        self.take_up(plan, &broker, &known, &recorded, &wanted);
         let mut taking = Vec::with_capacity(wanted.len());
         for (trigger, planned) in &wanted {
             let was = in_force.get(trigger);
-            let (subscription, start) = self.subscription(&broker, trigger, planned, &known, was.is_some());
+            let goes_on = was.is_some() || recorded.contains(trigger);
+            let (subscription, start) = self.subscription(&broker, trigger, planned, &known, goes_on);
             let changed = was.is_none_or(|was| was.fingerprint.delivering != planned.fingerprint.delivering)
                 || subscription.delivering().terms.strict_replies != broker.strict_replies();
             if changed && start.is_none() {
@@ -220,10 +239,11 @@ impl Supervisor {
             }
             taking.push(Taking { filter: planned.filter.clone(), subscription, start });
         }
+        broker.go_on().await;
+        let body = recorded::write(taking.iter().map(|row| (row.subscription.number, &row.filter)));
         // The first switch starts the readers, also of a broker without triggers.
-        let first = broker.log().plans().is_empty();
-        if (first || broker.switch_failure().is_some() || matching_differs(&in_force, &wanted))
-            && let Err(error) = broker.switch(version, matching_body(&wanted), taking).await
+        if !broker.matches_by(&body)
+            && let Err(error) = broker.switch(version, body, taking).await
         {
             tracing::error!(
                 broker = %name, code = error.code().id(), %error,
@@ -240,20 +260,22 @@ impl Supervisor {
                 subscription.detach();
             }
         }
-        self.note_in_force(name, wanted, &in_force);
+        self.note_in_force(plan, name, wanted);
     }
 
     fn note_in_force(
         &self,
+        plan: &Plan,
         name: &ResourceName,
         wanted: BTreeMap<ResourceName, Arc<TriggerPlan>>,
-        before: &BTreeMap<ResourceName, Arc<TriggerPlan>>,
     ) {
         let now = self.0.context.clock.now();
         let mut running = self.0.running.lock();
         let Some(broker) = running.brokers.get_mut(name) else { return };
-        for gone in before.keys().filter(|trigger| !wanted.contains_key(*trigger)) {
-            broker.triggers_detached_since.insert(gone.clone(), now);
+        let subscriptions = broker.broker.subscriptions();
+        for gone in subscriptions.iter().filter(|subscription| !wanted.contains_key(&subscription.name)) {
+            let since = || plan.trigger_detached_since(&gone.name).map_or(now, Timestamp);
+            broker.triggers_detached_since.entry(gone.name.clone()).or_insert_with(since);
         }
         broker.triggers_detached_since.retain(|trigger, _| !wanted.contains_key(trigger));
         broker.in_force = wanted;
@@ -376,8 +398,8 @@ impl Supervisor {
         // Not waited for: a shutdown holds it to its end, and waits for the housekeeper.
         let Ok(_one_at_a_time) = self.0.applying.try_lock() else { return };
         let now = self.0.context.clock.now();
-        let expired = |since: &Timestamp| now.since(*since) >= DETACHED_RETENTION;
-        let mut closed = Vec::new();
+        let expired = |since: &Timestamp| now.since(*since) >= self.0.context.detached_retention;
+        let (mut closed, mut forgotten) = (Vec::new(), Vec::new());
         {
             let mut running = self.0.running.lock();
             for broker in running.brokers.values_mut() {
@@ -385,8 +407,10 @@ impl Supervisor {
                     broker.triggers_detached_since.iter().filter(|(_, since)| expired(since)).collect();
                 let gone: Vec<_> = gone.into_iter().map(|(name, _)| name.clone()).collect();
                 for trigger in gone {
-                    broker.triggers_detached_since.remove(&trigger);
-                    give_up(&broker.broker, &trigger);
+                    if give_up(&broker.broker, &trigger) {
+                        broker.triggers_detached_since.remove(&trigger);
+                        forgotten.push(ResourceKey::new(Family::Trigger, trigger));
+                    }
                 }
             }
             let gone = running
@@ -402,6 +426,36 @@ impl Supervisor {
                 subscription.stop();
             }
             broker.broker.log().close().await;
+            let name = broker.broker.name();
+            if let Err(error) = self.0.context.logs.forget(name).await {
+                tracing::error!(
+                    broker = %name, code = error.code().id(), %error,
+                    "the log of a broker that is forgotten cannot be deleted; it is tried again after a restart"
+                );
+                continue;
+            }
+            forgotten.push(ResourceKey::new(Family::Broker, name.clone()));
+        }
+        self.forget_stored(&forgotten).await;
+    }
+
+    /// Takes what is forgotten out of what a later process is told.
+    async fn forget_stored(&self, forgotten: &[ResourceKey]) {
+        if forgotten.is_empty() {
+            return;
+        }
+        let applied = self.0.applied.load_full();
+        let mut changes = Vec::new();
+        for key in forgotten {
+            let [resource, detached] = stored_names(key);
+            // A trigger may be declared still although its broker is not.
+            if !applied.plan.origins.contains_key(key) {
+                changes.push((resource, None));
+            }
+            changes.push((detached, None));
+        }
+        if let Err(error) = self.0.context.logs.keep(changes).await {
+            tracing::error!(code = error.code().id(), %error, "what is forgotten cannot be taken out of the stored plan");
         }
     }
 
@@ -475,28 +529,8 @@ impl Supervisor {
     }
 }
 
-/// Whether the set of triggers, or what one of them matches, changed.
-fn matching_differs(
-    before: &BTreeMap<ResourceName, Arc<TriggerPlan>>,
-    wanted: &BTreeMap<ResourceName, Arc<TriggerPlan>>,
-) -> bool {
-    before.len() != wanted.len()
-        || wanted.iter().any(|(name, planned)| {
-            before.get(name).is_none_or(|was| was.fingerprint.matching != planned.fingerprint.matching)
-        })
-}
-
 fn same_source(was: &SourcePlan, planned: &SourcePlan) -> bool {
     was.fingerprint == planned.fingerprint && was.broker == planned.broker
-}
-
-/// What is needed to match under this set of triggers again: for each its matching fingerprint.
-fn matching_body(wanted: &BTreeMap<ResourceName, Arc<TriggerPlan>>) -> Bytes {
-    let rows: serde_json::Map<String, serde_json::Value> = wanted
-        .iter()
-        .map(|(name, planned)| (name.to_string(), planned.fingerprint.matching.clone().into()))
-        .collect();
-    Bytes::from(serde_json::Value::Object(rows).to_string())
 }
 
 /// Drops what a trigger that is gone for good was owed, and forgets it. False where that cannot be written down.

@@ -103,6 +103,17 @@ pub(crate) struct Run {
     )]
     pub(crate) shutdown_timeout: Duration,
 
+    /// How long the events of a broker or trigger are kept after its manifest has disappeared. Under the same name it
+    /// resumes within this time.
+    #[arg(
+        long,
+        value_name = "DURATION",
+        env = "WAYPOST_DETACHED_RETENTION",
+        default_value = "7d",
+        value_parser = duration
+    )]
+    pub(crate) detached_retention: Duration,
+
     #[command(flatten)]
     pub(crate) limits: Limits,
 }
@@ -400,6 +411,7 @@ mod tests {
         assert_eq!(run.manifests.paths, [PathBuf::from("a.yaml"), PathBuf::from("dir")]);
         assert_eq!((&*run.listen, &*run.admin_listen), ("127.0.0.1:8080", "127.0.0.1:8081"));
         assert_eq!(run.shutdown_timeout, Duration::from_secs(30));
+        assert_eq!(run.detached_retention, Duration::from_secs(7 * 24 * 3_600));
         assert_eq!(
             (run.limits.max_event_bytes, run.limits.max_request_bytes),
             (1024 * 1024, 8 * 1024 * 1024)

@@ -1,16 +1,21 @@
 //! The shared reader of a partition: matches each record once for all triggers, in log order.
+//!
+//! It holds one set of triggers for each stretch of the log that it has not examined: what was acknowledged before a
+//! change is matched by the set that was in force then, however far behind the reader is.
 
+mod past;
+
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
-use waypost_core::filter::Filter;
 use waypost_core::manifest::ResourceName;
-use waypost_log::{Entry, Log, MatchBatch, Offset, PlanVersion, ReadError, ReadLimit, Scope, WriteError};
+use waypost_log::{Entry, Log, MatchBatch, Offset, ReadError, ReadLimit, Scope, WriteError};
 
+pub(super) use self::past::Past;
 use crate::matching::Matcher;
-use crate::subscription::Subscription;
 
 /// How much a reader examines at once.
 const CHUNK: ReadLimit = ReadLimit { records: 512, bytes: 1024 * 1024 };
@@ -21,12 +26,21 @@ const MATCHES_AT_ONCE: usize = 65_536;
 /// How long a reader waits before it reads again what it could not read.
 const READ_RETRY: std::time::Duration = std::time::Duration::from_secs(1);
 
-/// A change to another set of triggers.
-pub(super) struct Switch {
-    /// Told where the reader stands: the first offset that the new set will decide.
-    pub(super) at: oneshot::Sender<Offset>,
-    /// The new set, once it is recorded. Dropped without an answer: the old one stays in force.
-    pub(super) matcher: oneshot::Receiver<Arc<Matcher>>,
+/// A set of triggers, and the first offset that it decides.
+pub(super) type From = (Offset, Arc<Matcher>);
+
+/// What a reader is told.
+pub(super) enum Order {
+    /// The sets that an earlier process recorded, oldest first. Comes first, and once.
+    GoOn(Vec<From>),
+    /// A change to another set of triggers.
+    Switch {
+        /// Told the first offset that the new set will decide: the end of the log, for what is acknowledged by now is
+        /// decided by the old one. The very first set decides all there is.
+        at: oneshot::Sender<Offset>,
+        /// The new set, once it is recorded. Dropped without an answer: the old one stays in force.
+        matcher: oneshot::Receiver<Arc<Matcher>>,
+    },
 }
 
 /// The shared reader of a partition.
@@ -34,9 +48,10 @@ pub(super) struct Reader {
     broker: ResourceName,
     partition: u16,
     log: Arc<dyn Log>,
-    switches: mpsc::Receiver<Switch>,
+    orders: mpsc::Receiver<Order>,
     next: Offset,
-    matcher: Option<Arc<Matcher>>,
+    /// In the order of what they decide; the first one decides what is next.
+    matchers: VecDeque<From>,
 }
 
 impl Reader {
@@ -44,10 +59,10 @@ impl Reader {
         broker: ResourceName,
         partition: u16,
         log: Arc<dyn Log>,
-        switches: mpsc::Receiver<Switch>,
+        orders: mpsc::Receiver<Order>,
     ) -> Self {
         let next = log.matched(partition);
-        Self { broker, partition, log, switches, next, matcher: None }
+        Self { broker, partition, log, orders, next, matchers: VecDeque::new() }
     }
 
     /// Reads until `stop`. Nothing is examined before the first set of triggers is in force.
@@ -56,11 +71,12 @@ impl Reader {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                switch = self.switches.recv() => match switch {
-                    Some(switch) => self.switch(switch).await,
+                order = self.orders.recv() => match order {
+                    Some(Order::GoOn(matchers)) => self.matchers = matchers.into(),
+                    Some(Order::Switch { at, matcher }) => self.switch(at, matcher).await,
                     None => return,
                 },
-                () = self.log.wait_for(self.partition, self.next), if self.matcher.is_some() => {
+                () = self.log.wait_for(self.partition, self.next), if !self.matchers.is_empty() => {
                     if let Err(pause) = self.examine().await {
                         tokio::select! {
                             () = stop.cancelled() => return,
@@ -72,18 +88,33 @@ impl Reader {
         }
     }
 
-    async fn switch(&mut self, switch: Switch) {
-        if switch.at.send(self.next).is_err() {
+    async fn switch(&mut self, at: oneshot::Sender<Offset>, matcher: oneshot::Receiver<Arc<Matcher>>) {
+        let from = match self.matchers.back() {
+            Some(_) => self.log.bounds(self.partition).end.max(self.next),
+            None => self.next,
+        };
+        if at.send(from).is_err() {
             return;
         }
-        if let Ok(matcher) = switch.matcher.await {
-            self.matcher = Some(matcher);
+        if let Ok(matcher) = matcher.await {
+            // One that decides nothing is in nobody's way, and need not be kept.
+            self.matchers.retain(|(earlier, _)| *earlier < from);
+            self.matchers.push_back((from, matcher));
         }
+    }
+
+    /// The set that decides what is next, and the first offset that another one decides.
+    fn matcher(&mut self) -> Option<(Arc<Matcher>, Offset)> {
+        while self.matchers.get(1).is_some_and(|(from, _)| *from <= self.next) {
+            self.matchers.pop_front();
+        }
+        let border = self.matchers.get(1).map_or(Offset::MAX, |(from, _)| *from);
+        self.matchers.front().map(|(_, matcher)| (Arc::clone(matcher), border))
     }
 
     /// Examines the next chunk. An error is the time to wait before the next try.
     async fn examine(&mut self) -> Result<(), std::time::Duration> {
-        let Some(matcher) = self.matcher.clone() else { return Ok(()) };
+        let Some((matcher, border)) = self.matcher() else { return Ok(()) };
         let entries = match self.log.read(self.partition, self.next, CHUNK).await {
             Ok(entries) => entries,
             Err(ReadError::Trimmed { start }) => {
@@ -99,7 +130,8 @@ impl Reader {
                 return Err(READ_RETRY);
             }
         };
-        let mut rest = entries.as_slice();
+        let decided = entries.partition_point(|entry| entry.position.offset < border);
+        let mut rest = &entries[..decided];
         while !rest.is_empty() {
             let examined = self.match_some(&matcher, rest).map_err(|error| {
                 tracing::error!(
@@ -147,76 +179,11 @@ impl Reader {
         self.next = batch.to;
         for (index, rows) in found {
             for row in rows {
-                matcher.subscription(row).offer(&entries[index]);
+                if let Some(subscription) = matcher.subscription(row) {
+                    subscription.offer(&entries[index]);
+                }
             }
         }
         Ok(examined)
-    }
-}
-
-/// The part of the log before the place where a plan took effect, for one trigger that starts in the past.
-pub(super) struct Past {
-    pub(super) filter: Filter,
-    pub(super) subscription: Arc<Subscription>,
-    pub(super) version: PlanVersion,
-    /// Partition, first offset, and the offset after the last.
-    pub(super) ranges: Vec<(u16, Offset, Offset)>,
-}
-
-impl Past {
-    /// Matches the past for the trigger alone, and lets it go when all of it is matched.
-    ///
-    /// Stops at `stop`; the trigger then starts over with the process.
-    pub(super) async fn run(self, log: Arc<dyn Log>, stop: CancellationToken) {
-        for (partition, from, to) in &self.ranges {
-            let read = tokio::select! {
-                read = self.read(&*log, *partition, *from, *to) => read,
-                () = stop.cancelled() => return,
-            };
-            if let Err(reason) = read {
-                tracing::error!(
-                    trigger = %self.subscription.name, partition, reason,
-                    "a part of the past cannot be matched; the trigger starts without it"
-                );
-            }
-        }
-        self.subscription.release();
-    }
-
-    async fn read(&self, log: &dyn Log, partition: u16, from: Offset, to: Offset) -> Result<(), String> {
-        let mut next = from;
-        while next < to {
-            let entries = match log.read(partition, next, CHUNK).await {
-                Ok(entries) if entries.is_empty() => return Ok(()),
-                Ok(entries) => entries,
-                Err(ReadError::Trimmed { start }) => {
-                    next = start.max(next + 1);
-                    continue;
-                }
-                Err(error) => return Err(error.to_string()),
-            };
-            let mut batch = MatchBatch {
-                partition,
-                from: next,
-                to: next,
-                version: self.version,
-                scope: Scope::Trigger(self.subscription.number),
-                matches: Vec::new(),
-            };
-            for entry in entries.iter().take_while(|entry| entry.position.offset < to) {
-                batch.to = entry.position.offset + 1;
-                if self.filter.matches(&entry.event) {
-                    let number = self.subscription.number;
-                    batch.matches.push((entry.position.offset, SmallVec::from_slice(&[number])));
-                }
-            }
-            if batch.to == next {
-                return Ok(());
-            }
-            next = batch.to;
-            log.record_matches(&batch).map_err(|error| error.to_string())?;
-            tokio::task::consume_budget().await;
-        }
-        Ok(())
     }
 }

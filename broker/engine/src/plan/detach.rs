@@ -129,8 +129,30 @@ impl Planner<'_> {
     pub(super) fn finish(mut self) -> Plan {
         self.plan.services = std::mem::take(&mut self.addressables.services);
         self.declare();
+        self.detach();
         self.plan.problems.sort_by(|a, b| a.location.cmp(&b.location));
         self.plan
+    }
+
+    /// What was planned before, or kept although it was not, and is not planned any more.
+    fn detach(&mut self) {
+        let Some(previous) = self.previous else { return };
+        let plan = &mut self.plan;
+        let brokers = previous.detached.brokers.iter().chain(&previous.brokers);
+        plan.detached.brokers = brokers
+            .filter(|(name, _)| !plan.brokers.contains_key(*name))
+            .map(|(name, broker)| (name.clone(), Arc::clone(broker)))
+            .collect();
+        let triggers = previous.detached.triggers.iter().chain(&previous.triggers);
+        plan.detached.triggers = triggers
+            .filter(|(name, _)| !plan.triggers.contains_key(*name))
+            .map(|(name, trigger)| (name.clone(), Arc::clone(trigger)))
+            .collect();
+        let detached = plan.declared.iter().filter(|declared| declared.state == DeclaredState::Detached);
+        plan.detached.since = detached
+            .map(|declared| ResourceKey::of(&declared.id))
+            .filter_map(|key| previous.detached.since.get(&key).map(|since| (key, *since)))
+            .collect();
     }
 
     fn declare(&mut self) {
@@ -142,11 +164,17 @@ impl Planner<'_> {
             let earlier = self.previous.and_then(|previous| previous.origins.get(key));
             let detached = key.family == Family::Trigger && self.detached_triggers.contains(&key.name);
             let origin = match declaration.error {
-                None => Some(Origin {
-                    id: id.clone(),
-                    file: Arc::clone(&declaration.file.path),
-                    version: self.version,
-                }),
+                None => {
+                    let digest = declaration.resource.document.as_ref().map_or(0, |document| document.digest);
+                    let unchanged = earlier.filter(|earlier| digest != 0 && earlier.digest == digest);
+                    Some(Origin {
+                        id: id.clone(),
+                        file: Arc::clone(&declaration.file.path),
+                        line: declaration.resource.mark.line,
+                        version: unchanged.map_or(self.version, |earlier| earlier.version),
+                        digest,
+                    })
+                }
                 Some(_) => earlier.cloned(),
             };
             let state = match &declaration.error {
@@ -212,10 +240,69 @@ impl Planner<'_> {
 }
 
 impl Plan {
-    /// Drops a detached resource from the status and from the next plan, once its data is gone.
-    pub fn forget(&mut self, key: &ResourceKey) {
+    /// Says that what is detached has been so since `now`, where that was not said before. In nanoseconds since 1970.
+    pub fn date_detached(&mut self, now: i64) {
+        let detached = self.declared.iter().filter(|declared| declared.state == DeclaredState::Detached);
+        for declared in detached {
+            self.detached.since.entry(ResourceKey::of(&declared.id)).or_insert(now);
+        }
+    }
+
+    /// Since when a broker has been detached: an implicit one as long as the resource that it was made for.
+    pub fn broker_detached_since(&self, name: &ResourceName) -> Option<i64> {
+        if let Some(since) = self.detached.since.get(&ResourceKey::new(Family::Broker, name.clone())) {
+            return Some(*since);
+        }
+        let (family, own) = match name.name.split_once(':') {
+            Some(("source", own)) => (Family::Source, own),
+            Some((_, own)) => (Family::Transformation, own),
+            None => return None,
+        };
+        self.detached.since.get(&ResourceKey::new(family, ResourceName::new(&name.namespace, own))).copied()
+    }
+
+    /// Since when a trigger has been detached, alone or with its broker.
+    pub fn trigger_detached_since(&self, name: &ResourceName) -> Option<i64> {
+        let own = self.detached.since.get(&ResourceKey::new(Family::Trigger, name.clone()));
+        own.copied().or_else(|| self.broker_detached_since(name))
+    }
+
+    /// Drops what has been detached since `before` or longer from the status and from the next plan, but for what a
+    /// last valid version still needs.
+    pub fn forget_detached(&mut self, before: i64) {
+        let gone: Vec<ResourceKey> = self
+            .detached
+            .since
+            .iter()
+            .filter(|(key, since)| **since <= before && !self.still_needs(key))
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in &gone {
+            self.detached.since.remove(key);
+            match key.family {
+                Family::Broker => drop(self.detached.brokers.remove(&key.name)),
+                Family::Trigger => drop(self.detached.triggers.remove(&key.name)),
+                Family::Source | Family::Transformation => {
+                    let kind = if key.family == Family::Source { "source" } else { "transformation" };
+                    let implicit =
+                        ResourceName::new(&key.name.namespace, format!("{kind}:{}", key.name.name));
+                    self.detached.brokers.remove(&implicit);
+                    self.detached.triggers.remove(&implicit);
+                }
+                _ => {}
+            }
+        }
+        let gone: HashSet<_> = gone.into_iter().collect();
         self.declared.retain(|declared| {
-            declared.state != DeclaredState::Detached || ResourceKey::of(&declared.id) != *key
+            declared.state != DeclaredState::Detached || !gone.contains(&ResourceKey::of(&declared.id))
         });
+    }
+
+    fn still_needs(&self, key: &ResourceKey) -> bool {
+        match key.family {
+            Family::Sink => self.sinks.contains_key(&key.name),
+            Family::Transformation => self.transformations.contains_key(&key.name),
+            _ => false,
+        }
     }
 }

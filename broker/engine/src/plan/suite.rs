@@ -492,8 +492,20 @@ fn what_disappears_is_detached_until_it_reappears() {
     // Everything goes, and is forgotten one by one.
     let mut none = next(&back, 6, "");
     assert_eq!(none.declared.len(), 3);
-    none.forget(&ResourceKey::new(Family::Broker, name("b")));
-    assert_eq!(next(&none, 7, "").declared.len(), 2);
+    none.date_detached(100);
+    none.forget_detached(99);
+    assert_eq!(none.declared.len(), 3);
+    assert!(
+        none.detached.brokers.contains_key(&name("b")) && none.detached.triggers.contains_key(&name("t"))
+    );
+    let mut later = next(&none, 7, "");
+    later.date_detached(200);
+    assert_eq!(later.broker_detached_since(&name("b")), Some(100), "the moment stays what it was");
+    later.forget_detached(100);
+    assert!(
+        later.declared.is_empty() && later.detached.brokers.is_empty() && later.detached.triggers.is_empty()
+    );
+    assert!(next(&later, 8, "").declared.is_empty());
 }
 
 #[test]

@@ -12,9 +12,9 @@ use crate::error::WriteError;
 pub type KeptChange = (String, Option<Vec<u8>>);
 
 impl EmbeddedStore {
-    /// What [`EmbeddedStore::keep`] was told, in the order of the names. Blocks.
-    pub fn kept(&self) -> Result<Vec<(String, Vec<u8>)>, OpenError> {
-        Ok(self.shared.checkpoint.kept()?)
+    /// What [`EmbeddedStore::keep`] was told of names that begin with `prefix`, in the order of the names. Blocks.
+    pub fn kept(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, OpenError> {
+        Ok(self.shared.checkpoint.kept(prefix)?)
     }
 
     /// Keeps small values by name for a later process: all of them or none, durably, and after everything that logs
@@ -91,6 +91,10 @@ mod tests {
         EmbeddedStore::open(EmbeddedOptions::new(directory), Clock::system()).unwrap()
     }
 
+    fn kept_below(directory: &std::path::Path, prefix: &str) -> Vec<(String, Vec<u8>)> {
+        open(directory).kept(prefix).unwrap()
+    }
+
     fn change(name: &str, value: Option<&str>) -> KeptChange {
         (name.to_owned(), value.map(|value| value.as_bytes().to_vec()))
     }
@@ -99,13 +103,17 @@ mod tests {
     async fn what_is_kept_is_there_after_a_restart() {
         let directory = tempfile::tempdir().unwrap();
         let store = open(directory.path());
-        assert_eq!(store.kept().unwrap(), []);
+        assert_eq!(store.kept("").unwrap(), []);
         store.keep(&[change("b", Some("1")), change("a", Some("2")), change("c", Some("3"))]).unwrap();
-        store.keep(&[change("b", Some("4")), change("c", None), change("d", None)]).unwrap();
+        store
+            .keep(&[change("b", Some("4")), change("c", None), change("d", None), change("bb", Some("5"))])
+            .unwrap();
         store.close().await;
         drop(store);
-        let kept = open(directory.path()).kept().unwrap();
-        assert_eq!(kept, [("a".to_owned(), b"2".to_vec()), ("b".to_owned(), b"4".to_vec())]);
+        let kept = open(directory.path()).kept("").unwrap();
+        let value = |name: &str, value: &str| (name.to_owned(), value.as_bytes().to_vec());
+        assert_eq!(kept, [value("a", "2"), value("b", "4"), value("bb", "5")]);
+        assert_eq!(kept_below(directory.path(), "b"), [value("b", "4"), value("bb", "5")]);
     }
 
     #[tokio::test]

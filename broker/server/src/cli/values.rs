@@ -35,9 +35,9 @@ pub(crate) fn log_bytes(text: &str) -> Result<u64, String> {
     }
 }
 
-/// Reads `500ms`, `30s`, `2m` or `1h`; nothing shorter than a millisecond.
+/// Reads `500ms`, `30s`, `2m`, `1h` or `7d`; nothing shorter than a millisecond.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let wanted = || "write a duration such as 500ms, 30s, 2m or 1h".to_owned();
+    let wanted = || "write a duration such as 500ms, 30s, 2m, 1h or 7d".to_owned();
     let digits = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let milliseconds: u64 = match unit {
@@ -45,6 +45,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         "s" => 1_000,
         "m" => 60_000,
         "h" => 3_600_000,
+        "d" => 86_400_000,
         _ => return Err(wanted()),
     };
     let number: u64 = number.parse().map_err(|_| wanted())?;

@@ -1,12 +1,14 @@
 //! `waypost run`: the broker.
 
+mod follower;
+
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -17,17 +19,17 @@ use waypost_engine::{Engine, EngineOptions};
 use waypost_log::Clock;
 use waypost_log::embedded::{EmbeddedOptions, EmbeddedStore};
 
+use self::follower::{ManifestFollower, Stored};
 use crate::admin::{Admin, AdminToken, check_exposure};
 use crate::cli::{LogKind, Run};
 use crate::failure::Failure;
-use crate::files::{Files, Reading, Watch};
+use crate::files::Files;
 use crate::ingress::{Ingress, RequestLimits};
 use crate::listener::{Bound, ConnectionLimits, Server};
 use crate::logging;
 use crate::open_files;
 use crate::present::{self, Addresses};
 use crate::registry::REGISTRY;
-use crate::secret_sources::ProcessSecrets;
 use crate::shutdown::{StopSignals, shut_down};
 
 /// Where logs are kept unless told otherwise.
@@ -51,16 +53,21 @@ const LOGGED_PROBLEMS: usize = 20;
 pub(crate) fn run(arguments: &Run) -> Result<ExitCode, Failure> {
     logging::start(arguments.log_format, arguments.log_level.clone());
     let connections = open_files::raise(arguments.limits.max_connections);
-    let mut manifests = ManifestFollower::new(Files::new(&arguments.manifests.paths)?);
-    // A first start is all or nothing.
-    let first = manifests.first();
-    if first.problems.iter().any(Problem::is_error) {
-        let _ = std::io::stderr().lock().write_all(present::problems(&first.problems).as_bytes());
-        return Ok(ExitCode::FAILURE);
-    }
+    let mut files = Files::new(&arguments.manifests.paths)?;
     let token = AdminToken::load(arguments.token.admin_token_file.as_deref())?;
     let clock = Clock::system();
+    let reading = files.read();
+    // A first start is all or nothing, and leaves nothing behind where it is nothing.
+    if is_first_start(arguments) && refuses(&plan(&reading.manifests, &REGISTRY, None, 1)) {
+        return Ok(ExitCode::FAILURE);
+    }
     let store = open_store(arguments, &clock)?;
+    let stored = Stored::new(store.clone(), clock.clone(), arguments.detached_retention);
+    let (manifests, first) = ManifestFollower::start(files, &reading, stored)?;
+    drop(reading);
+    if manifests.is_first_start() && refuses(&first) {
+        return Ok(ExitCode::FAILURE);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .max_blocking_threads(MAX_BLOCKING_THREADS)
         .thread_name("waypost")
@@ -79,12 +86,30 @@ pub(crate) fn run(arguments: &Run) -> Result<ExitCode, Failure> {
     ended
 }
 
+/// Whether there is no data of an earlier process, as far as can be told without opening it.
+fn is_first_start(arguments: &Run) -> bool {
+    arguments.log == Some(LogKind::Memory) || !data_directory(arguments).exists()
+}
+
+/// Whether a first plan has an error, which is told then.
+fn refuses(first: &Plan) -> bool {
+    let refused = first.problems.iter().any(Problem::is_error);
+    if refused {
+        let _ = std::io::stderr().lock().write_all(present::problems(&first.problems).as_bytes());
+    }
+    refused
+}
+
+fn data_directory(arguments: &Run) -> &Path {
+    arguments.data_dir.as_deref().unwrap_or(Path::new(DEFAULT_DATA_DIRECTORY))
+}
+
 /// Opens the data directory, which this process then has alone. None is needed, nor made, where all logs are in memory.
 fn open_store(arguments: &Run, clock: &Clock) -> Result<Option<Arc<EmbeddedStore>>, Failure> {
     if arguments.log == Some(LogKind::Memory) {
         return Ok(None);
     }
-    let directory = arguments.data_dir.as_deref().unwrap_or(Path::new(DEFAULT_DATA_DIRECTORY));
+    let directory = data_directory(arguments);
     let options = EmbeddedOptions { limit: arguments.limits.log_limit, ..EmbeddedOptions::new(directory) };
     let store = EmbeddedStore::open(options, clock.clone());
     store.map(Some).map_err(|error| Failure::new(error.code(), error.to_string()))
@@ -121,8 +146,12 @@ async fn serve(
 
     let mut poisoned = store.as_ref().map(|store| store.poisoned());
     let log = if store.is_some() { "embedded" } else { "memory" };
-    let options =
-        EngineOptions { clock: clock.clone(), limits: engine_limits(arguments), store: store.clone() };
+    let options = EngineOptions {
+        clock: clock.clone(),
+        limits: engine_limits(arguments),
+        store: store.clone(),
+        detached_retention: arguments.detached_retention,
+    };
     let engine = Engine::new(options);
     let limits = &arguments.limits;
     let ingress = Ingress::new(
@@ -157,8 +186,9 @@ async fn serve(
             "the manifests declare nothing, so nothing takes events; see whether -f names what was meant"
         );
     }
-    log_applied(&first, 1);
-    engine.apply(first, 1).await;
+    let version = manifests.version();
+    log_applied(&first, version);
+    engine.apply(first, version).await;
     ingress.open();
     tracing::info!(ingress = %addresses.ingress, admin = %addresses.admin, log, "ready");
     if std::io::stderr().is_terminal() {
@@ -220,89 +250,6 @@ fn engine_limits(arguments: &Run) -> waypost_engine::Limits {
         ingest_budget_bytes: limits.ingest_budget,
         delivery_budget_bytes: limits.delivery_budget,
         memory_log_bytes: limits.memory_log_limit as u64,
-    }
-}
-
-/// Reads the manifests, again whenever they change, and plans.
-#[derive(Debug)]
-struct ManifestFollower {
-    files: Files,
-    /// The last plan, and its version.
-    plan: Plan,
-    version: u64,
-}
-
-impl ManifestFollower {
-    fn new(files: Files) -> Self {
-        Self { files, plan: Plan::default(), version: 0 }
-    }
-
-    /// The plan of the first start.
-    fn first(&mut self) -> Plan {
-        let reading = self.files.read();
-        self.plan(&reading, None)
-    }
-
-    fn plan(&mut self, reading: &Reading, previous: Option<&Plan>) -> Plan {
-        self.version += 1;
-        let mut plan = plan(&reading.manifests, &REGISTRY, previous, self.version);
-        plan.secrets = plan.secrets.with_outside(Arc::new(ProcessSecrets));
-        self.plan = plan.clone();
-        plan
-    }
-
-    /// Reads again. None where nothing changed, unless told to plan all the same: what secrets refer to may have.
-    fn again(&mut self, all_the_same: bool) -> Option<Plan> {
-        let reading = self.files.read();
-        if !reading.changed && !all_the_same {
-            return None;
-        }
-        let previous = std::mem::take(&mut self.plan);
-        Some(self.plan(&reading, Some(&previous)))
-    }
-
-    /// Applies every change to the engine until told to stop. A change that is being applied is finished.
-    async fn follow(mut self, engine: Engine, mut reload: Signal, stop: CancellationToken) {
-        let (mut watch, started) = Watch::start(self.files.watched());
-        log_watch(started);
-        // A change between the first reading and the first watch would go unseen.
-        watch.touch();
-        loop {
-            let asked = tokio::select! {
-                () = stop.cancelled() => return,
-                () = watch.changed() => false,
-                _ = reload.recv() => true,
-            };
-            // Watched anew first, so that no change falls between the reading and the watching.
-            log_watch(watch.renew());
-            // Reading blocks, and planning a hundred thousand triggers takes its time.
-            let reading = tokio::task::spawn_blocking(move || {
-                let plan = self.again(asked);
-                (self, plan)
-            });
-            let plan;
-            (self, plan) = match reading.await {
-                Ok(read) => read,
-                Err(error) => {
-                    tracing::error!(%error, "reading the manifests panicked; they are not followed any more, please report this");
-                    return;
-                }
-            };
-            if let Some(plan) = plan {
-                log_problems(&plan.problems);
-                log_applied(&plan, self.version);
-                engine.apply(plan, self.version).await;
-            }
-        }
-    }
-}
-
-fn log_watch(started: Result<(), notify::Error>) {
-    if let Err(error) = started {
-        tracing::warn!(
-            code = codes::MANIFESTS_NOT_WATCHED.id(), %error,
-            "changes of the manifests may go unseen; send SIGHUP after each, or raise fs.inotify.max_user_watches"
-        );
     }
 }
 

@@ -44,7 +44,12 @@ impl Running {
     async fn start(limits: RequestLimits) -> Self {
         let clock = Clock::system();
         let engine_limits = Limits { ingest_budget_bytes: BUDGET, ..Limits::default() };
-        let engine = Engine::new(EngineOptions { clock: clock.clone(), limits: engine_limits, store: None });
+        let engine = Engine::new(EngineOptions {
+            clock: clock.clone(),
+            limits: engine_limits,
+            store: None,
+            detached_retention: waypost_engine::DEFAULT_DETACHED_RETENTION,
+        });
         let ingress = Ingress::new(engine.clone(), clock, limits);
         let bound = Bound::take("127.0.0.1:0", "tests", "--none").await.unwrap();
         let address = bound.address();

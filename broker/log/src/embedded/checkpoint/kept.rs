@@ -1,6 +1,6 @@
 //! Small values of the process by name, beside the rows of logs: each with a checksum over name and value.
 
-use redb::{Durability, ReadableDatabase, ReadableTable, TableDefinition, TableError};
+use redb::{Durability, ReadableDatabase, TableDefinition, TableError};
 use waypost_core::manifest::ResourceName;
 
 use super::{Checkpoint, CheckpointError, ROWS, checksum, guarded};
@@ -10,16 +10,19 @@ use crate::embedded::note::put_name;
 const KEPT: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("kept");
 
 impl Checkpoint {
-    /// Every kept value, in the order of the names.
-    pub(in crate::embedded) fn kept(&self) -> Result<Vec<(String, Vec<u8>)>, CheckpointError> {
+    /// The kept values whose names begin with `prefix`, in the order of the names.
+    pub(in crate::embedded) fn kept(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, CheckpointError> {
         let rows = guarded(&self.file, || {
             let table = match self.database.begin_read()?.open_table(KEPT) {
                 Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
                 table => table?,
             };
             let mut rows = Vec::new();
-            for row in table.iter()? {
+            for row in table.range(prefix..)? {
                 let (name, value) = row?;
+                if !name.value().starts_with(prefix) {
+                    break;
+                }
                 rows.push((name.value().to_owned(), value.value().to_vec()));
             }
             Ok(rows)

@@ -1,0 +1,118 @@
+//! The part of the log before the place where a plan took effect, for one trigger that starts in the past.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use smallvec::SmallVec;
+use tokio_util::sync::CancellationToken;
+use waypost_core::filter::Filter;
+use waypost_core::manifest::ResourceName;
+use waypost_log::{Log, MatchBatch, Offset, PlanVersion, ReadError, Scope, WriteError};
+
+use super::{CHUNK, READ_RETRY};
+use crate::logs::{Logs, PastRange};
+use crate::subscription::Subscription;
+
+/// How long to wait before looking again whether the shared reader has come so far.
+const READER_PAUSE: Duration = Duration::from_millis(20);
+
+/// After so many records how far it got is written down.
+const NOTE_EVERY: u64 = 1_000_000;
+
+/// The part of the log before the place where a plan took effect, for one trigger that starts in the past.
+pub(in crate::broker) struct Past {
+    pub(in crate::broker) broker: ResourceName,
+    pub(in crate::broker) filter: Filter,
+    pub(in crate::broker) subscription: Arc<Subscription>,
+    pub(in crate::broker) version: PlanVersion,
+    pub(in crate::broker) ranges: Vec<PastRange>,
+}
+
+impl Past {
+    /// Matches the past for the trigger alone, and lets it go when all of it is matched. What is left at `stop` is
+    /// noted, and a later process goes on with it.
+    pub(in crate::broker) async fn run(mut self, log: Arc<dyn Log>, logs: Logs, stop: CancellationToken) {
+        while let Some(range) = self.ranges.first().copied() {
+            let read = tokio::select! {
+                read = self.read(&*log, range) => read,
+                () = stop.cancelled() => return,
+            };
+            match read {
+                Ok(next) if next < range.to => self.ranges[0].from = next,
+                Ok(_) => drop(self.ranges.remove(0)),
+                Err(reason) => {
+                    tracing::error!(
+                        trigger = %self.subscription.name, partition = range.partition, reason,
+                        "a part of the past cannot be matched; the trigger starts without it"
+                    );
+                    self.ranges.remove(0);
+                }
+            }
+            if let Err(error) = self.note(&*log, &logs).await {
+                // The storage failed, which ends the process; a later one goes on from what was noted before.
+                tracing::error!(trigger = %self.subscription.name, code = error.code().id(), %error, "how far the past is matched cannot be noted");
+                return;
+            }
+        }
+        self.subscription.release();
+    }
+
+    async fn note(&self, log: &dyn Log, logs: &Logs) -> Result<(), WriteError> {
+        let Subscription { name, number, .. } = &*self.subscription;
+        logs.note_past(log, &self.broker, name, *number, self.version, &self.ranges).await
+    }
+
+    /// Matches until the range ends or it is time to note how far it got. Returns the first offset that is left.
+    async fn read(&self, log: &dyn Log, range: PastRange) -> Result<Offset, String> {
+        let PastRange { partition, from, to } = range;
+        let (mut next, number) = (from, self.subscription.number);
+        while next < to && next - from < NOTE_EVERY {
+            // The shared reader may still have to examine what was there when the plan took effect.
+            let examined = log.matched(partition).min(to);
+            if next >= examined {
+                tokio::time::sleep(READER_PAUSE).await;
+                continue;
+            }
+            let entries = match log.read(partition, next, CHUNK).await {
+                Ok(entries) => entries,
+                Err(ReadError::Trimmed { start }) => {
+                    next = start.max(next + 1);
+                    continue;
+                }
+                Err(error) => return Err(error.to_string()),
+            };
+            let mut batch = MatchBatch {
+                partition,
+                from: next,
+                to: next,
+                version: self.version,
+                scope: Scope::Trigger(number),
+                matches: Vec::new(),
+            };
+            for entry in entries.iter().take_while(|entry| entry.position.offset < examined) {
+                batch.to = entry.position.offset + 1;
+                if self.filter.matches(&entry.event) {
+                    batch.matches.push((entry.position.offset, SmallVec::from_slice(&[number])));
+                }
+            }
+            if batch.to == next {
+                // Nothing readable is left below what was examined.
+                next = examined;
+                continue;
+            }
+            match log.record_matches(&batch) {
+                Ok(()) => next = batch.to,
+                Err(WriteError::Closed) => return Err(WriteError::Closed.to_string()),
+                Err(error) => {
+                    tracing::warn!(
+                        trigger = %self.subscription.name, partition, code = error.code().id(), %error,
+                        "what the trigger is owed cannot be written down; trying again in {READ_RETRY:?}"
+                    );
+                    tokio::time::sleep(READ_RETRY).await;
+                }
+            }
+            tokio::task::consume_budget().await;
+        }
+        Ok(next.min(to))
+    }
+}

@@ -1,0 +1,190 @@
+//! Manifests from the first reading to the last change, and the stored plan.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::Signal;
+use tokio_util::sync::CancellationToken;
+use waypost_core::codes;
+use waypost_engine::Engine;
+use waypost_engine::plan::{Plan, StoredChange, StoredPlan, plan};
+use waypost_log::Clock;
+use waypost_log::embedded::EmbeddedStore;
+
+use super::{log_applied, log_problems};
+use crate::failure::Failure;
+use crate::files::{Files, Reading, Watch};
+use crate::registry::REGISTRY;
+use crate::secret_sources::ProcessSecrets;
+
+/// Reads the manifests, again whenever they change, and plans.
+#[derive(Debug)]
+pub(super) struct ManifestFollower {
+    files: Files,
+    stored: Stored,
+    /// Whether no earlier process left a plan.
+    first_start: bool,
+    /// The last plan, and its version.
+    plan: Plan,
+    version: u64,
+}
+
+/// Where the plan is kept for a later process.
+#[derive(Debug)]
+pub(super) struct Stored {
+    /// None where nothing survives the process.
+    store: Option<Arc<EmbeddedStore>>,
+    clock: Clock,
+    detached_retention: Duration,
+}
+
+impl Stored {
+    pub(super) fn new(store: Option<Arc<EmbeddedStore>>, clock: Clock, detached_retention: Duration) -> Self {
+        Self { store, clock, detached_retention }
+    }
+
+    /// What an earlier process kept, and the plan that was in force when it ended.
+    fn load(&self, reading: &Reading) -> Result<(StoredPlan, Option<Plan>), Failure> {
+        let Some(store) = &self.store else { return Ok((StoredPlan::default(), None)) };
+        let kept = store.kept("").map_err(|error| Failure::new(error.code(), error.to_string()))?;
+        let stored = StoredPlan::read(kept)
+            .map_err(|error| Failure::new(codes::LOG_VERSION_UNKNOWN, error.to_string()))?;
+        let logs = store.logs().map_err(|error| Failure::new(error.code(), error.to_string()))?;
+        let previous = stored.previous(&reading.manifests, &REGISTRY, &logs);
+        for problem in previous.problems.iter().filter(|problem| problem.is_error()) {
+            tracing::warn!(
+                code = problem.code.id(),
+                resource = problem.resource.as_ref().map(ToString::to_string),
+                "the stored version of a resource is of no use any more: {}",
+                problem.message
+            );
+        }
+        Ok((stored, Some(previous)))
+    }
+
+    fn keep(&self, changes: &[StoredChange]) -> Result<(), Failure> {
+        let Some(store) = &self.store else { return Ok(()) };
+        store.keep(changes).map_err(|error| Failure::new(error.code(), error.to_string()))
+    }
+
+    /// Dates what is detached, and drops what has been so for too long.
+    fn date(&self, plan: &mut Plan) {
+        let now = self.clock.now().0;
+        let retention = i64::try_from(self.detached_retention.as_nanos()).unwrap_or(i64::MAX);
+        plan.date_detached(now);
+        plan.forget_detached(now.saturating_sub(retention));
+    }
+}
+
+impl ManifestFollower {
+    /// Makes the first plan of the process, and keeps it for a later one unless it is refused: an error in the very
+    /// first plan of all refuses it.
+    pub(super) fn start(files: Files, reading: &Reading, stored: Stored) -> Result<(Self, Plan), Failure> {
+        let (kept, previous) = stored.load(reading)?;
+        let mut follower = Self {
+            files,
+            stored,
+            first_start: kept.is_empty(),
+            plan: Plan::default(),
+            version: kept.version(),
+        };
+        // The first tick of the housekeeper gives up what has been detached for too long.
+        let (plan, changes) = follower.plan(reading, previous.as_ref());
+        if !follower.first_start || plan.is_free_of_errors() {
+            follower.stored.keep(&changes)?;
+        }
+        Ok((follower, plan))
+    }
+
+    /// Whether no earlier process left a plan.
+    pub(super) fn is_first_start(&self) -> bool {
+        self.first_start
+    }
+
+    /// The version of the last plan.
+    pub(super) fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Plans, and says what is to be kept of it.
+    fn plan(&mut self, reading: &Reading, previous: Option<&Plan>) -> (Plan, Vec<StoredChange>) {
+        self.version += 1;
+        let mut plan = plan(&reading.manifests, &REGISTRY, previous, self.version);
+        plan.secrets = plan.secrets.with_outside(Arc::new(ProcessSecrets));
+        if self.stored.store.is_some() {
+            plan.date_detached(self.stored.clock.now().0);
+        }
+        let changes = plan.to_store(&reading.manifests, previous, self.version);
+        self.plan = plan.clone();
+        (plan, changes)
+    }
+
+    /// Reads again. None where nothing changed, unless told to plan all the same: what secrets refer to may have.
+    fn again(&mut self, all_the_same: bool) -> Option<Result<Plan, Failure>> {
+        let reading = self.files.read();
+        if !reading.changed && !all_the_same {
+            return None;
+        }
+        let mut previous = std::mem::take(&mut self.plan);
+        self.stored.date(&mut previous);
+        let (plan, changes) = self.plan(&reading, Some(&previous));
+        // Durable before anything is done by it.
+        if let Err(failure) = self.stored.keep(&changes) {
+            self.plan = previous;
+            return Some(Err(failure));
+        }
+        Some(Ok(plan))
+    }
+
+    /// Applies every change to the engine until told to stop. A change that is being applied is finished.
+    pub(super) async fn follow(mut self, engine: Engine, mut reload: Signal, stop: CancellationToken) {
+        let (mut watch, started) = Watch::start(self.files.watched());
+        log_watch(started);
+        // A change between the first reading and the first watch would go unseen.
+        watch.touch();
+        loop {
+            let asked = tokio::select! {
+                () = stop.cancelled() => return,
+                () = watch.changed() => false,
+                _ = reload.recv() => true,
+            };
+            // Watched anew first, so that no change falls between the reading and the watching.
+            log_watch(watch.renew());
+            // Reading blocks, and planning a hundred thousand triggers takes its time.
+            let reading = tokio::task::spawn_blocking(move || {
+                let plan = self.again(asked);
+                (self, plan)
+            });
+            let plan;
+            (self, plan) = match reading.await {
+                Ok(read) => read,
+                Err(error) => {
+                    tracing::error!(%error, "reading the manifests panicked; they are not followed any more, please report this");
+                    return;
+                }
+            };
+            match plan {
+                Some(Ok(plan)) => {
+                    log_problems(&plan.problems);
+                    log_applied(&plan, self.version);
+                    engine.apply(plan, self.version).await;
+                }
+                Some(Err(failure)) => tracing::error!(
+                    code = failure.code.id(),
+                    "the changed manifests cannot be kept for a later process, and are not applied: {}",
+                    failure.detail
+                ),
+                None => {}
+            }
+        }
+    }
+}
+
+fn log_watch(started: Result<(), notify::Error>) {
+    if let Err(error) = started {
+        tracing::warn!(
+            code = codes::MANIFESTS_NOT_WATCHED.id(), %error,
+            "changes of the manifests may go unseen; send SIGHUP after each, or raise fs.inotify.max_user_watches"
+        );
+    }
+}
