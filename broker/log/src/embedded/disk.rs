@@ -139,12 +139,8 @@ impl Disk for SystemDisk {
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Any + Send + Sync>> {
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(OWNERS_FILE)
-            .open(path)?;
+        let file =
+            OpenOptions::new().create(true).truncate(false).write(true).mode(OWNERS_FILE).open(path)?;
         file.try_lock().map_err(|error| match error {
             fs::TryLockError::Error(error) => error,
             fs::TryLockError::WouldBlock => io::ErrorKind::WouldBlock.into(),

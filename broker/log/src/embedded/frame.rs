@@ -383,13 +383,11 @@ pub(super) fn scan(
             Step::Frame { .. } => Corrupt("a frame stands twice"),
             Step::End => {
                 // Zeros, or a page of zeros in what was written.
-                match reader.find_later(number)? {
-                    None => {
-                        let torn = end_of_zeros(file, reader.position(), length)?;
-                        return Ok(Scanned { end, next_number: number, gaps, torn });
-                    }
-                    Some(_) => Corrupt("frames are missing"),
+                let left = end_of_zeros(file, reader.position(), length)?;
+                if left.is_none() || reader.find_later(number)?.is_none() {
+                    return Ok(Scanned { end, next_number: number, gaps, torn: left });
                 }
+                Corrupt("frames are missing")
             }
             Step::Bad(reason) => reason,
         };
@@ -414,13 +412,14 @@ pub(super) fn scan(
 /// What is left of a cut write behind `from`, where its first bytes are zero.
 fn end_of_zeros(file: &dyn DiskFile, from: u64, length: u64) -> io::Result<Option<Gap>> {
     let mut buffer = vec![0; CHUNK];
+    let zeros = vec![0; CHUNK];
     let mut at = from;
     while at < length {
         let read = file.read_at(&mut buffer, at)?;
         if read == 0 {
             break;
         }
-        if buffer[..read].iter().any(|byte| *byte != 0) {
+        if buffer[..read] != zeros[..read] {
             return Ok(Some(Gap { from, to: length, reason: Corrupt("a frame begins with zeros") }));
         }
         at += read as u64;

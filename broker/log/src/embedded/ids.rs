@@ -81,7 +81,10 @@ pub(super) fn search(file: &dyn DiskFile, hash: u64) -> Result<Vec<u32>, SearchE
     let mut reader = Reader(&trailer);
     let (entries, magic, stored) = (reader.u64()?, reader.u32()?, reader.u32()?);
     let intact = magic == TRAILER_MAGIC && crc32c::crc32c(&trailer[..TRAILER - 4]) == stored;
-    if !intact || blocks != entries.div_ceil(PER_BLOCK as u64) || length != blocks * BLOCK as u64 + TRAILER as u64 {
+    if !intact
+        || blocks != entries.div_ceil(PER_BLOCK as u64)
+        || length != blocks * BLOCK as u64 + TRAILER as u64
+    {
         return Err(Corrupt("the index of ids has the wrong length").into());
     }
     // The first block whose last hash is not below the one that is looked for.

@@ -164,7 +164,8 @@ impl Journal {
         }
         // About as much comes until the next time.
         let room = Vec::with_capacity(state.fresh.bytes.len());
-        state.leaving = Arc::new(std::mem::replace(&mut state.fresh, Notes { bytes: room, ..Notes::default() }));
+        state.leaving =
+            Arc::new(std::mem::replace(&mut state.fresh, Notes { bytes: room, ..Notes::default() }));
         Some(Arc::clone(&state.leaving))
     }
 
@@ -241,7 +242,11 @@ impl Journal {
             });
             if let Err(reason) = learned {
                 let directory = self.directory.display().to_string();
-                tracing::error!(directory, reason, "the outcome journal is corrupt: what became of some deliveries cannot be told");
+                tracing::error!(
+                    directory,
+                    reason,
+                    "the outcome journal is corrupt: what became of some deliveries cannot be told"
+                );
             }
         }
         // What was never on the disk is intact.
@@ -362,7 +367,9 @@ impl Journal {
             if length <= FILE_HEADER as u64 || header.iter().all(|byte| *byte == 0) {
                 self.disk.remove(&path)?;
             } else {
-                found.damage.push(format!("{} is corrupt at byte 0: the file header is damaged", path.display()));
+                found
+                    .damage
+                    .push(format!("{} is corrupt at byte 0: the file header is damaged", path.display()));
             }
             return Ok(None);
         };
@@ -389,10 +396,11 @@ impl Journal {
             Ok(())
         })?;
         let Scanned { end, next_number, gaps, torn } = scanned;
-        let place = |gap: &crate::embedded::frame::Gap| {
-            format!("bytes {}..{}: {}", gap.from, gap.to, gap.reason)
-        };
-        found.damage.extend(gaps.iter().map(|gap| format!("{} is corrupt at {}", path.display(), place(gap))));
+        let place =
+            |gap: &crate::embedded::frame::Gap| format!("bytes {}..{}: {}", gap.from, gap.to, gap.reason);
+        found
+            .damage
+            .extend(gaps.iter().map(|gap| format!("{} is corrupt at {}", path.display(), place(gap))));
         if let Some(gap) = torn {
             file.sealed = false;
             stored.set_length(end)?;

@@ -16,9 +16,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::embedded::codec::{Corrupt, Put, Reader};
-use crate::embedded::disk::{Disk, Opening};
+use crate::embedded::disk::{Disk, DiskFile, Opening};
 use crate::embedded::frame::{
-    FILE_HEADER, FileHeader, FileKind, FrameHead, FrameReader, Scanned, Step, put_trailer, read_footer, scan,
+    FILE_HEADER, FileHeader, FileKind, FrameHead, FrameReader, Gap, Scanned, Step, put_trailer, read_footer,
+    scan,
 };
 use crate::log::{Scope, TriggerNumber};
 use crate::record::Offset;
@@ -47,6 +48,8 @@ pub(super) struct Lists {
     fresh_matches: usize,
     segments: BTreeMap<Offset, OfSegment>,
     cache: VecDeque<(BlockKey, Arc<Vec<Chunk>>)>,
+    /// Whether files are read whole when they are taken in.
+    thorough: bool,
 }
 
 /// The base of a segment, and where a block begins and ends in the file of its lists.
@@ -139,7 +142,7 @@ pub(super) struct Found {
 impl Lists {
     pub(super) fn new(disk: Arc<dyn Disk>, directory: PathBuf, matched: Offset) -> Self {
         let (segments, cache) = (BTreeMap::new(), VecDeque::new());
-        Self { disk, directory, matched, fresh_matches: 0, segments, cache }
+        Self { disk, directory, matched, fresh_matches: 0, segments, cache, thorough: false }
     }
 
     pub(super) fn matched(&self) -> Offset {
@@ -226,9 +229,27 @@ impl Lists {
         self.cache.push_back((key, chunks));
     }
 
-    /// Goes on with the lists that can be read.
-    pub(super) fn accept_damage(&mut self) {
-        self.segments.values_mut().for_each(|of_segment| of_segment.damage = None);
+    /// Goes on with the lists that can be read. Returns what cannot, in sentences. It reads all files, and must not run
+    /// while one is written.
+    pub(super) fn accept_damage(&mut self) -> io::Result<Vec<String>> {
+        let mut lost = Vec::new();
+        self.cache.clear();
+        for (base, of_segment) in &mut self.segments {
+            of_segment.damage = None;
+            let Some(stored) = &mut of_segment.stored else { continue };
+            let path = path_of(&self.directory, *base);
+            let file = self.disk.open(&path, Opening::Existing)?;
+            let (found, gaps, cut) = scan_stored(&*file, stored.generation, u64::MAX, &mut |_| {})?;
+            lost.extend(gaps.iter().chain(&cut).map(|gap| told(&path, gap)));
+            stored.blocks = found.blocks;
+        }
+        Ok(lost)
+    }
+
+    /// Reads whole files from now on when they are taken in, not their footers alone, and passes over what is damaged:
+    /// some damage was accepted.
+    pub(super) fn pass_over_damage(&mut self) {
+        self.thorough = true;
     }
 
     /// Takes out what is to be written. `end_of_sealed` gives the end of the segment with a base, if it is sealed.
@@ -278,49 +299,29 @@ impl Lists {
                 return Ok(Found { torn: None, damage: None, length: 0, last: None });
             }
             let damage = format!("{} is corrupt at byte 0: the file header is damaged", path.display());
-            of_segment.damage = Some(damage.clone());
+            of_segment.damage = Some(damage.clone()).filter(|_| !self.thorough);
             self.segments.insert(base, of_segment);
             return Ok(Found { torn: None, damage: Some(damage), length, last: None });
         };
         let (mut torn, mut damage) = (None, None);
-        let footer = read_footer(&*file, generation, FOOTER, |head, body| {
-            let (summary, blocks) = decode_footer(body)?;
-            let next_number = head.number + 1;
-            Ok(Stored { generation, length, next_number, summary, blocks, sealed: true })
-        })?;
+        let footer = if self.thorough { None } else { read_stored(&*file, generation)? };
         let stored = match footer.filter(|stored| stored.summary.last < covered) {
             Some(stored) => stored,
             None => {
-                let mut stored = Stored::new(generation);
-                let scanned = scan(&*file, generation, FILE_HEADER as u64, 0, |at, head, body| {
-                    stored.sealed = head.kind == FOOTER;
-                    if head.kind != CHUNKS {
-                        return Ok(());
-                    }
-                    let mut reader = Reader(body);
-                    let summary = Summary::decode(&mut reader)?;
-                    if summary.last >= covered {
-                        chunk::decode_all(reader.0)?.iter().filter(|c| c.sequence >= covered).for_each(&mut *visit);
-                    }
-                    stored.add(summary, at, at + head.size());
-                    Ok(())
-                })?;
-                let Scanned { end, next_number, gaps, torn: cut } = scanned;
-                (stored.length, stored.next_number) = (end, next_number);
-                damage = gaps.first().map(|gap| {
-                    format!("{} is corrupt at bytes {}..{}: {}", path.display(), gap.from, gap.to, gap.reason)
-                });
+                let (mut stored, gaps, cut) = scan_stored(&*file, generation, covered, visit)?;
+                damage = gaps.first().map(|gap| told(&path, gap));
                 if let Some(gap) = cut {
                     stored.sealed = false;
-                    file.set_length(end)?;
+                    file.set_length(stored.length)?;
                     file.sync()?;
-                    torn = Some(format!("{} at bytes {}..{}: {}", path.display(), gap.from, gap.to, gap.reason));
+                    torn =
+                        Some(format!("{} at bytes {}..{}: {}", path.display(), gap.from, gap.to, gap.reason));
                 }
                 stored
             }
         };
         self.examined(stored.summary.matched);
-        of_segment.damage.clone_from(&damage);
+        of_segment.damage = damage.clone().filter(|_| !self.thorough);
         of_segment.unordered = stored.summary.unordered;
         let found = Found { torn, damage, length: stored.length, last: stored.last() };
         of_segment.stored = Some(stored);
@@ -398,6 +399,47 @@ impl Summary {
     }
 }
 
+/// What the footer says of a file, where there is one.
+fn read_stored(file: &dyn DiskFile, generation: u64) -> io::Result<Option<Stored>> {
+    let length = file.length()?;
+    read_footer(file, generation, FOOTER, |head, body| {
+        let (summary, blocks) = decode_footer(body)?;
+        Ok(Stored { generation, length, next_number: head.number + 1, summary, blocks, sealed: true })
+    })
+}
+
+/// Reads a whole file, and hands each list with a place from `covered` on to `visit`. Returns what is intact, the
+/// damage in it, and what is left of a last write that was cut off.
+fn scan_stored(
+    file: &dyn DiskFile,
+    generation: u64,
+    covered: u64,
+    visit: &mut dyn FnMut(&Chunk),
+) -> io::Result<(Stored, Vec<Gap>, Option<Gap>)> {
+    let mut stored = Stored::new(generation);
+    let scanned = scan(file, generation, FILE_HEADER as u64, 0, |at, head, body| {
+        stored.sealed = head.kind == FOOTER;
+        if head.kind != CHUNKS {
+            return Ok(());
+        }
+        let mut reader = Reader(body);
+        let summary = Summary::decode(&mut reader)?;
+        if summary.last >= covered {
+            let chunks = chunk::decode_all(reader.0)?;
+            chunks.iter().filter(|chunk| chunk.sequence >= covered).for_each(&mut *visit);
+        }
+        stored.add(summary, at, at + head.size());
+        Ok(())
+    })?;
+    let Scanned { end, next_number, gaps, torn } = scanned;
+    (stored.length, stored.next_number) = (end, next_number);
+    Ok((stored, gaps, torn))
+}
+
+fn told(path: &Path, gap: &Gap) -> String {
+    format!("{} is corrupt at bytes {}..{}: {}", path.display(), gap.from, gap.to, gap.reason)
+}
+
 fn decode_footer(body: &[u8]) -> Result<(Summary, Vec<Block>), Corrupt> {
     let mut reader = Reader(body);
     let summary = Summary::decode(&mut reader)?;
@@ -462,7 +504,8 @@ impl Leaving {
             stored.next_number += 1;
             stored.sealed = true;
         }
-        let file = disk.open(&path_of(directory, base), if made { Opening::New } else { Opening::Existing })?;
+        let file =
+            disk.open(&path_of(directory, base), if made { Opening::New } else { Opening::Existing })?;
         file.write_at(&bytes, start)?;
         file.sync()?;
         stored.length = start + bytes.len() as u64;

@@ -481,7 +481,8 @@ impl Ledgers for BrokerLog {
         let shared = Arc::clone(&self.shared);
         self.books.mark();
         let secured = tokio::task::spawn_blocking(move || shared.secure()).await;
-        let secured = secured.unwrap_or_else(|_| Err("writing the checkpoint failed unexpectedly".to_owned()));
+        let secured =
+            secured.unwrap_or_else(|_| Err("writing the checkpoint failed unexpectedly".to_owned()));
         secured.map_err(|reason| WriteError::Failed { reason })
     }
 

@@ -111,10 +111,7 @@ pub(super) fn about(
 impl Change {
     /// Whether it tells of an attempt at a delivery or of its settlement.
     pub(super) fn tells_of_outcome(&self) -> bool {
-        matches!(
-            self,
-            Self::Attempted(_) | Self::Delivered(_) | Self::Dropped(..) | Self::DeadLettered(..)
-        )
+        matches!(self, Self::Attempted(_) | Self::Delivered(_) | Self::Dropped(..) | Self::DeadLettered(..))
     }
 
     fn encode(&self, into: &mut Vec<u8>) {

@@ -34,7 +34,9 @@ const INDEX_EVERY: u64 = 64 * 1024;
 const SMALL_FRAME: usize = 16 * 1024;
 /// The zeros that are written behind a small frame: what follows overwrites them, and its sync need not make the
 /// file system note that its blocks are in use now.
-const ZEROS_AHEAD: u64 = 128 * 1024;
+const ZEROS_AHEAD: u64 = 64 * 1024;
+const PAGE: u64 = 4096;
+static ZEROS: [u8; PAGE as usize] = [0; PAGE as usize];
 
 /// Frames that hold records.
 pub(super) const RECORDS: u32 = 1;
@@ -168,7 +170,8 @@ impl Segment {
         let file = disk.open(path, Opening::Existing)?;
         let Some(header) = read_header(&*file)? else { return Ok(None) };
         let length = file.length()?;
-        let Some(mut state) = read_footer(&*file, header.generation, FOOTER, |head, body| decode_footer(body, head))?
+        let Some(mut state) =
+            read_footer(&*file, header.generation, FOOTER, |head, body| decode_footer(body, head))?
         else {
             return Ok(None);
         };
@@ -249,6 +252,11 @@ impl Segment {
         self.state.read().capacity
     }
 
+    #[cfg(test)]
+    pub(super) fn frames(&self) -> u64 {
+        self.state.read().next_number
+    }
+
     pub(super) fn sealed(&self) -> bool {
         self.state.read().sealed
     }
@@ -277,21 +285,26 @@ impl Segment {
     }
 
     /// Writes a frame and syncs it. Only the writer calls this, and nothing is shown before [`Segment::publish`].
-    /// Zeros may be added to `frame`.
-    pub(super) fn write(&self, frame: &mut Vec<u8>) -> io::Result<()> {
+    pub(super) fn write(&self, frame: &[u8]) -> io::Result<()> {
         let (at, touched, capacity) = {
             let state = self.state.read();
             (state.length, state.touched, state.capacity)
         };
         let end = at + frame.len() as u64;
-        if frame.len() <= SMALL_FRAME && end > touched {
-            let zeros = ZEROS_AHEAD.min(capacity.saturating_sub(end));
-            frame.resize(frame.len() + usize::try_from(zeros).unwrap_or(0), 0);
-        }
         let file = self.file()?;
         file.write_at(frame, at)?;
+        let mut zeros = end;
+        if frame.len() <= SMALL_FRAME && end > touched {
+            let to = (end + ZEROS_AHEAD).min(capacity);
+            while zeros < to {
+                // Page by page: what is written in one piece the kernel may write back in one piece, ever again.
+                let next = (zeros / PAGE + 1).saturating_mul(PAGE).min(to);
+                file.write_at(&ZEROS[..usize::try_from(next - zeros).unwrap_or(ZEROS.len())], zeros)?;
+                zeros = next;
+            }
+        }
         file.sync()?;
-        self.state.write().touched = touched.max(at + frame.len() as u64);
+        self.state.write().touched = touched.max(zeros);
         Ok(())
     }
 
@@ -517,7 +530,16 @@ fn decode_footer(body: &[u8], head: &FrameHead) -> Result<State, Corrupt> {
         let (offset, at) = (reader.u64()?, reader.u64()?);
         index.push(Point { offset, at, arrived: Timestamp(reader.i64()?) });
     }
-    Ok(State { end, length: 0, capacity: 0, touched: 0, next_number: head.number + 1, sealed: true, newest, index })
+    Ok(State {
+        end,
+        length: 0,
+        capacity: 0,
+        touched: 0,
+        next_number: head.number + 1,
+        sealed: true,
+        newest,
+        index,
+    })
 }
 
 impl fmt::Debug for Segment {

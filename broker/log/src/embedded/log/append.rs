@@ -360,3 +360,45 @@ fn refuse(batches: Vec<Queued>, reason: &str) {
         let _ = answer.send(Err(CommitError { reason: reason.to_owned() }));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use waypost_core::Event;
+    use waypost_core::manifest::ResourceName;
+
+    use crate::Clock;
+    use crate::embedded::disk::simulated::SimulatedDisk;
+    use crate::embedded::{EmbeddedOptions, EmbeddedStore, Retention};
+    use crate::log::Records;
+    use crate::record::{Batch, Metadata, Record};
+
+    /// What comes while a frame is on its way is in the next one, all of it.
+    #[tokio::test]
+    async fn batches_that_wait_share_a_frame() {
+        const BATCHES: u64 = 200;
+        let options = EmbeddedOptions { limit: Some(1 << 30), ..EmbeddedOptions::new("/data") };
+        let store = EmbeddedStore::open_on(Arc::new(SimulatedDisk::new()), options, Clock::system())
+            .expect("the disk works");
+        let name = ResourceName::new("n", "b");
+        let retention = Retention { age: Duration::MAX, size: u64::MAX };
+        store.open_log(&name, retention).expect("the disk works");
+        let log = store.shared.logs.lock().get(&name).cloned().expect("it is open");
+        let mut commits = Vec::new();
+        {
+            let _writing = log.writing.lock();
+            for id in 0..BATCHES {
+                let event = Event::builder(id.to_string(), "/s", "t").data(vec![b'x'; 100]).build();
+                let record = Record { metadata: Metadata::default(), event: event.expect("a valid event") };
+                commits.push(log.append(Batch::of([record])).expect("there is room"));
+            }
+        }
+        for (id, commit) in (0..).zip(commits) {
+            assert_eq!(commit.await.expect("it is durable").first.offset, id);
+        }
+        let frames: u64 = log.segments.read().iter().map(|live| live.segment.frames()).sum();
+        assert_eq!(frames, 1);
+    }
+}

@@ -55,9 +55,14 @@ impl BrokerLog {
         let lost = self.lost().map_err(|error| failed(error.to_string()))?;
         let mut told = self.accepted.read().told.clone();
         told.extend(self.damage.lock().drain(..));
-        *self.accepted.write() = Accepted { lost, told };
-        self.lists.lock().accept_damage();
-        self.shared.exclusively(|flusher| flusher.commit(&[self.row()])).map_err(failed)?;
+        self.shared
+            .exclusively(|flusher| {
+                let lists = self.lists.lock().accept_damage();
+                told.extend(lists.map_err(|error| format!("a match list cannot be read: {error}"))?);
+                *self.accepted.write() = Accepted { lost, told };
+                flusher.commit(&[self.row()])
+            })
+            .map_err(failed)?;
         for (trigger, _) in self.triggers() {
             self.recount(super::PARTITION, trigger);
         }

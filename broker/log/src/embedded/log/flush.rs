@@ -145,11 +145,8 @@ impl BrokerLog {
         let sealed: Vec<_> = self.segments.read().iter().map(|live| Arc::clone(&live.segment)).collect();
         sealed.iter().for_each(|segment| segment.store_ids());
         if let Some(notes) = notes {
-            let bytes = self
-                .books
-                .journal
-                .write(&notes)
-                .map_err(|error| failed("the outcome journal", &error))?;
+            let bytes =
+                self.books.journal.write(&notes).map_err(|error| failed("the outcome journal", &error))?;
             self.shared.take(bytes);
         }
         Ok(())

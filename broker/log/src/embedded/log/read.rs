@@ -183,24 +183,34 @@ impl BrokerLog {
             let segments: Vec<_> =
                 log.segments.read().iter().rev().map(|live| Arc::clone(&live.segment)).collect();
             for segment in segments {
-                let offsets =
-                    segment.candidates(hash).map_err(|error| ReadError::Failed {
-                        reason: format!("{} cannot be searched: {error}", segment.path().display()),
-                    })?;
+                let offsets = segment.candidates(hash).map_err(|error| ReadError::Failed {
+                    reason: format!("{} cannot be searched: {error}", segment.path().display()),
+                })?;
                 for offset in offsets {
                     if found.len() == limit {
                         return Ok(found);
                     }
-                    // What cannot be read is told of where it is read.
-                    let Ok(entry) = log.fetch_stored(offset) else { continue };
-                    if entry.event.id() == id && entry.event.source() == source {
-                        found.push(entry.position);
-                    }
+                    found.extend(log.position_of(offset, &source, &id));
                 }
             }
+            // What is parked is older than all segments.
+            let start = log.start();
+            let parked: Vec<Offset> = {
+                let parked = log.parked.lock();
+                let alike = parked.range(..start).rev().filter(|(_, parked)| parked.hash == hash);
+                alike.map(|(offset, _)| *offset).collect()
+            };
+            found.extend(parked.into_iter().filter_map(|offset| log.position_of(offset, &source, &id)));
+            found.truncate(limit);
             Ok(found)
         })
         .await
+    }
+
+    /// The position of a record where it has this source and id. What cannot be read is told of where it is read.
+    fn position_of(&self, offset: Offset, source: &str, id: &str) -> Option<Position> {
+        let entry = self.fetch_stored(offset).ok()?;
+        (entry.event.id() == id && entry.event.source() == source).then_some(entry.position)
     }
 
     pub(super) async fn first_arrived(&self, arrived: Timestamp) -> Result<Offset, ReadError> {

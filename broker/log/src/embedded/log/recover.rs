@@ -76,7 +76,13 @@ impl BrokerLog {
         let start = segments.live.first().map_or(end, |live| live.segment.base().max(row.start));
 
         let alarm = Arc::clone(&shared.work) as Arc<dyn Alarm>;
-        let books = Books::new(Arc::clone(&shared.disk), directory.to_owned(), shared.clock.clone(), shared.poison.clone(), alarm);
+        let books = Books::new(
+            Arc::clone(&shared.disk),
+            directory.to_owned(),
+            shared.clock.clone(),
+            shared.poison.clone(),
+            alarm,
+        );
         let books = Arc::new(books);
         let registry = Registry::new(Arc::clone(&books));
         if lists.matched() < row.matched.min(end) && row.matched > start {
@@ -95,9 +101,6 @@ impl BrokerLog {
         segments.damage.extend(found.damage);
         segments.bytes += found.bytes;
         segments.damage.retain(|damage| !row.accepted.told.contains(damage));
-        if !row.accepted.told.is_empty() {
-            lists.accept_damage();
-        }
         for damage in &segments.damage {
             tracing::error!(log = %name.name, damage, "the log is corrupt");
         }
@@ -139,7 +142,9 @@ impl BrokerLog {
         shared.take(bytes);
         if log.restore(&row, checkpoints, since)? {
             // Before anything is attempted again: what crashes the process once more must be known to.
-            shared.commit_of(&log).map_err(|reason| OpenError::Failed { path: directory.to_owned(), reason })?;
+            shared
+                .commit_of(&log)
+                .map_err(|reason| OpenError::Failed { path: directory.to_owned(), reason })?;
         }
         // The new epoch is written with the first change.
         log.books.mark();
@@ -302,7 +307,14 @@ fn open_lists(
     let disk = &*shared.disk;
     let failed = |error: std::io::Error| OpenError::of(directory, &error);
     let names = disk.list(directory).map_err(failed)?;
-    let mut found = Listed { lists: Lists::new(Arc::clone(&shared.disk), directory.to_owned(), 0), damage: Vec::new(), bytes: 0 };
+    let mut found = Listed {
+        lists: Lists::new(Arc::clone(&shared.disk), directory.to_owned(), 0),
+        damage: Vec::new(),
+        bytes: 0,
+    };
+    if !row.accepted.told.is_empty() {
+        found.lists.pass_over_damage();
+    }
     for base in names.iter().filter_map(|name| name.strip_suffix(".matches")) {
         let Ok(number) = base.parse::<Offset>() else { continue };
         if number < row.start && !names.contains(&format!("{base}.log")) {

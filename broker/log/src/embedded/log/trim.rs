@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use crate::embedded::batch::park;
 use crate::embedded::checkpoint::{Kind, Row};
-use crate::embedded::log::BrokerLog;
+use crate::embedded::log::{BrokerLog, Parked};
 use crate::embedded::segment::Segment;
 use crate::embedded::store::Flusher;
 use crate::record::Offset;
@@ -39,7 +39,7 @@ impl BrokerLog {
     pub(in crate::embedded) fn bodies(&self) -> u64 {
         let segments = self.segments.read();
         let segments: u64 = segments.iter().map(|live| live.bytes.load(Ordering::Relaxed)).sum();
-        segments + self.parked.lock().values().sum::<u64>()
+        segments + self.parked.lock().values().map(|parked| parked.bytes).sum::<u64>()
     }
 
     /// Gives up so many bytes of what nobody is owed, or all there is, the open segment with it. `writing` says that the
@@ -107,11 +107,11 @@ impl BrokerLog {
             // What is damaged cannot be saved; whoever wants it is told so.
             let Ok(entry) = self.fetch_stored(offset) else { continue };
             let stored = park(&entry);
-            parked.push((offset, stored.len() as u64));
+            parked.push((offset, Parked::of(&entry, &stored)));
             rows.push(Row::put(&self.name, Kind::Parked, offset, &stored));
         }
         flusher.commit(&rows)?;
-        self.shared.take(parked.iter().map(|(_, bytes)| bytes).sum());
+        self.shared.take(parked.iter().map(|(_, parked)| parked.bytes).sum());
         self.parked.lock().extend(parked);
         self.start.fetch_max(to, Ordering::AcqRel);
         flusher.commit(&[self.row()])?;
@@ -156,7 +156,11 @@ impl BrokerLog {
         let needed = self.needed_outside(0..self.start());
         let gone: Vec<(Offset, u64)> = {
             let parked = self.parked.lock();
-            parked.iter().filter(|(offset, _)| !needed.contains(offset)).map(|(o, b)| (*o, *b)).collect()
+            parked
+                .iter()
+                .filter(|(offset, _)| !needed.contains(offset))
+                .map(|(offset, parked)| (*offset, parked.bytes))
+                .collect()
         };
         let rows: Vec<Row> =
             gone.iter().map(|(offset, _)| Row::remove(&self.name, Kind::Parked, *offset)).collect();
