@@ -87,6 +87,17 @@ pub enum ReadError {
         /// File, place and kind of the damage.
         reason: String,
     },
+    /// Who matches these records is not known until their match lists are restored
+    /// ([`crate::Matches::lost_matches`]).
+    #[error("the match lists of records {from}..{to} are lost and not restored yet: {reason}")]
+    MatchesLost {
+        /// The first of them.
+        from: Offset,
+        /// The offset after the last.
+        to: Offset,
+        /// File, place and kind of the damage.
+        reason: String,
+    },
     /// The storage did not answer as it should.
     #[error("the log cannot be read: {reason}")]
     Failed {
@@ -101,7 +112,7 @@ impl ReadError {
         match self {
             Self::Trimmed { .. } => codes::LOG_TRIMMED,
             Self::Beyond { .. } => codes::LOG_BEYOND_END,
-            Self::Corrupt { .. } => codes::LOG_CORRUPT,
+            Self::Corrupt { .. } | Self::MatchesLost { .. } => codes::LOG_CORRUPT,
             Self::Failed { .. } => codes::LOG_FAILED,
         }
     }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -101,9 +102,18 @@ pub trait Matches: Send + Sync {
     /// [`Scope::All`] the examined range ends at `batch.to`. What was recorded before is passed over, so a batch may
     /// be repeated. Passed over is also a match of a trigger that has no number, or whose ledger has gone beyond it.
     ///
+    /// With [`Scope::Restored`] a range of [`Matches::lost_matches`] is told again: from its start on, in order, in as
+    /// many batches as it takes.
+    ///
     /// Refused, without any effect, are a batch under a plan that was not recorded; one that leaves a gap after
     /// what was examined or goes beyond the end; and for [`Scope::Trigger`] one beyond what was examined.
     fn record_matches(&self, batch: &MatchBatch) -> Result<(), WriteError>;
+
+    /// The examined ranges whose match lists are lost or damaged, in order. The reader matches them again under the
+    /// plan that was in force there and records what it finds with [`Scope::Restored`]; until then
+    /// [`Matches::owed`] ends before them, and answers [`ReadError::MatchesLost`] at them. To be asked after the
+    /// opening, and after each such answer.
+    fn lost_matches(&self, partition: u16) -> Vec<Range<Offset>>;
 
     /// Reads the match list of a trigger in the examined range, from `from` on, in order: from the ledger's
     /// [`Ledger::next`] on, that is what it is owed and has not taken. A limit of records counts as 1 at least. Where
@@ -222,6 +232,9 @@ pub struct MatchBatch {
 pub enum Scope {
     /// All triggers of the broker, each record for the first time.
     All,
+    /// All triggers, again: the lists of [`Matches::lost_matches`]. A trigger that started in the past is among them
+    /// where its range reaches here. What a ledger has settled is not owed again, and counters stay as they were.
+    Restored,
     /// One trigger that starts in the past: records that were examined before are examined for it alone.
     Trigger(TriggerNumber),
 }

@@ -17,6 +17,7 @@ mod suite;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -425,6 +426,10 @@ impl Matches for MemoryLog {
                 return Ok(());
             }
         }
+    }
+
+    fn lost_matches(&self, _partition: u16) -> Vec<Range<Offset>> {
+        Vec::new()
     }
 
     async fn owed(

@@ -1,7 +1,8 @@
 //! The match lists of a partition: in memory until they are flushed, then in one file beside each segment.
 //!
 //! ```text
-//! frame of lists: summary: last sequence u64 | from u64 | to u64 | matched u64 | unordered u8; then chunks
+//! frame of lists: summary: last sequence u64 | from u64 | to u64 | of all triggers: from u64 | to u64 | restored: from u64
+//!                 | to u64 | unordered u8; then chunks
 //! footer:         summary of all | blocks: (at u64 | end u64 | from u64 | to u64) × n | at u64 | magic u32 | CRC32C u32
 //! ```
 //!
@@ -9,6 +10,7 @@
 //! that of it. What is written behind a footer gets another. Files are opened for each use.
 
 mod chunk;
+mod lost;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -25,6 +27,7 @@ use crate::log::{Scope, TriggerNumber};
 use crate::record::Offset;
 
 pub(super) use chunk::Chunk;
+use lost::{Coverage, Lost};
 
 const CHUNKS: u32 = 1;
 const FOOTER: u32 = 2;
@@ -64,8 +67,11 @@ struct OfSegment {
     leaving: Vec<Arc<Chunk>>,
     /// Whether lists of single triggers stand among the others, so that offsets may run backwards.
     unordered: bool,
-    /// What is damaged in the file.
+    /// What was found damaged in the file.
     damage: Option<String>,
+    /// What the file was found to tell of.
+    coverage: Coverage,
+    lost: Option<Lost>,
 }
 
 /// A file of match lists.
@@ -87,8 +93,12 @@ struct Summary {
     last: u64,
     from: Offset,
     to: Offset,
+    /// What was examined for all triggers, from here on.
+    all_from: Offset,
     /// The end of what was examined for all triggers.
     matched: Offset,
+    /// What was examined once more for all triggers.
+    restored: (Offset, Offset),
     unordered: bool,
 }
 
@@ -115,7 +125,6 @@ pub(super) struct Pieces {
     pub(super) pieces: Vec<Piece>,
     /// Everything that matches below is in the pieces.
     pub(super) to: Offset,
-    pub(super) damage: Option<String>,
 }
 
 /// What is to be written for one segment.
@@ -132,7 +141,6 @@ pub(super) struct Leaving {
 #[derive(Debug)]
 pub(super) struct Found {
     pub(super) torn: Option<String>,
-    pub(super) damage: Option<String>,
     /// The bytes of the file.
     pub(super) length: u64,
     /// The place of the last list in it.
@@ -169,7 +177,7 @@ impl Lists {
         self.fresh_matches > WAITING_MATCHES
     }
 
-    /// What holds the lists from `from` on, up to the end of one segment at most. `end_of` gives the end of the segment
+    /// What holds the lists from `from` on, but for those that are lost, up to the end of one segment at most. `end_of` gives the end of the segment
     /// that an offset lies in.
     pub(super) fn pieces(&self, from: Offset, end_of_segment: Offset) -> Pieces {
         let to = end_of_segment.min(self.matched);
@@ -177,8 +185,7 @@ impl Lists {
             return Pieces { to, ..Pieces::default() };
         };
         let covers = |begin: Offset, end: Offset| end > from && begin < to;
-        let mut pieces = Pieces { pieces: Vec::new(), to, damage: None };
-        pieces.damage.clone_from(&of_segment.damage);
+        let mut pieces = Pieces { pieces: Vec::new(), to };
         // In order one block is enough for one go; out of order all that may tell of the range are needed.
         let all = of_segment.unordered;
         if let Some(stored) = &of_segment.stored {
@@ -229,26 +236,8 @@ impl Lists {
         self.cache.push_back((key, chunks));
     }
 
-    /// Goes on with the lists that can be read. Returns what cannot, in sentences. It reads all files, and must not run
-    /// while one is written.
-    pub(super) fn accept_damage(&mut self) -> io::Result<Vec<String>> {
-        let mut lost = Vec::new();
-        self.cache.clear();
-        for (base, of_segment) in &mut self.segments {
-            of_segment.damage = None;
-            let Some(stored) = &mut of_segment.stored else { continue };
-            let path = path_of(&self.directory, *base);
-            let file = self.disk.open(&path, Opening::Existing)?;
-            let (found, gaps, cut) = scan_stored(&*file, stored.generation, u64::MAX, &mut |_| {})?;
-            lost.extend(gaps.iter().chain(&cut).map(|gap| told(&path, gap)));
-            stored.blocks = found.blocks;
-        }
-        Ok(lost)
-    }
-
-    /// Reads whole files from now on when they are taken in, not their footers alone, and passes over what is damaged:
-    /// some damage was accepted.
-    pub(super) fn pass_over_damage(&mut self) {
+    /// Reads whole files from now on when they are taken in, not their footers alone: some damage was accepted.
+    pub(super) fn read_whole(&mut self) {
         self.thorough = true;
     }
 
@@ -260,7 +249,7 @@ impl Lists {
             let stored = of_segment.stored.as_ref();
             let open = !of_segment.fresh.is_empty() || stored.is_some_and(|stored| !stored.sealed);
             let complete = || end_of_sealed(*base).is_some_and(|end| end <= self.matched);
-            let seal = open && of_segment.damage.is_none() && complete();
+            let seal = open && of_segment.lost.is_none() && complete();
             if of_segment.fresh.is_empty() && !seal {
                 continue;
             }
@@ -296,20 +285,32 @@ impl Lists {
             if length <= FILE_HEADER as u64 || header.iter().all(|byte| *byte == 0) {
                 // The power went while it was made.
                 self.disk.remove(&path)?;
-                return Ok(Found { torn: None, damage: None, length: 0, last: None });
+                return Ok(Found { torn: None, length: 0, last: None });
             }
-            let damage = format!("{} is corrupt at byte 0: the file header is damaged", path.display());
-            of_segment.damage = Some(damage.clone()).filter(|_| !self.thorough);
+            // Without it nothing behind it can be told from what was there before: a new file takes its place.
+            of_segment.damage =
+                Some(format!("{} is corrupt at byte 0: the file header is damaged", path.display()));
             self.segments.insert(base, of_segment);
-            return Ok(Found { torn: None, damage: Some(damage), length, last: None });
+            self.disk.remove(&path)?;
+            return Ok(Found { torn: None, length: 0, last: None });
         };
-        let (mut torn, mut damage) = (None, None);
+        let mut torn = None;
+        let mut frames = Vec::new();
         let footer = if self.thorough { None } else { read_stored(&*file, generation)? };
         let stored = match footer.filter(|stored| stored.summary.last < covered) {
-            Some(stored) => stored,
+            Some(stored) => {
+                frames.push((0, stored.summary));
+                stored
+            }
             None => {
-                let (mut stored, gaps, cut) = scan_stored(&*file, generation, covered, visit)?;
-                damage = gaps.first().map(|gap| told(&path, gap));
+                let Read { mut stored, frames: read, gaps, torn: cut } =
+                    scan_stored(&*file, generation, covered, visit)?;
+                frames = read;
+                of_segment.damage = gaps.last().map(|gap| {
+                    // What comes before a gap is no use alone: nobody knows what stood in it.
+                    frames.retain(|(at, _)| *at >= gap.to);
+                    told(&path, gap)
+                });
                 if let Some(gap) = cut {
                     stored.sealed = false;
                     file.set_length(stored.length)?;
@@ -321,9 +322,9 @@ impl Lists {
             }
         };
         self.examined(stored.summary.matched);
-        of_segment.damage = damage.clone().filter(|_| !self.thorough);
+        frames.iter().for_each(|(_, frame)| of_segment.coverage.add(frame));
         of_segment.unordered = stored.summary.unordered;
-        let found = Found { torn, damage, length: stored.length, last: stored.last() };
+        let found = Found { torn, length: stored.length, last: stored.last() };
         of_segment.stored = Some(stored);
         self.segments.insert(base, of_segment);
         Ok(found)
@@ -341,7 +342,7 @@ impl Lists {
 
 impl Stored {
     fn new(generation: u64) -> Self {
-        let summary = Summary { last: 0, from: Offset::MAX, to: 0, matched: 0, unordered: false };
+        let summary = Summary::NOTHING;
         Self { generation, length: 0, next_number: 0, summary, blocks: Vec::new(), sealed: false }
     }
 
@@ -365,10 +366,24 @@ impl Stored {
 }
 
 impl Summary {
+    const NOTHING: Self = Self {
+        last: 0,
+        from: Offset::MAX,
+        to: 0,
+        all_from: Offset::MAX,
+        matched: 0,
+        restored: (Offset::MAX, 0),
+        unordered: false,
+    };
+
     fn of(chunk: &Chunk) -> Self {
-        let all = chunk.scope == Scope::All;
-        let matched = if all { chunk.to } else { 0 };
-        Self { last: chunk.sequence, from: chunk.from, to: chunk.to, matched, unordered: !all }
+        let Chunk { sequence: last, from, to, .. } = *chunk;
+        let told = Self { last, from, to, ..Self::NOTHING };
+        match chunk.scope {
+            Scope::All => Self { all_from: from, matched: to, ..told },
+            Scope::Restored => Self { restored: (from, to), unordered: true, ..told },
+            Scope::Trigger(_) => Self { unordered: true, ..told },
+        }
     }
 
     fn and(self, other: Self) -> Self {
@@ -376,13 +391,17 @@ impl Summary {
             last: self.last.max(other.last),
             from: self.from.min(other.from),
             to: self.to.max(other.to),
+            all_from: self.all_from.min(other.all_from),
             matched: self.matched.max(other.matched),
+            restored: (self.restored.0.min(other.restored.0), self.restored.1.max(other.restored.1)),
             unordered: self.unordered | other.unordered,
         }
     }
 
     fn encode(self, into: &mut Vec<u8>) {
-        for number in [self.last, self.from, self.to, self.matched] {
+        let (restored_from, restored_to) = self.restored;
+        for number in [self.last, self.from, self.to, self.all_from, self.matched, restored_from, restored_to]
+        {
             into.put_u64(number);
         }
         into.put_u8(u8::from(self.unordered));
@@ -393,7 +412,9 @@ impl Summary {
             last: reader.u64()?,
             from: reader.u64()?,
             to: reader.u64()?,
+            all_from: reader.u64()?,
             matched: reader.u64()?,
+            restored: (reader.u64()?, reader.u64()?),
             unordered: reader.u8()? != 0,
         })
     }
@@ -408,15 +429,26 @@ fn read_stored(file: &dyn DiskFile, generation: u64) -> io::Result<Option<Stored
     })
 }
 
-/// Reads a whole file, and hands each list with a place from `covered` on to `visit`. Returns what is intact, the
-/// damage in it, and what is left of a last write that was cut off.
+/// A whole file that was read.
+struct Read {
+    /// What is intact.
+    stored: Stored,
+    /// The frames that are intact, by their places.
+    frames: Vec<(u64, Summary)>,
+    gaps: Vec<Gap>,
+    /// What is left of a last write that was cut off.
+    torn: Option<Gap>,
+}
+
+/// Reads a whole file, and hands each list with a place from `covered` on to `visit`.
 fn scan_stored(
     file: &dyn DiskFile,
     generation: u64,
     covered: u64,
     visit: &mut dyn FnMut(&Chunk),
-) -> io::Result<(Stored, Vec<Gap>, Option<Gap>)> {
+) -> io::Result<Read> {
     let mut stored = Stored::new(generation);
+    let mut frames = Vec::new();
     let scanned = scan(file, generation, FILE_HEADER as u64, 0, |at, head, body| {
         stored.sealed = head.kind == FOOTER;
         if head.kind != CHUNKS {
@@ -429,11 +461,12 @@ fn scan_stored(
             chunks.iter().filter(|chunk| chunk.sequence >= covered).for_each(&mut *visit);
         }
         stored.add(summary, at, at + head.size());
+        frames.push((at, summary));
         Ok(())
     })?;
     let Scanned { end, next_number, gaps, torn } = scanned;
     (stored.length, stored.next_number) = (end, next_number);
-    Ok((stored, gaps, torn))
+    Ok(Read { stored, frames, gaps, torn })
 }
 
 fn told(path: &Path, gap: &Gap) -> String {

@@ -8,10 +8,12 @@ mod damage;
 mod flush;
 mod read;
 mod recover;
+mod restore;
 mod trim;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -170,7 +172,7 @@ impl BrokerLog {
     fn check_range(&self, lists: &Lists, batch: &MatchBatch) -> Result<(), WriteError> {
         let limit = match batch.scope {
             Scope::All => self.end(),
-            Scope::Trigger(_) => lists.matched(),
+            Scope::Trigger(_) | Scope::Restored => lists.matched(),
         };
         let gap = batch.scope == Scope::All && batch.from > lists.matched();
         let ordered = batch.matches.windows(2).all(|pair| pair[0].0 < pair[1].0);
@@ -194,11 +196,17 @@ impl BrokerLog {
         &self,
         lists: &Lists,
         trigger: TriggerNumber,
-        range: std::ops::Range<Offset>,
+        range: Range<Offset>,
     ) -> Result<Vec<Offset>, String> {
         let mut all = Vec::new();
         let mut from = range.start;
         while from < range.end {
+            if let Some((_, lost)) = lists.lost_around(from)
+                && lost.range.start < range.end
+                && lost.range.end > from
+            {
+                return Err(lost.reason.clone());
+            }
             let pieces = lists.pieces(from, self.segment_end(from).min(range.end));
             if pieces.to <= from {
                 break;
@@ -216,12 +224,12 @@ impl BrokerLog {
         &self,
         lists: &mut Lists,
         batch: &MatchBatch,
-        range: std::ops::Range<Offset>,
+        range: Range<Offset>,
         matches: &[(Offset, SmallVec<[TriggerNumber; 4]>)],
     ) -> Result<(), WriteError> {
         let Some(base) = self.segment_base(range.start) else { return Ok(()) };
         let known = match batch.scope {
-            Scope::All => Vec::new(),
+            Scope::All | Scope::Restored => Vec::new(),
             Scope::Trigger(trigger) => {
                 self.listed(lists, trigger, range.clone()).map_err(|reason| WriteError::Failed { reason })?
             }
@@ -230,7 +238,7 @@ impl BrokerLog {
         let mut chunk = Chunk::new(place, batch.version, batch.scope, range.start, range.end);
         for (offset, triggers) in matches {
             let wanted = |trigger: &TriggerNumber| match batch.scope {
-                Scope::All => true,
+                Scope::All | Scope::Restored => true,
                 Scope::Trigger(only) => only == *trigger && known.binary_search(offset).is_err(),
             };
             let mut triggers: SmallVec<[TriggerNumber; 4]> =
@@ -362,6 +370,10 @@ impl Matches for BrokerLog {
         self.lists.lock().matched()
     }
 
+    fn lost_matches(&self, _partition: u16) -> Vec<Range<Offset>> {
+        self.lists.lock().lost()
+    }
+
     fn record_matches(&self, batch: &MatchBatch) -> Result<(), WriteError> {
         self.books.check_open()?;
         if !self.plans.lock().iter().any(|plan| plan.version == batch.version) {
@@ -373,6 +385,9 @@ impl Matches for BrokerLog {
         if lists.full() {
             let reason = "too many matches wait for the disk; try again a little later".to_owned();
             return Err(WriteError::Failed { reason });
+        }
+        if batch.scope == Scope::Restored {
+            return self.restore_matches(lists, batch);
         }
         let mut from = batch.from.max(self.given_up.load(Ordering::Acquire));
         if batch.scope == Scope::All {

@@ -35,6 +35,8 @@ pub(super) struct LogRow {
 pub(super) struct Accepted {
     /// The records that are lost, as ranges of offsets in increasing order.
     pub(super) lost: Vec<(Offset, Offset)>,
+    /// The records whose match lists are lost, as ranges.
+    pub(super) lists: Vec<(Offset, Offset)>,
     /// The sentences in which the damage was told.
     pub(super) told: Vec<String>,
 }
@@ -47,10 +49,12 @@ impl Accepted {
     }
 
     fn encode(&self, into: &mut Vec<u8>) {
-        into.put_varint(self.lost.len() as u64);
-        for (from, to) in &self.lost {
-            into.put_u64(*from);
-            into.put_u64(*to);
+        for ranges in [&self.lost, &self.lists] {
+            into.put_varint(ranges.len() as u64);
+            for (from, to) in ranges {
+                into.put_u64(*from);
+                into.put_u64(*to);
+            }
         }
         into.put_varint(self.told.len() as u64);
         for told in &self.told {
@@ -60,8 +64,10 @@ impl Accepted {
 
     fn decode(reader: &mut Reader<'_>) -> Result<Self, Corrupt> {
         let mut accepted = Self::default();
-        for _ in 0..reader.varint()? {
-            accepted.lost.push((reader.u64()?, reader.u64()?));
+        for ranges in [&mut accepted.lost, &mut accepted.lists] {
+            for _ in 0..reader.varint()? {
+                ranges.push((reader.u64()?, reader.u64()?));
+            }
         }
         for _ in 0..reader.varint()? {
             accepted.told.push(reader.text()?.to_owned());
@@ -270,9 +276,9 @@ mod tests {
         }
 
         #[test]
-        fn logs_come_back(n in any::<[u64; 6]>(), next_trigger: u32, closed: bool, lost: Vec<(u64, u64)>, told in vec(".{0,20}", 0..3)) {
+        fn logs_come_back(n in any::<[u64; 6]>(), next_trigger: u32, closed: bool, lost: Vec<(u64, u64)>, lists: Vec<(u64, u64)>, told in vec(".{0,20}", 0..3)) {
             let [epoch, sequence, start, synced, matched, next_letter] = n;
-            let accepted = Accepted { lost, told };
+            let accepted = Accepted { lost, lists, told };
             let row = LogRow {
                 epoch, sequence, start, synced, matched, next_trigger, next_letter, closed, accepted,
             };

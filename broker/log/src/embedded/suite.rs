@@ -20,6 +20,7 @@ use crate::suite::{self, Bench, Setup, Step};
 mod crash;
 mod damage;
 mod ends;
+mod lost;
 mod stage;
 
 /// Opens logs on one disk.

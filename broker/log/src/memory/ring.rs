@@ -157,9 +157,14 @@ impl Ring {
     pub(super) fn check_range(&self, batch: &MatchBatch) -> Result<(), WriteError> {
         let limit = match batch.scope {
             Scope::All => self.end(),
-            Scope::Trigger(_) => self.matched,
+            Scope::Trigger(_) | Scope::Restored => self.matched,
         };
-        let gap = batch.scope == Scope::All && batch.from > self.matched;
+        // Nothing is ever lost here that could be restored.
+        let gap = match batch.scope {
+            Scope::All => batch.from > self.matched,
+            Scope::Restored => true,
+            Scope::Trigger(_) => false,
+        };
         let ordered = batch.matches.windows(2).all(|pair| pair[0].0 < pair[1].0);
         let inside = |(offset, _): &(Offset, _)| (batch.from..batch.to).contains(offset);
         if gap || batch.from > batch.to || batch.to > limit || !ordered || !batch.matches.iter().all(inside) {
@@ -192,7 +197,7 @@ impl Ring {
         let slot = &mut self.slots[index];
         let before = slot.charge.as_ref().map_or(0, Charge::bytes);
         let wanted = |trigger: &TriggerNumber| match scope {
-            Scope::All => true,
+            Scope::All | Scope::Restored => true,
             Scope::Trigger(only) => only == *trigger,
         };
         let mut triggers: SmallVec<[TriggerNumber; INLINE_TRIGGERS]> =

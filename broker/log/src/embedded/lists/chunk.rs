@@ -1,13 +1,15 @@
 //! The match lists of one range, as they were recorded.
 //!
 //! ```text
-//! sequence u64 | plan version u64 | scope: u32, the trigger and one, or 0 for all | from u64 | to u64 | lists varint
+//! sequence u64 | plan version u64 | scope: u32, the trigger and one, 0 for all, or 2^32-1 for all once more | from u64 | to u64 | lists varint
 //! list: offset, as the distance from the one before | triggers varint | trigger varint × triggers
 //! ```
 
 use crate::embedded::codec::{Corrupt, Put, Reader};
 use crate::log::{PlanVersion, Scope, TriggerNumber};
 use crate::record::Offset;
+
+const RESTORED: u32 = u32::MAX;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Chunk {
@@ -60,6 +62,7 @@ impl Chunk {
         into.put_u64(self.version.0);
         into.put_u32(match self.scope {
             Scope::All => 0,
+            Scope::Restored => RESTORED,
             Scope::Trigger(trigger) => trigger.0 + 1,
         });
         into.put_u64(self.from);
@@ -78,9 +81,10 @@ impl Chunk {
 
     fn decode(reader: &mut Reader<'_>) -> Result<Self, Corrupt> {
         let (sequence, version) = (reader.u64()?, PlanVersion(reader.u64()?));
-        let scope = match reader.u32()?.checked_sub(1) {
-            None => Scope::All,
-            Some(trigger) => Scope::Trigger(TriggerNumber(trigger)),
+        let scope = match reader.u32()? {
+            0 => Scope::All,
+            RESTORED => Scope::Restored,
+            trigger => Scope::Trigger(TriggerNumber(trigger - 1)),
         };
         let mut chunk = Self::new(sequence, version, scope, reader.u64()?, reader.u64()?);
         let mut offset = chunk.from;
@@ -118,7 +122,7 @@ mod tests {
     proptest! {
         #[test]
         fn lists_come_back(
-            all in vec((any::<u64>(), any::<u64>(), proptest::option::of(0..u32::MAX),
+            all in vec((any::<u64>(), any::<u64>(), proptest::option::of(0..u32::MAX - 1),
                 btree_map(0_u64..5_000, vec(any::<u32>(), 1..6), 0..40)), 0..5),
         ) {
             let mut chunks = Vec::new();

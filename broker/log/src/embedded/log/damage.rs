@@ -58,8 +58,13 @@ impl BrokerLog {
         self.shared
             .exclusively(|flusher| {
                 let lists = self.lists.lock().accept_damage();
-                told.extend(lists.map_err(|error| format!("a match list cannot be read: {error}"))?);
-                *self.accepted.write() = Accepted { lost, told };
+                let (sentences, lists) =
+                    lists.map_err(|error| format!("a match list cannot be read: {error}"))?;
+                told.extend(sentences);
+                let mut accepted = self.accepted.write();
+                let lists = accepted.lists.iter().copied().chain(lists).collect();
+                *accepted = Accepted { lost, lists, told };
+                drop(accepted);
                 flusher.commit(&[self.row()])
             })
             .map_err(failed)?;

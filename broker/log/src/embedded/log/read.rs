@@ -13,7 +13,7 @@ use crate::embedded::checkpoint::Kind;
 use crate::embedded::codec::Reader;
 use crate::embedded::ids;
 use crate::embedded::letters::Content;
-use crate::embedded::lists::{Chunk, offsets_of};
+use crate::embedded::lists::{Chunk, Lists, offsets_of};
 use crate::embedded::log::{BrokerLog, PARTITION};
 use crate::embedded::note::StoredLetter;
 use crate::embedded::segment::{Damage, Segment};
@@ -246,6 +246,7 @@ impl BrokerLog {
 
     fn owed_stored(&self, trigger: TriggerNumber, from: Offset, limit: ReadLimit) -> Result<Owed, ReadError> {
         let mut owed = Owed { entries: Vec::new(), unreadable: Vec::new(), next: from.max(self.start()) };
+        let first = owed.next;
         let mut room = Room::new(ReadLimit { records: limit.records.max(1), ..limit });
         loop {
             let next = owed.next;
@@ -254,21 +255,29 @@ impl BrokerLog {
                 if next >= lists.matched() {
                     return Ok(owed);
                 }
+                if let Some(lost) = lost_at(&lists, next) {
+                    // What comes before it stands; the next read meets it first.
+                    return if next > first { Ok(owed) } else { Err(lost) };
+                }
                 (lists.pieces(next, self.segment_end(next)), lists.matched())
             };
             let to = pieces.to.min(matched);
-            let corrupt = |reason: String| ReadError::Corrupt { position: self.position(next), reason };
-            if let Some(reason) = pieces.damage {
-                return Err(corrupt(reason));
-            }
             let mut chunks: Vec<Arc<Vec<Chunk>>> = Vec::new();
+            let mut unreadable = false;
             for piece in pieces.pieces {
                 let key = piece.key();
-                let read = piece.chunks().map_err(corrupt)?;
+                let Ok(read) = piece.chunks().map_err(|reason| self.lose_matches(next, &reason)) else {
+                    // It is told in the next turn.
+                    unreadable = true;
+                    break;
+                };
                 if let Some(key) = key {
                     self.lists.lock().keep(key, Arc::clone(&read));
                 }
                 chunks.push(read);
+            }
+            if unreadable {
+                continue;
             }
             let offsets = offsets_of(&chunks, trigger, next, to);
             if !self.take_owed(&offsets, &mut room, &mut owed)? {
@@ -343,6 +352,13 @@ impl BrokerLog {
             })
             .ok()
     }
+}
+
+/// Why the match lists from an offset on cannot be told.
+fn lost_at(lists: &Lists, offset: Offset) -> Option<ReadError> {
+    let (_, lost) = lists.lost_around(offset).filter(|(_, lost)| offset < lost.range.end)?;
+    let (from, to) = (lost.range.start.max(offset), lost.range.end);
+    Some(ReadError::MatchesLost { from, to, reason: lost.reason.clone() })
 }
 
 /// What still fits into an answer; the first always does.

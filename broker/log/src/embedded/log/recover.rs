@@ -22,7 +22,7 @@ use crate::embedded::rows::{self, LogRow};
 use crate::embedded::segment::{Recovered, Segment, path_of};
 use crate::embedded::store::Shared;
 use crate::ledger::{Counted, Snapshot};
-use crate::log::TriggerNumber;
+use crate::log::{Scope, TriggerNumber};
 use crate::record::{Checkpoint, Offset};
 
 /// What the segments hold.
@@ -57,11 +57,10 @@ impl BrokerLog {
         disk.create_directory(directory).map_err(failed)?;
         let row = load_row(shared, name)?;
         let mut since = Since::default();
-        let mut listed = open_lists(shared, directory, &row, &mut since)?;
+        let listed = open_lists(shared, directory, &row, &mut since)?;
         // What was matched had been synced, so that what is missing below is no write that was cut off.
         let proven = row.synced.max(listed.lists.matched());
         let mut segments = open_segments(shared, directory, &row, proven)?;
-        segments.damage.append(&mut listed.damage);
         segments.bytes += listed.bytes;
         let mut lists = listed.lists;
         let last = segments.live.last().map_or(row.start, |live| live.segment.end());
@@ -85,15 +84,6 @@ impl BrokerLog {
         );
         let books = Arc::new(books);
         let registry = Registry::new(Arc::clone(&books));
-        if lists.matched() < row.matched.min(end) && row.matched > start {
-            let reason = format!(
-                "{} is corrupt: the match lists of records {}..{} are missing",
-                directory.display(),
-                lists.matched().max(start),
-                row.matched
-            );
-            segments.damage.push(reason);
-        }
         lists.examined(row.matched.max(start).min(end));
         let found =
             books.journal.recover(row.sequence, &mut |note| since.notes.push(note)).map_err(failed)?;
@@ -101,6 +91,11 @@ impl BrokerLog {
         segments.damage.extend(found.damage);
         segments.bytes += found.bytes;
         segments.damage.retain(|damage| !row.accepted.told.contains(damage));
+        let ends =
+            segments.live.iter().map(|live| (live.segment.base(), live.segment.end())).collect::<Vec<_>>();
+        for damage in lists.find_lost(&ends, start, &row.accepted) {
+            tracing::error!(log = %name.name, damage, "match lists are corrupt; they are matched again");
+        }
         for damage in &segments.damage {
             tracing::error!(log = %name.name, damage, "the log is corrupt");
         }
@@ -216,7 +211,7 @@ impl BrokerLog {
             }
             for note in notes.remove(&trigger).unwrap_or_default() {
                 if note.sequence >= covered {
-                    self.replay(&mut snapshot, &note)?;
+                    self.replay(&mut snapshot, &note);
                 }
             }
             crashed |= snapshot.process_ended(row.closed);
@@ -242,14 +237,23 @@ impl BrokerLog {
     }
 
     /// Applies a change to a ledger that does not have it.
-    fn replay(&self, ledger: &mut Snapshot, note: &Note) -> Result<(), OpenError> {
+    fn replay(&self, ledger: &mut Snapshot, note: &Note) {
         let offset = note.offset;
         let about_a_debt = note.change.tells_of_outcome() || matches!(note.change, Change::Waiting { .. });
         if about_a_debt && ledger.lags(offset) {
             let lists = self.lists.lock();
             let listed = self.listed(&lists, note.trigger, ledger.next.max(self.start())..offset + 1);
-            let failed = |reason| OpenError::Corrupt { file: self.directory.clone(), reason };
-            ledger.taken(offset, listed.map_err(failed)?);
+            let Ok(listed) = listed else {
+                // Who matches what was taken is not known until it is restored: only that this one was settled.
+                match &note.change {
+                    Change::Delivered(_) => ledger.settled_unlisted(Counted::Delivered),
+                    Change::Dropped(reason, _) => ledger.settled_unlisted(Counted::Dropped(*reason)),
+                    Change::DeadLettered(..) => ledger.settled_unlisted(Counted::DeadLettered),
+                    _ => {}
+                }
+                return;
+            };
+            ledger.taken(offset, listed);
         }
         match &note.change {
             Change::Attempted(_) => ledger.attempted(offset),
@@ -260,12 +264,15 @@ impl BrokerLog {
             Change::PassedOver { reason, untaken, next } => ledger.passed_over(*reason, *untaken, *next),
             Change::LetterChanged(..) | Change::LetterRemoved(_) => {}
         }
-        Ok(())
     }
 }
 
 impl Since {
     fn learn(&mut self, chunk: &Chunk) {
+        if chunk.scope == Scope::Restored {
+            // Its matches count already.
+            return;
+        }
         for (offset, triggers) in chunk.iter() {
             for trigger in triggers {
                 self.matches.entry(*trigger).or_default().push((chunk.sequence, offset));
@@ -293,7 +300,6 @@ fn told_torn(what: &str, torn: Option<&str>) {
 /// The match lists that were found.
 struct Listed {
     lists: Lists,
-    damage: Vec<String>,
     bytes: u64,
 }
 
@@ -307,13 +313,9 @@ fn open_lists(
     let disk = &*shared.disk;
     let failed = |error: std::io::Error| OpenError::of(directory, &error);
     let names = disk.list(directory).map_err(failed)?;
-    let mut found = Listed {
-        lists: Lists::new(Arc::clone(&shared.disk), directory.to_owned(), 0),
-        damage: Vec::new(),
-        bytes: 0,
-    };
+    let mut found = Listed { lists: Lists::new(Arc::clone(&shared.disk), directory.to_owned(), 0), bytes: 0 };
     if !row.accepted.told.is_empty() {
-        found.lists.pass_over_damage();
+        found.lists.read_whole();
     }
     for base in names.iter().filter_map(|name| name.strip_suffix(".matches")) {
         let Ok(number) = base.parse::<Offset>() else { continue };
@@ -325,7 +327,6 @@ fn open_lists(
         let of_segment = found.lists.recover(number, row.sequence, &mut visit).map_err(failed)?;
         since.next = since.next.max(of_segment.last.map_or(0, |last| last + 1));
         told_torn("matches", of_segment.torn.as_deref());
-        found.damage.extend(of_segment.damage);
         found.bytes += of_segment.length;
     }
     Ok(found)

@@ -98,6 +98,7 @@ async fn look(disk: &SimulatedDisk) -> bool {
             assert_eq!(found, [Position { partition: 0, offset }], "record {offset} is found");
         }
     }
+    told |= !log.lost_matches(0).is_empty();
     for (number, found) in log.triggers() {
         assert_eq!(found, trigger());
         let counts = log.ledger(0, number).counts();

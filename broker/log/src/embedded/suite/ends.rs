@@ -3,7 +3,7 @@
 use super::stage::{LIMIT, Stage, failed};
 use super::*;
 use crate::Timestamp;
-use crate::ledger::WAITING_LIMIT;
+use crate::ledger::{Settlement, WAITING_LIMIT};
 
 #[tokio::test]
 async fn an_open_attempt_at_an_unclean_end_is_a_crash() {
@@ -132,7 +132,7 @@ async fn a_long_schedule_costs_what_changes() {
     let last = ledger.due(Timestamp(i64::MAX), usize::MAX);
     assert!(last[last.len() - usize::try_from(CHANGES).unwrap_or(0)..].iter().all(|due| due.attempts == 1));
     for due in &last {
-        ledger.settle(due.offset, crate::Settlement::Delivered, None).expect("it is settled");
+        ledger.settle(due.offset, Settlement::Delivered, None).expect("it is settled");
     }
     drop(ledger);
     stage.flush();
@@ -151,7 +151,7 @@ async fn pages_follow_the_journal() {
     }
     stage.flush();
     for offset in 0..150 {
-        stage.ledger("t").settle(offset, crate::Settlement::Delivered, None).expect("it is settled");
+        stage.ledger("t").settle(offset, Settlement::Delivered, None).expect("it is settled");
     }
     // The journal without the checkpoint.
     stage.store.shared.round(false).expect("the disk works");
@@ -182,6 +182,6 @@ async fn a_schedule_has_a_limit() {
         ledger.wait(entry, Timestamp(9)).expect("it waits");
     }
     assert!(!ledger.has_room());
-    ledger.settle(7, crate::Settlement::Delivered, None).expect("it is settled");
+    ledger.settle(7, Settlement::Delivered, None).expect("it is settled");
     assert!(ledger.has_room());
 }
