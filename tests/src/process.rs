@@ -27,6 +27,7 @@ pub struct Setup {
     allowed: Vec<String>,
     token: Option<String>,
     unread: bool,
+    durable: bool,
 }
 
 impl Setup {
@@ -44,6 +45,7 @@ impl Setup {
             allowed: Vec::new(),
             token: None,
             unread: false,
+            durable: false,
         }
     }
 
@@ -97,6 +99,13 @@ impl Setup {
         self
     }
 
+    /// Keeps logs on disk, as a broker does unless told otherwise: [`Waypost::restart`] finds them.
+    #[must_use]
+    pub fn durable(mut self) -> Self {
+        self.durable = true;
+        self
+    }
+
     /// The directory that `-f` names.
     pub fn manifests(&self) -> PathBuf {
         self.directory.path().join("manifests")
@@ -119,7 +128,8 @@ impl Setup {
             .arg("--data-dir")
             .arg(self.directory.path().join("data"))
             .args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
-            .args(["--log", "memory", "--log-format", "json"])
+            .args(["--log-format", "json"])
+            .args(if self.durable { &[][..] } else { &["--log", "memory"] })
             .args(&self.arguments)
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .current_dir(self.directory.path())
@@ -397,6 +407,37 @@ impl Waypost {
         let status = self.ended().await;
         assert_eq!(status.code(), Some(0), "{:#?}", self.log.lock());
         self.quiet();
+    }
+
+    /// Ends the broker as [`stop`](Self::stop) does, lets `between` change what it finds, and starts it again.
+    ///
+    /// # Panics
+    /// If it does not end well, or does not become ready again.
+    pub async fn restart(mut self, between: impl FnOnce(Setup) -> Setup) -> Self {
+        let status = self.status().await;
+        ledger_holds(&status);
+        self.signal("TERM");
+        let status = self.ended().await;
+        assert_eq!(status.code(), Some(0), "{:#?}", self.log.lock());
+        self.quiet();
+        self.again(between).await
+    }
+
+    /// Ends the broker as a loss of the process does, and starts it again.
+    ///
+    /// # Panics
+    /// If it does not become ready again.
+    pub async fn kill(mut self, between: impl FnOnce(Setup) -> Setup) -> Self {
+        self.signal("KILL");
+        self.ended().await;
+        self.quiet();
+        self.again(between).await
+    }
+
+    async fn again(mut self, between: impl FnOnce(Setup) -> Setup) -> Self {
+        let setup = std::mem::replace(&mut self.setup, Setup::empty());
+        drop(self);
+        between(setup).start().await
     }
 
     /// The log holds no warning that the test did not allow.

@@ -17,5 +17,6 @@ mod processes;
 mod registry;
 mod reload;
 mod replies;
+mod restart;
 mod routing;
 mod shutdown;
