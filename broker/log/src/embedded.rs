@@ -36,13 +36,16 @@ mod segment;
 mod store;
 #[cfg(test)]
 mod suite;
+mod verify;
+mod version;
 
+use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
 use waypost_core::Code;
 use waypost_core::codes;
@@ -53,11 +56,12 @@ use crate::error::{ReadError, WriteError};
 use crate::log::Log;
 
 use checkpoint::Checkpoint;
-use disk::{Disk, Opening, SystemDisk};
+use disk::{Disk, SystemDisk};
 pub use kept::KeptChange;
 use log::BrokerLog;
 pub use log::Retention;
 use store::{Parts, Shared, flush_until_stopped, write_until_stopped};
+pub use verify::{VerifiedLog, verify_directory};
 
 /// The bytes of the newest records that are kept in memory when nothing else is said.
 pub const DEFAULT_RING_BYTES: usize = 64 * 1024 * 1024;
@@ -110,7 +114,7 @@ pub enum OpenError {
     },
     /// The directory was written by a version that this one does not know.
     #[error(
-        "the data directory {} is of format {found}, and this version knows {DATA_VERSION}; use the version that wrote it, or a later one",
+        "the data directory {} is of format {found}, and this version knows {known}; use the version that wrote it, or a later one",
         .directory.display()
     )]
     Version {
@@ -118,6 +122,8 @@ pub enum OpenError {
         directory: PathBuf,
         /// Its format, as it is written there.
         found: String,
+        /// The formats that this version knows.
+        known: String,
     },
     /// What is stored is not what was written.
     #[error("{} is corrupt: {reason}; restore it from a copy, or move the data directory away to start anew", .file.display())]
@@ -152,6 +158,10 @@ impl OpenError {
 #[derive(Debug)]
 pub struct EmbeddedStore {
     shared: Arc<Shared>,
+    /// The logs that are being opened.
+    opening: Mutex<HashSet<ResourceName>>,
+    /// Notified when one of them is open, or is not.
+    opened: Condvar,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -183,18 +193,21 @@ impl EmbeddedStore {
         }
         let flushing = Arc::clone(&shared);
         threads.push(spawn(&shared, "log-flush".to_owned(), move || flush_until_stopped(&flushing))?);
-        Ok(Arc::new(Self { shared, threads: Mutex::new(threads) }))
+        let (opening, opened) = (Mutex::default(), Condvar::new());
+        Ok(Arc::new(Self { shared, opening, opened, threads: Mutex::new(threads) }))
     }
 
     /// Opens the log of a broker, as the last process left it, or a new one. Opening what is open already gives the
-    /// same log.
+    /// same log; whoever asks while it is being opened waits for that. Blocks.
     pub fn open_log(&self, name: &ResourceName, retention: Retention) -> Result<Arc<dyn Log>, OpenError> {
+        // Two that recover the same files at once would cut and write over each other.
+        let _turn = Turn::wait_for(self, name);
         if let Some(log) = self.shared.logs.lock().get(name) {
             return Ok(Arc::clone(log) as Arc<dyn Log>);
         }
         let directory = directory_of(&self.shared.directory, name);
         let log = BrokerLog::open(&self.shared, name, &directory, retention)?;
-        let log = Arc::clone(self.shared.logs.lock().entry(name.clone()).or_insert(log));
+        self.shared.logs.lock().insert(name.clone(), Arc::clone(&log));
         Ok(log as Arc<dyn Log>)
     }
 
@@ -257,6 +270,29 @@ impl EmbeddedStore {
     }
 }
 
+/// The right to open a log, which one has at a time.
+struct Turn<'a> {
+    store: &'a EmbeddedStore,
+    name: &'a ResourceName,
+}
+
+impl<'a> Turn<'a> {
+    fn wait_for(store: &'a EmbeddedStore, name: &'a ResourceName) -> Self {
+        let mut opening = store.opening.lock();
+        while !opening.insert(name.clone()) {
+            store.opened.wait(&mut opening);
+        }
+        Self { store, name }
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.store.opening.lock().remove(self.name);
+        self.store.opened.notify_all();
+    }
+}
+
 impl Drop for EmbeddedStore {
     fn drop(&mut self) {
         self.stop();
@@ -277,37 +313,24 @@ fn spawn(
 /// Checks the version of the directory, or writes it into a new one, and opens the checkpoint.
 fn open_directory(disk: &dyn Disk, directory: &Path) -> Result<Checkpoint, OpenError> {
     let failed = |error: io::Error| OpenError::of(directory, &error);
-    let (version, checkpoint) = (directory.join("VERSION"), directory.join("checkpoint.redb"));
-    let expected = format!("waypost data {DATA_VERSION}\n");
-    let names = disk.list(directory).map_err(failed)?;
-    if names.iter().any(|name| name == "VERSION") {
-        let mut found = vec![0; 64];
-        let file = disk.open(&version, Opening::Existing).map_err(failed)?;
-        let length = file.read_at(&mut found, 0).map_err(failed)?;
-        found.truncate(length);
-        if found == expected.as_bytes() {
-            if !names.iter().any(|name| name == "checkpoint.redb") {
-                let reason = "the file is missing".to_owned();
-                return Err(OpenError::Corrupt { file: checkpoint, reason });
-            }
-            return Ok(Checkpoint::open(disk, &checkpoint)?);
+    let checkpoint = directory.join("checkpoint.redb");
+    if let Some(found) = version::read(disk, directory)? {
+        version::upgrade(disk, directory, &found)?;
+        if !disk.list(directory).map_err(failed)?.iter().any(|name| name == "checkpoint.redb") {
+            let reason = "the file is missing".to_owned();
+            return Err(OpenError::Corrupt { file: checkpoint, reason });
         }
-        if !found.is_empty() {
-            let found = String::from_utf8_lossy(&found).trim().to_owned();
-            return Err(OpenError::Version { directory: directory.to_owned(), found });
-        }
+        return Ok(Checkpoint::open(disk, &checkpoint)?);
     }
     if !disk.list(&directory.join("logs")).map_err(failed)?.is_empty() {
-        return Err(OpenError::Corrupt { file: version, reason: "the file is missing or empty".to_owned() });
+        let reason = "the file is missing or empty".to_owned();
+        return Err(OpenError::Corrupt { file: directory.join("VERSION"), reason });
     }
     // Without a version nothing was ever acknowledged from here: the start that made it was cut off.
     disk.remove(&checkpoint).map_err(failed)?;
     let opened = Checkpoint::open(disk, &checkpoint)?;
     disk.sync_directory(directory).map_err(failed)?;
-    let file = disk.open(&version, Opening::Either).map_err(failed)?;
-    file.write_at(expected.as_bytes(), 0).map_err(failed)?;
-    file.sync().map_err(failed)?;
-    disk.sync_directory(directory).map_err(failed)?;
+    version::write(disk, directory, DATA_VERSION)?;
     Ok(opened)
 }
 

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use rustix::fs::{FallocateFlags, fallocate};
 
+pub(super) mod overlay;
 #[cfg(test)]
 pub(super) mod simulated;
 
@@ -25,6 +26,8 @@ pub(super) enum Opening {
     New,
     /// It must exist.
     Existing,
+    /// It must exist, and is only read.
+    Reading,
     /// It is made where it does not exist.
     Either,
 }
@@ -110,10 +113,10 @@ impl Disk for SystemDisk {
 
     fn open(&self, path: &Path, how: Opening) -> io::Result<Arc<dyn DiskFile>> {
         let mut options = OpenOptions::new();
-        options.read(true).write(true).mode(OWNERS_FILE);
+        options.read(true).write(how != Opening::Reading).mode(OWNERS_FILE);
         match how {
             Opening::New => options.create_new(true),
-            Opening::Existing => &mut options,
+            Opening::Existing | Opening::Reading => &mut options,
             Opening::Either => options.create(true).truncate(false),
         };
         Ok(Arc::new(SystemFile(options.open(path)?)))

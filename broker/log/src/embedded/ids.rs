@@ -72,21 +72,14 @@ pub(super) enum SearchError {
     Corrupt(#[from] Corrupt),
 }
 
+/// Reads a whole index.
+pub(super) fn check(file: &dyn DiskFile) -> Result<(), SearchError> {
+    (0..blocks(file)?).try_for_each(|number| block(file, number).map(drop))
+}
+
 /// The records with this hash, by binary search over the blocks.
 pub(super) fn search(file: &dyn DiskFile, hash: u64) -> Result<Vec<u32>, SearchError> {
-    let length = file.length()?;
-    let blocks = length / BLOCK as u64;
-    let mut trailer = [0; TRAILER];
-    file.read_at(&mut trailer, blocks * BLOCK as u64)?;
-    let mut reader = Reader(&trailer);
-    let (entries, magic, stored) = (reader.u64()?, reader.u32()?, reader.u32()?);
-    let intact = magic == TRAILER_MAGIC && crc32c::crc32c(&trailer[..TRAILER - 4]) == stored;
-    if !intact
-        || blocks != entries.div_ceil(PER_BLOCK as u64)
-        || length != blocks * BLOCK as u64 + TRAILER as u64
-    {
-        return Err(Corrupt("the index of ids has the wrong length").into());
-    }
+    let blocks = blocks(file)?;
     // The first block whose last hash is not below the one that is looked for.
     let (mut low, mut high) = (0, blocks);
     while low < high {
@@ -107,6 +100,24 @@ pub(super) fn search(file: &dyn DiskFile, hash: u64) -> Result<Vec<u32>, SearchE
         low += 1;
     }
     Ok(found)
+}
+
+/// The number of blocks, where the length is what the end of the file says.
+fn blocks(file: &dyn DiskFile) -> Result<u64, SearchError> {
+    let length = file.length()?;
+    let blocks = length / BLOCK as u64;
+    let mut trailer = [0; TRAILER];
+    file.read_at(&mut trailer, blocks * BLOCK as u64)?;
+    let mut reader = Reader(&trailer);
+    let (entries, magic, stored) = (reader.u64()?, reader.u32()?, reader.u32()?);
+    let intact = magic == TRAILER_MAGIC && crc32c::crc32c(&trailer[..TRAILER - 4]) == stored;
+    if !intact
+        || blocks != entries.div_ceil(PER_BLOCK as u64)
+        || length != blocks * BLOCK as u64 + TRAILER as u64
+    {
+        return Err(Corrupt("the index of ids has the wrong length").into());
+    }
+    Ok(blocks)
 }
 
 fn block(file: &dyn DiskFile, number: u64) -> Result<Vec<(u64, u32)>, SearchError> {

@@ -22,6 +22,7 @@ mod damage;
 mod ends;
 mod lost;
 mod stage;
+mod verify;
 
 /// Opens logs on one disk.
 struct EmbeddedBench {

@@ -104,6 +104,15 @@ impl Lists {
             .collect()
     }
 
+    /// What is lost, in sentences.
+    pub(in crate::embedded) fn lost_sentences(&self) -> Vec<String> {
+        self.segments
+            .values()
+            .filter_map(|of_segment| of_segment.lost.as_ref())
+            .map(|lost| lost.reason.clone())
+            .collect()
+    }
+
     /// What is lost in the segment that an offset lies in, with its base.
     pub(in crate::embedded) fn lost_around(&self, offset: Offset) -> Option<(Offset, &Lost)> {
         let (base, of_segment) = self.segments.range(..=offset).next_back()?;

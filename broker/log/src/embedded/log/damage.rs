@@ -15,6 +15,16 @@ impl BrokerLog {
         self.damage.lock().clone()
     }
 
+    /// Which match lists are lost, in sentences.
+    pub(in crate::embedded) fn lost_lists(&self) -> Vec<String> {
+        self.lists.lock().lost_sentences()
+    }
+
+    /// Whether an operator accepted what a sentence tells.
+    pub(in crate::embedded) fn has_accepted(&self, sentence: &String) -> bool {
+        self.accepted.read().told.contains(sentence)
+    }
+
     /// Keeps what was found damaged, and says so once.
     pub(super) fn note_damage(&self, sentence: &str) {
         let mut damage = self.damage.lock();

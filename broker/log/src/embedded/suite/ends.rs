@@ -3,6 +3,8 @@
 use super::stage::{LIMIT, Stage, failed};
 use super::*;
 use crate::Timestamp;
+use crate::embedded::checkpoint::{Kind, Row};
+use crate::embedded::rows::LogRow;
 use crate::ledger::{Settlement, WAITING_LIMIT};
 
 #[tokio::test]
@@ -184,4 +186,52 @@ async fn a_schedule_has_a_limit() {
     assert!(!ledger.has_room());
     ledger.settle(7, Settlement::Delivered, None).expect("it is settled");
     assert!(ledger.has_room());
+}
+
+/// What a ledger says of itself counts, not the place that the checkpoint as a whole has.
+#[tokio::test]
+async fn each_ledger_knows_what_it_covers() {
+    let stage = Stage::open(&SimulatedDisk::new());
+    stage.owe(&["t"], 10, 10).await;
+    let entries = stage.take("t", 6).await;
+    for entry in &entries {
+        stage.ledger("t").settle(entry.position.offset, Settlement::Delivered, None).expect("it is settled");
+    }
+    drop(entries);
+    stage.flush();
+    let counts = stage.ledger("t").counts();
+    // The row of the log as it is where all this came while the checkpoint was being captured.
+    let stored = stage.store.shared.checkpoint.get(&name(), Kind::Log, 0).expect("it is readable");
+    let row = LogRow::decode(&stored.expect("it is there")).expect("it is intact");
+    assert!(row.sequence > 0);
+    let row = Row::put(&name(), Kind::Log, 0, &LogRow { sequence: 0, ..row }.encode());
+    stage.store.shared.checkpoint.commit(&[row]).expect("the disk works");
+    let stage = stage.lose_power();
+    assert_eq!(stage.ledger("t").counts(), counts);
+    assert!(!stage.log.recount(0, stage.trigger("t")).differs());
+}
+
+#[tokio::test]
+async fn a_log_is_opened_once() {
+    let stage = Stage::open(&SimulatedDisk::new());
+    stage.owe(&["t"], 100, 9_000).await;
+    let disk = stage.disk.after_power_loss(Loss::All);
+    drop(stage);
+    let alone = Stage::open(&disk.after_power_loss(Loss::Nothing));
+    let used = alone.log.usage().used;
+    for _ in 0..10 {
+        let disk = disk.after_power_loss(Loss::Nothing);
+        let on: Arc<dyn Disk> = Arc::new(disk.clone());
+        let options =
+            EmbeddedOptions { limit: Some(LIMIT), ring_bytes: 4096, ..EmbeddedOptions::new("/data") };
+        let store = EmbeddedStore::open_on(on, options, Setup::default().clock).expect("it can be opened");
+        let retention = Retention { age: std::time::Duration::MAX, size: u64::MAX };
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| store.open_log(&name(), retention).expect("it can be opened"));
+            }
+        });
+        let log = store.open_log(&name(), retention).expect("it is open");
+        assert_eq!(log.usage().used, used, "it was recovered once");
+    }
 }
