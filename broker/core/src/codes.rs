@@ -162,6 +162,8 @@ codes! {
     SUBSCRIBER_NOT_HTTP = "E0413", "the answer of the subscriber is not valid HTTP";
     /// A component panicked during the attempt.
     ATTEMPT_PANICKED = "E0414", "the attempt ended in a panic";
+    /// The process ended without a clean stop, at several starts in a row, while the subscriber had the event.
+    DELIVERY_CRASHED = "E0415", "the process ended during the delivery, again and again";
     /// The sink failed for a reason that may pass.
     SINK_UNAVAILABLE = "E0420", "the sink is not available";
     /// The sink will never accept this event.

@@ -1,6 +1,7 @@
 //! A broker: its log, its shared readers, its subscriptions.
 
 mod reader;
+mod restore;
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
@@ -48,6 +49,8 @@ pub struct Broker {
     recorded: Mutex<Option<Recorded>>,
     /// The text of the newest recorded set of triggers; none before the first.
     newest: Mutex<Option<Bytes>>,
+    /// Lost match lists are being recorded again.
+    restoring: Arc<AtomicBool>,
     /// When detached triggers were last asked to make room.
     gave_up: Mutex<Timestamp>,
 }
@@ -166,6 +169,7 @@ impl Broker {
             switch_failure: Mutex::default(),
             newest: Mutex::new(recorded.newest.clone()),
             recorded: Mutex::new(Some(recorded)),
+            restoring: Arc::default(),
             gave_up: Mutex::new(Timestamp(i64::MIN)),
         })
     }
@@ -374,10 +378,12 @@ impl Broker {
         for (noted, filter) in pasts {
             // Without one the trigger is forgotten.
             let Some(subscription) = by_number.get(&noted.trigger()) else { continue };
+            if noted.left.is_empty() {
+                continue;
+            }
             subscription.hold();
-            let (subscription, version) = (Arc::clone(subscription), noted.version());
-            let broker = self.name.clone();
-            self.match_past(Past { broker, filter, subscription, version, ranges: noted.ranges });
+            let (subscription, broker) = (Arc::clone(subscription), self.name.clone());
+            self.match_past(Past { broker, filter, subscription, noted });
         }
         for (reader, matchers) in self.readers.iter().zip(matchers) {
             // A reader that is gone has been stopped with the process.
@@ -497,16 +503,9 @@ impl Broker {
             return Ok(None);
         }
         let subscription = Arc::clone(&row.subscription);
-        let logs = &self.context.logs;
-        logs.note_past(&*self.log, &self.name, &subscription.name, subscription.number, version, &ranges)
-            .await?;
-        Ok(Some(Past {
-            broker: self.name.clone(),
-            filter: row.filter.clone(),
-            subscription,
-            version,
-            ranges,
-        }))
+        let noted = NotedPast::new(subscription.number, version, ranges);
+        self.context.logs.note_past(&*self.log, &self.name, &subscription.name, &noted).await?;
+        Ok(Some(Past { broker: self.name.clone(), filter: row.filter.clone(), subscription, noted }))
     }
 }
 

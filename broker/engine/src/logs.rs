@@ -48,15 +48,22 @@ pub(crate) struct PastRange {
     pub(crate) to: Offset,
 }
 
-/// The past of one trigger that an earlier process did not come to the end of.
+/// The past in which one trigger started, and what of it is still to be matched.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct NotedPast {
     trigger: u32,
     version: u64,
-    pub(crate) ranges: Vec<PastRange>,
+    /// All of it: what is told again when match lists are lost.
+    pub(crate) all: Vec<PastRange>,
+    /// What an earlier process did not come to the end of.
+    pub(crate) left: Vec<PastRange>,
 }
 
 impl NotedPast {
+    pub(crate) fn new(trigger: TriggerNumber, version: PlanVersion, all: Vec<PastRange>) -> Self {
+        Self { trigger: trigger.0, version: version.0, left: all.clone(), all }
+    }
+
     pub(crate) fn trigger(&self) -> TriggerNumber {
         TriggerNumber(self.trigger)
     }
@@ -118,27 +125,23 @@ impl Logs {
         }
     }
 
-    /// Notes what of a trigger's past is still to be matched, durably and after all matches that were recorded before;
-    /// nothing where it is all matched, or where nothing survives the process anyway.
+    /// Notes a trigger's past, durably and after all matches that were recorded before. Nothing is noted where nothing
+    /// survives the process anyway.
     pub(crate) async fn note_past(
         &self,
         log: &dyn Log,
         broker: &ResourceName,
         trigger: &ResourceName,
-        number: TriggerNumber,
-        version: PlanVersion,
-        ranges: &[PastRange],
+        past: &NotedPast,
     ) -> Result<(), WriteError> {
         if log.durability() == Durability::Memory {
             return Ok(());
         }
-        let noted = NotedPast { trigger: number.0, version: version.0, ranges: ranges.to_vec() };
-        let value = serde_json::to_vec(&noted).expect("numbers can be written");
-        let name = format!("{}{trigger}", past_of(broker));
-        self.keep(vec![(name, (!ranges.is_empty()).then_some(value))]).await
+        let value = serde_json::to_vec(past).expect("numbers can be written");
+        self.keep(vec![(format!("{}{trigger}", past_of(broker)), Some(value))]).await
     }
 
-    /// The pasts that an earlier process did not come to the end of.
+    /// The pasts in which triggers of the broker started.
     pub(crate) fn noted_pasts(
         &self,
         log: &dyn Log,

@@ -43,6 +43,8 @@ pub(crate) struct Subscription {
     delivering: ArcSwap<Delivering>,
     forwarder: Arc<Forwarder>,
     window: Mutex<Window>,
+    /// Until when attempts are made known to the disk before they are made.
+    careful_until: Timestamp,
     /// Counts refills.
     turn: AtomicUsize,
     me: Weak<Self>,
@@ -83,6 +85,9 @@ const CATCH_UP_BYTES: usize = 1024 * 1024;
 /// How long a subscription waits before it reads again what could not be read.
 const READ_RETRY: std::time::Duration = std::time::Duration::from_secs(1);
 
+/// How long it waits while match lists are recorded again.
+const RESTORE_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
+
 impl Subscription {
     pub(crate) fn new(
         name: ResourceName,
@@ -97,6 +102,7 @@ impl Subscription {
             Forwarder::new(name.clone(), broker.clone(), number, log.dead_letters(), Arc::clone(&context));
         forwarder.set_destination(&delivering);
         let window = Window::new(&delivering, &ledgers);
+        let careful_until = attempt::careful_until(&*log, context.clock.now());
         Arc::new_cyclic(|me| Self {
             name,
             broker,
@@ -107,6 +113,7 @@ impl Subscription {
             delivering: ArcSwap::from_pointee(delivering),
             forwarder,
             window: Mutex::new(window),
+            careful_until,
             turn: AtomicUsize::new(0),
             me: me.clone(),
         })
@@ -173,7 +180,8 @@ impl Subscription {
         let part = self.context.windows.part();
         let mut window = self.lock();
         if !window.places[partition].lagging {
-            if window.halt.any() || !window.has_room(entry.size(), part) {
+            let room = window.has_room(entry.size(), part) && self.ledgers[partition].has_room();
+            if window.halt.any() || !room {
                 window.places[partition].lagging = true;
             } else if self.ledgers[partition].take(entry) {
                 self.push(&mut window, Item { entry: Arc::clone(entry) });
@@ -310,6 +318,7 @@ impl Subscription {
             let mut window = self.lock();
             let room = window.room_for_due();
             let due = ledger.due(now, room);
+            window.places[usize::from(ledger.partition())].crowded = !ledger.has_room();
             // There may be more than fits; also where nothing fitted.
             window.look_for_due |= due.len() == room;
             for due in due {
@@ -355,8 +364,9 @@ impl Subscription {
     async fn catch_up(&self, ledger: &Ledger) {
         let partition = usize::from(ledger.partition());
         let (limit, from) = {
-            let window = self.lock();
-            if !window.places[partition].lagging {
+            let mut window = self.lock();
+            window.places[partition].crowded = !ledger.has_room();
+            if !window.places[partition].lagging || window.places[partition].crowded {
                 return;
             }
             let left = self.context.windows.part().saturating_sub(window.bytes);
@@ -405,12 +415,18 @@ impl Subscription {
     }
 
     fn read_again_later(&self, error: &ReadError) {
-        tracing::warn!(
-            trigger = %self.name, broker = %self.broker, code = error.code().id(), %error,
-            "what the trigger is owed cannot be read; trying again in {READ_RETRY:?}"
-        );
+        let pause = if let ReadError::MatchesLost { .. } = error {
+            // They are being recorded again, and whoever does it has said so.
+            RESTORE_PAUSE
+        } else {
+            tracing::warn!(
+                trigger = %self.name, broker = %self.broker, code = error.code().id(), %error,
+                "what the trigger is owed cannot be read; trying again in {READ_RETRY:?}"
+            );
+            READ_RETRY
+        };
         let mut window = self.lock();
-        let until = self.context.clock.now().after(READ_RETRY);
+        let until = self.context.clock.now().after(pause);
         window.halt.unreadable_until = Some(until);
         drop(window);
         self.wake_at(until);

@@ -389,6 +389,7 @@ impl Supervisor {
     pub(crate) async fn trim(&self) {
         for broker in self.brokers() {
             broker.look_for_damage();
+            broker.restore_lost();
             broker.log().trim().await;
         }
     }

@@ -8,7 +8,7 @@ use waypost_tests::client::event;
 use waypost_tests::eventually;
 use waypost_tests::ledger::count;
 use waypost_tests::process::{Setup, Waypost};
-use waypost_tests::subscriber::{Received, Subscriber};
+use waypost_tests::subscriber::{Behaviour, Received, Subscriber};
 
 use crate::manifests::{
     broker, default_broker, file, native_broker, native_trigger, only, sink, sink_ref, trigger, trigger_to,
@@ -295,4 +295,70 @@ async fn the_data_directory_is_for_its_owner_alone() {
 fn mode(path: &Path) -> u32 {
     use std::os::unix::fs::PermissionsExt as _;
     std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+#[tokio::test]
+async fn an_event_that_ends_the_process_again_and_again_is_dead_lettered() {
+    // The kill while the attempt is open stands for a process that the delivery brings down.
+    let subscriber = Subscriber::new(|received| match received.id().as_str() {
+        "poison" => Behaviour::Hang,
+        _ => 200.into(),
+    })
+    .await;
+    let manifests = default_broker(&[trigger("all", &subscriber.url("/"), json!({}))]);
+    let mut waypost = Setup::new(&manifests).durable().allow("E0415").start().await;
+    waypost.accept(event(INGRESS, "before", "t", &[], "")).await;
+    waypost.settled().await;
+    waypost.accept(event(INGRESS, "poison", "t", &[], "")).await;
+    for start in 1..=3 {
+        waypost.accept(event(INGRESS, &format!("after-{start}"), "t", &[], "")).await;
+        eventually("the attempt at the event", async || {
+            (ids(&subscriber, "/").iter().filter(|id| *id == "poison").count() == start).then_some(())
+        })
+        .await;
+        tokio::time::sleep(LEDGER_DELAY).await;
+        assert_eq!(count(&waypost.trigger("all").await, "deadLettered"), 0);
+        waypost = waypost.kill(as_it_was).await;
+    }
+    let row = settled(&waypost, "all", |row| count(row, "pending") == 0).await;
+    assert_eq!(
+        (count(&row, "matched"), count(&row, "delivered"), count(&row, "deadLettered")),
+        (5, 4, 1),
+        "{row}"
+    );
+    let seen = ids(&subscriber, "/");
+    assert_eq!(seen.iter().filter(|id| *id == "poison").count(), 3, "{seen:?}");
+    waypost.stop().await;
+}
+
+#[tokio::test]
+async fn lost_match_lists_are_recorded_again_under_the_plan_of_their_time() {
+    let subscriber = Subscriber::accepting().await;
+    let one = |url: &str, kind: &str| default_broker(&[trigger("all", url, only(kind))]);
+    let waypost = durable(&one("http://127.0.0.1:9/", "a")).await;
+    for id in 0..10 {
+        let kind = if id % 2 == 0 { "a" } else { "b" };
+        waypost.accept(event(INGRESS, &format!("{id}-{kind}"), kind, &[], "")).await;
+    }
+    settled(&waypost, "all", |row| count(row, "matched") == 5).await;
+    let lose = |setup: Setup| {
+        let log = setup.directory().join("data/logs/default/default");
+        let files = std::fs::read_dir(&log).unwrap().map(|entry| entry.unwrap().path());
+        let lists: Vec<_> =
+            files.filter(|path| path.extension().is_some_and(|kind| kind == "matches")).collect();
+        assert!(!lists.is_empty());
+        lists.iter().for_each(|path| std::fs::remove_file(path).unwrap());
+        // The filter is another one by now: it must not decide about what was examined.
+        setup.file(FILE, &one(&subscriber.url("/"), "b")).allow("match list")
+    };
+    let waypost = waypost.restart(lose).await;
+    waypost.accept(event(INGRESS, "late-b", "b", &[], "")).await;
+    let row = settled(&waypost, "all", |row| count(row, "delivered") == 6).await;
+    assert_eq!((count(&row, "matched"), count(&row, "pending")), (6, 0), "{row}");
+    let seen = ids(&subscriber, "/");
+    assert!(seen.iter().all(|id| id.ends_with("-a") || id == "late-b"), "{seen:?}");
+    let recounted = waypost.admin_post("/api/v1/recount").await;
+    assert_eq!(recounted.status, 200, "{recounted:?}");
+    assert_eq!(count(&waypost.trigger("all").await, "matched"), 6);
+    waypost.stop().await;
 }

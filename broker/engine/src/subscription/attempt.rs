@@ -7,8 +7,8 @@ use waypost_core::error::DeliveryError;
 use waypost_core::transformation::Moment;
 use waypost_core::{Class, Event, codes};
 use waypost_log::{
-    AppendError, Attempt, AttemptOutcome, Batch, Cause, DeadLetterReason, DropReason, Entry, Ledger, Offset,
-    ReadError, Settlement, WriteError,
+    AppendError, Attempt, AttemptOutcome, Batch, Cause, DeadLetterReason, DropReason, Entry, Ledger, Log,
+    Offset, ReadError, Settlement, Timestamp, WriteError,
 };
 
 use super::window::{Item, Misconfigured};
@@ -29,6 +29,18 @@ const REPLY_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The first wait before a reply that the full log refused is offered again; it doubles.
 const FIRST_REPLY_WAIT: Duration = Duration::from_millis(50);
+
+/// An event whose attempt was open at so many unclean ends of the process in a row is given up.
+const MOST_CRASHES: u32 = 3;
+
+/// For so long after a start that follows an unclean end, each attempt is made known to the disk before it is made: an
+/// event that ends the process at once is known by that.
+const CAREFUL_FOR: Duration = Duration::from_secs(10);
+
+/// Until when attempts are made known to the disk before they are made.
+pub(super) fn careful_until(log: &dyn Log, now: Timestamp) -> Timestamp {
+    if log.ended_uncleanly() { now.after(CAREFUL_FOR) } else { Timestamp(i64::MIN) }
+}
 
 /// A worker's lane and the version of the trigger that it was made for.
 pub(super) struct OwnLane {
@@ -59,6 +71,16 @@ impl Subscription {
         let started = clock.now();
         if let Some(reason) = delivery::before_attempt(&delivering.policy, entry.arrived, started, expiry) {
             return self.settled(in_hand, ledger, Settlement::Dropped(reason), None);
+        }
+        let crashes = ledger.crashes(entry.position.offset);
+        if crashes >= MOST_CRASHES {
+            return self.give_up_crashed(in_hand, ledger, &delivering, crashes);
+        }
+        ledger.started(entry.position.offset);
+        if (crashes > 0 || started < self.careful_until)
+            && let Err(error) = self.log.secure().await
+        {
+            return self.storage_failed(in_hand, &error);
         }
         let sent = tokio::select! {
             biased;
@@ -141,6 +163,7 @@ impl Subscription {
                 self.settled(in_hand, ledger, Settlement::Dropped(reason), Some(attempt));
             }
             Verdict::Pause => {
+                ledger.cut(entry.position.offset);
                 // Back to the window first: the probe takes it from there.
                 drop(in_hand);
                 self.pause_until_mended(error);
@@ -245,6 +268,26 @@ impl Subscription {
             Ok(_) => in_hand.done(),
             Err(error) => self.storage_failed(in_hand, &error),
         }
+    }
+
+    /// An event that the process did not survive, again and again: it becomes a dead letter.
+    fn give_up_crashed(&self, in_hand: InHand<'_>, ledger: &Ledger, delivering: &Delivering, crashes: u32) {
+        let reason = DeadLetterReason {
+            code: codes::DELIVERY_CRASHED,
+            detail: format!(
+                "crash: the process ended uncleanly {crashes} times in a row while the event was being delivered"
+            ),
+            destination: delivering.subscriber.destination(),
+            status: None,
+            body_excerpt: None,
+        };
+        tracing::error!(
+            trigger = %self.name, broker = %self.broker, position = %in_hand.entry().position, code = reason.code.id(),
+            "{}; it is dead-lettered", reason.detail
+        );
+        let forward = delivering.dead_letter_sink.is_some().then(|| self.context.clock.now());
+        self.settled(in_hand, ledger, Settlement::DeadLettered(reason, forward), None);
+        self.forwarder.kick();
     }
 
     /// The ledger cannot be written: what is in flight stays pending, and nothing more is attempted.

@@ -58,6 +58,8 @@ pub(super) struct Place {
     pub(super) lagging: bool,
     /// Every match below was read while catching up.
     pub(super) read_to: Offset,
+    /// As many deliveries wait as may: nothing is taken until some are due.
+    pub(super) crowded: bool,
 }
 
 /// What keeps a subscription from making attempts.
@@ -124,7 +126,7 @@ impl Window {
             // A ledger that was there before may owe something.
             places: ledgers
                 .iter()
-                .map(|ledger| Place { lagging: ledger.untaken() > 0, read_to: 0 })
+                .map(|ledger| Place { lagging: ledger.untaken() > 0, read_to: 0, crowded: false })
                 .collect(),
             refilling: false,
             look_for_due: true,
@@ -169,7 +171,7 @@ impl Window {
 
     /// Whether a worker should read more before it goes on.
     pub(super) fn wants_refill(&self) -> bool {
-        let more = self.look_for_due || self.places.iter().any(|place| place.lagging);
+        let more = self.look_for_due || self.places.iter().any(|place| place.lagging && !place.crowded);
         !self.refilling
             && self.ready.len() <= self.capacity / 4
             && (!self.unread.is_empty() || (self.room() > 0 && more))

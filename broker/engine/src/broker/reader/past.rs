@@ -7,10 +7,10 @@ use smallvec::SmallVec;
 use tokio_util::sync::CancellationToken;
 use waypost_core::filter::Filter;
 use waypost_core::manifest::ResourceName;
-use waypost_log::{Log, MatchBatch, Offset, PlanVersion, ReadError, Scope, WriteError};
+use waypost_log::{Log, MatchBatch, Offset, ReadError, Scope, WriteError};
 
 use super::{CHUNK, READ_RETRY};
-use crate::logs::{Logs, PastRange};
+use crate::logs::{Logs, NotedPast, PastRange};
 use crate::subscription::Subscription;
 
 /// How long to wait before looking again whether the shared reader has come so far.
@@ -24,28 +24,27 @@ pub(in crate::broker) struct Past {
     pub(in crate::broker) broker: ResourceName,
     pub(in crate::broker) filter: Filter,
     pub(in crate::broker) subscription: Arc<Subscription>,
-    pub(in crate::broker) version: PlanVersion,
-    pub(in crate::broker) ranges: Vec<PastRange>,
+    pub(in crate::broker) noted: NotedPast,
 }
 
 impl Past {
     /// Matches the past for the trigger alone, and lets it go when all of it is matched. What is left at `stop` is
     /// noted, and a later process goes on with it.
     pub(in crate::broker) async fn run(mut self, log: Arc<dyn Log>, logs: Logs, stop: CancellationToken) {
-        while let Some(range) = self.ranges.first().copied() {
+        while let Some(range) = self.noted.left.first().copied() {
             let read = tokio::select! {
                 read = self.read(&*log, range) => read,
                 () = stop.cancelled() => return,
             };
             match read {
-                Ok(next) if next < range.to => self.ranges[0].from = next,
-                Ok(_) => drop(self.ranges.remove(0)),
+                Ok(next) if next < range.to => self.noted.left[0].from = next,
+                Ok(_) => drop(self.noted.left.remove(0)),
                 Err(reason) => {
                     tracing::error!(
                         trigger = %self.subscription.name, partition = range.partition, reason,
                         "a part of the past cannot be matched; the trigger starts without it"
                     );
-                    self.ranges.remove(0);
+                    self.noted.left.remove(0);
                 }
             }
             if let Err(error) = self.note(&*log, &logs).await {
@@ -58,8 +57,7 @@ impl Past {
     }
 
     async fn note(&self, log: &dyn Log, logs: &Logs) -> Result<(), WriteError> {
-        let Subscription { name, number, .. } = &*self.subscription;
-        logs.note_past(log, &self.broker, name, *number, self.version, &self.ranges).await
+        logs.note_past(log, &self.broker, &self.subscription.name, &self.noted).await
     }
 
     /// Matches until the range ends or it is time to note how far it got. Returns the first offset that is left.
@@ -85,7 +83,7 @@ impl Past {
                 partition,
                 from: next,
                 to: next,
-                version: self.version,
+                version: self.noted.version(),
                 scope: Scope::Trigger(number),
                 matches: Vec::new(),
             };

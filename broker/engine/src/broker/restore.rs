@@ -1,0 +1,177 @@
+//! Match lists that were lost, recorded again under the plans that were in force.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use smallvec::SmallVec;
+use waypost_core::filter::Filter;
+use waypost_core::manifest::ResourceName;
+use waypost_log::{Entry, Log, MatchBatch, Offset, PlanRecord, ReadError, ReadLimit, Scope, TriggerNumber};
+
+use super::Broker;
+use crate::context::Context;
+use crate::logs::NotedPast;
+use crate::matching::recorded::{self, RecordedPlan};
+
+/// How much is read at once.
+const CHUNK: ReadLimit = ReadLimit { records: 512, bytes: 1024 * 1024 };
+
+/// How long to wait after a failure.
+const RETRY: Duration = Duration::from_secs(1);
+
+impl Broker {
+    /// Has match lists that are lost recorded again, where there are any and nobody does it yet.
+    pub(crate) fn restore_lost(&self) {
+        let lost = |partition| !self.log.lost_matches(partition).is_empty();
+        if !(0..self.log.partitions()).any(lost) || self.restoring.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let done = Done(Arc::clone(&self.restoring));
+        let restoring = Restoring {
+            name: self.name.clone(),
+            log: Arc::clone(&self.log),
+            context: Arc::clone(&self.context),
+        };
+        let stop = self.context.dispatch.stop().clone();
+        self.context.dispatch.spawn("restorers of match lists", async move {
+            let _done = done;
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = restoring.run() => {}
+            }
+        });
+    }
+}
+
+/// Lets the next one begin, however this one ends.
+struct Done(Arc<AtomicBool>);
+
+impl Drop for Done {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
+struct Restoring {
+    name: ResourceName,
+    log: Arc<dyn Log>,
+    context: Arc<Context>,
+}
+
+/// What decides about a stretch of the log.
+struct Deciding {
+    plan: RecordedPlan,
+    /// The first offset that another plan decides.
+    border: Offset,
+}
+
+/// A trigger that started in the past, with the filter that it started with.
+type LaterStart = (NotedPast, Filter);
+
+impl Restoring {
+    async fn run(&self) {
+        for partition in 0..self.log.partitions() {
+            for range in self.log.lost_matches(partition) {
+                let Range { start, end } = range.clone();
+                tracing::warn!(
+                    broker = %self.name, partition, from = start, to = end,
+                    "match lists are lost or corrupt; the events are matched again under the plans of their time"
+                );
+                if let Err(reason) = self.restore(partition, range).await {
+                    tracing::error!(
+                        broker = %self.name, partition, from = start, to = end, reason,
+                        "lost match lists cannot be recorded again; triggers wait there, and it is tried again"
+                    );
+                    tokio::time::sleep(RETRY).await;
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn restore(&self, partition: u16, range: Range<Offset>) -> Result<(), String> {
+        let plans = self.log.plans();
+        let later = self.later_starts(&plans)?;
+        let mut deciding: Option<Deciding> = None;
+        let mut next = range.start;
+        while next < range.end {
+            let current = match deciding.take() {
+                Some(current) if next < current.border => current,
+                _ => Deciding::at(&plans, partition, next)?,
+            };
+            let to = range.end.min(current.border);
+            let entries = match self.log.read(partition, next, CHUNK).await {
+                Ok(entries) => entries,
+                // What was trimmed was owed to nobody.
+                Err(ReadError::Trimmed { start }) => {
+                    next = start.max(next + 1);
+                    continue;
+                }
+                Err(error) => return Err(error.to_string()),
+            };
+            let entries = &entries[..entries.partition_point(|entry| entry.position.offset < to)];
+            let examined = entries.last().map_or(to, |entry| entry.position.offset + 1);
+            let batch = MatchBatch {
+                partition,
+                from: next,
+                to: examined,
+                version: current.plan.version,
+                scope: Scope::Restored,
+                matches: entries.iter().filter_map(|entry| matches(&current.plan, &later, entry)).collect(),
+            };
+            self.log.record_matches(&batch).map_err(|error| error.to_string())?;
+            next = examined;
+            deciding = Some(current);
+            tokio::task::consume_budget().await;
+        }
+        Ok(())
+    }
+
+    fn later_starts(&self, plans: &[PlanRecord]) -> Result<Vec<LaterStart>, String> {
+        let pasts =
+            self.context.logs.noted_pasts(&*self.log, &self.name).map_err(|error| error.to_string())?;
+        let mut later = Vec::new();
+        for past in pasts {
+            let Some(record) = plans.iter().find(|record| record.version == past.version()) else { continue };
+            let plan = recorded::read(record).map_err(|error| error.to_string())?;
+            let filter = plan.filters.into_iter().find(|(number, _)| *number == past.trigger());
+            later.extend(filter.map(|(_, filter)| (past, filter)));
+        }
+        Ok(later)
+    }
+}
+
+impl Deciding {
+    fn at(plans: &[PlanRecord], partition: u16, offset: Offset) -> Result<Self, String> {
+        let from = |plan: &PlanRecord| plan.effective[usize::from(partition)];
+        // In the order of versions, and so of what they decide.
+        let after = plans.partition_point(|plan| from(plan) <= offset);
+        let Some(newest) = after.checked_sub(1).map(|index| &plans[index]) else {
+            return Err(format!("no plan is recorded that decides about offset {offset}"));
+        };
+        let plan = recorded::read(newest).map_err(|error| error.to_string())?;
+        Ok(Self { plan, border: plans.get(after).map_or(Offset::MAX, from) })
+    }
+}
+
+/// The triggers that an entry matches, where there are any.
+fn matches(
+    plan: &RecordedPlan,
+    later: &[LaterStart],
+    entry: &Entry,
+) -> Option<(Offset, SmallVec<[TriggerNumber; 4]>)> {
+    let taking = plan.filters.iter().filter(|(_, filter)| filter.matches(&entry.event));
+    let mut triggers: SmallVec<[TriggerNumber; 4]> = taking.map(|(number, _)| *number).collect();
+    for (past, filter) in later {
+        let within = past.all.iter().any(|range| {
+            range.partition == entry.position.partition
+                && (range.from..range.to).contains(&entry.position.offset)
+        });
+        if within && filter.matches(&entry.event) {
+            triggers.push(past.trigger());
+        }
+    }
+    (!triggers.is_empty()).then_some((entry.position.offset, triggers))
+}
