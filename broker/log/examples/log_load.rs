@@ -148,6 +148,9 @@ async fn append(directory: &Path, tasks: u64, seconds: u64) -> Result<(), Failur
     for (name, cpu) in &cost.threads {
         println!("  {name:<18} {:.2} us a record", cpu.as_secs_f64() * 1e6 / records as f64);
     }
+    while log.matched(0) < log.bounds(0).end || log.ledger(0, number).counts().pending > 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     store.close().await;
     reading.await??;
     settling.await??;

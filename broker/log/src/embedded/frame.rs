@@ -203,6 +203,18 @@ impl<'a> FrameReader<'a> {
         self
     }
 
+    /// Reads into this buffer, whatever is in it.
+    pub(super) fn into(mut self, buffer: Vec<u8>) -> Self {
+        self.buffer = buffer;
+        self.buffer_at = u64::MAX;
+        self
+    }
+
+    /// Gives the buffer back.
+    pub(super) fn into_buffer(self) -> Vec<u8> {
+        self.buffer
+    }
+
     /// Where the next frame begins.
     pub(super) fn position(&self) -> u64 {
         self.position

@@ -127,7 +127,7 @@ fn block(file: &dyn DiskFile, number: u64) -> Result<Vec<(u64, u32)>, SearchErro
     let (count, stored) = (reader.u32()?, reader.u32()?);
     let length = (count as usize).saturating_mul(ENTRY);
     let content = reader.take(length)?;
-    if checksum(number, count, content) != stored {
+    if checksum(number, count, content) != stored || reader.0.iter().any(|byte| *byte != 0) {
         return Err(Corrupt("a block of the index of ids fails its checksum").into());
     }
     let mut reader = Reader(content);

@@ -46,6 +46,7 @@ use crate::log::{
 use crate::record::{Batch, Checkpoint, Entry, Offset, Position};
 
 use append::Queue;
+pub(super) use append::Scratch;
 
 /// The only partition: one broker's events stand in one order on one disk.
 pub(super) const PARTITION: u16 = 0;

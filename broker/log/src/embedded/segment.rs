@@ -30,8 +30,10 @@ pub(super) const SMALLEST: u64 = 256 * 1024;
 pub(super) const LARGEST: u64 = 64 * 1024 * 1024;
 /// What is between two entries of the sparse index, at least.
 const INDEX_EVERY: u64 = 64 * 1024;
-/// A frame of at most so many bytes is written with zeros behind it, where nothing was written before.
+/// After some frames of at most so many bytes zeros are written ahead.
 const SMALL_FRAME: usize = 16 * 1024;
+/// How many such frames in a row it takes: zeros that a large frame overwrites soon were written in vain.
+const SMALL_FRAMES: u32 = 4;
 /// The zeros that are written behind a small frame: what follows overwrites them, and its sync need not make the
 /// file system note that its blocks are in use now.
 const ZEROS_AHEAD: u64 = 64 * 1024;
@@ -66,6 +68,8 @@ struct State {
     capacity: u64,
     /// The bytes that were written, zeros among them.
     touched: u64,
+    /// How many small frames were written in a row.
+    small_frames: u32,
     next_number: u64,
     sealed: bool,
     newest: Timestamp,
@@ -146,6 +150,7 @@ impl Segment {
             length: FILE_HEADER as u64,
             capacity,
             touched: FILE_HEADER as u64,
+            small_frames: 0,
             next_number: 0,
             sealed: false,
             newest,
@@ -195,6 +200,7 @@ impl Segment {
             length: 0,
             capacity: file.length()?,
             touched: 0,
+            small_frames: 0,
             next_number: 0,
             sealed: false,
             newest: Timestamp(i64::MIN),
@@ -286,15 +292,16 @@ impl Segment {
 
     /// Writes a frame and syncs it. Only the writer calls this, and nothing is shown before [`Segment::publish`].
     pub(super) fn write(&self, frame: &[u8]) -> io::Result<()> {
-        let (at, touched, capacity) = {
+        let (at, touched, capacity, before) = {
             let state = self.state.read();
-            (state.length, state.touched, state.capacity)
+            (state.length, state.touched, state.capacity, state.small_frames)
         };
+        let small_frames = if frame.len() <= SMALL_FRAME { before.saturating_add(1) } else { 0 };
         let end = at + frame.len() as u64;
         let file = self.file()?;
         file.write_at(frame, at)?;
         let mut zeros = end;
-        if frame.len() <= SMALL_FRAME && end > touched {
+        if small_frames >= SMALL_FRAMES && end > touched {
             let to = (end + ZEROS_AHEAD).min(capacity);
             while zeros < to {
                 // Page by page: what is written in one piece the kernel may write back in one piece, ever again.
@@ -304,7 +311,9 @@ impl Segment {
             }
         }
         file.sync()?;
-        self.state.write().touched = touched.max(zeros);
+        let mut state = self.state.write();
+        state.touched = touched.max(zeros);
+        state.small_frames = small_frames;
         Ok(())
     }
 
@@ -535,6 +544,7 @@ fn decode_footer(body: &[u8], head: &FrameHead) -> Result<State, Corrupt> {
         length: 0,
         capacity: 0,
         touched: 0,
+        small_frames: 0,
         next_number: head.number + 1,
         sealed: true,
         newest,

@@ -7,6 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
@@ -16,7 +17,7 @@ use crate::clock::Clock;
 use crate::embedded::books::{Alarm, Poison};
 use crate::embedded::checkpoint::{Checkpoint, CheckpointError, Row};
 use crate::embedded::disk::Disk;
-use crate::embedded::log::BrokerLog;
+use crate::embedded::log::{BrokerLog, Scratch};
 use crate::embedded::ring::Ring;
 use crate::error::AppendError;
 use crate::record::Charge;
@@ -42,6 +43,8 @@ pub(super) struct Shared {
     pub(super) logs: Mutex<HashMap<ResourceName, Arc<BrokerLog>>>,
     pub(super) work: Arc<Work>,
     rounds: Mutex<Rounds>,
+    /// For reading from segments: a new buffer for each reading would cost more than the reading.
+    pub(super) buffers: Mutex<Vec<Vec<u8>>>,
     /// How many rounds were begun by whoever waits for them.
     secures: AtomicU64,
     _lock: DirectoryLock,
@@ -136,10 +139,13 @@ impl Work {
 
 /// What a writer thread does.
 pub(super) fn write_until_stopped(work: &Work) {
-    let mut buffer = Vec::new();
+    let mut scratch = Scratch::default();
     while let Some(log) = work.next_log() {
         // One goes on with its log while no other waits: a change of threads costs more than a frame.
-        while log.write_some(&mut buffer) {
+        while log.write_some(&mut scratch) {
+            // Whoever waits for a processor goes first: what they append makes the next frame larger. Where nobody
+            // waits this costs nothing.
+            thread::yield_now();
             if work.others_wait() {
                 work.schedule(log);
                 break;
@@ -181,6 +187,7 @@ impl Shared {
             logs: Mutex::default(),
             work: Arc::default(),
             rounds: Mutex::new(Rounds { next_commit: Instant::now(), secured: 0 }),
+            buffers: Mutex::default(),
             secures: AtomicU64::new(0),
             _lock: DirectoryLock(lock),
         }

@@ -20,6 +20,7 @@ use crate::suite::{self, Bench, Setup, Step};
 mod crash;
 mod damage;
 mod ends;
+mod load;
 mod lost;
 mod stage;
 mod verify;

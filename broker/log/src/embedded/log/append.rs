@@ -28,7 +28,7 @@ const FRAME_BYTES: u64 = 1024 * 1024;
 const FRAME_BATCHES: usize = 4096;
 /// How many segments there are at least when the limit is met, so that giving one up is a small step.
 const SEGMENTS_IN_LIMIT: u64 = 64;
-/// A buffer that grew beyond this is not kept. One frame fits, and the zeros behind it.
+/// A buffer that grew beyond this is not kept. One frame of the usual size fits.
 const BUFFER_KEPT: usize = 2 * 1024 * 1024;
 
 type Answer = Result<Committed, CommitError>;
@@ -45,6 +45,8 @@ pub(super) struct Queue {
 #[derive(Debug)]
 struct Queued {
     records: SmallVec<[Record; 1]>,
+    /// The number of records, also when they have been taken out.
+    count: u32,
     checkpoint: Option<Checkpoint>,
     arrived: Timestamp,
     /// The share of the limit.
@@ -52,6 +54,14 @@ struct Queued {
     answer: oneshot::Sender<Answer>,
     /// Dropped when the log no longer holds the batch.
     _hold: Option<Hold>,
+}
+
+/// What a writer uses again and again: new memory for each frame would cost more than the frame.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    frame: Vec<u8>,
+    /// Empty between frames.
+    batches: Vec<Queued>,
 }
 
 /// Why a frame was not written.
@@ -98,6 +108,7 @@ impl BrokerLog {
         }
         queue.bytes += bytes;
         queue.batches.push_back(Queued {
+            count: u32::try_from(batch.records.len()).unwrap_or(u32::MAX),
             records: batch.records,
             checkpoint: batch.checkpoint,
             arrived: self.shared.clock.now(),
@@ -125,12 +136,12 @@ impl BrokerLog {
         !self.queue.lock().scheduled
     }
 
-    /// Writes what waits, as much as goes into one frame, which is put together in `buffer`. True where more waits.
-    pub(crate) fn write_some(&self, buffer: &mut Vec<u8>) -> bool {
+    /// Writes what waits, as much as goes into one frame, which is put together in `scratch`. True where more waits.
+    pub(crate) fn write_some(&self, scratch: &mut Scratch) -> bool {
         let _writing = self.writing.lock();
-        let batches = self.queue.lock().take_frame();
-        if !batches.is_empty() {
-            self.write_batches(buffer, batches);
+        self.queue.lock().take_frame(&mut scratch.batches);
+        if !scratch.batches.is_empty() {
+            self.write_batches(scratch);
         }
         let mut queue = self.queue.lock();
         queue.scheduled = !queue.batches.is_empty();
@@ -143,12 +154,13 @@ impl BrokerLog {
         more
     }
 
-    fn write_batches(&self, buffer: &mut Vec<u8>, batches: Vec<Queued>) {
+    fn write_batches(&self, scratch: &mut Scratch) {
+        let Scratch { frame, batches } = scratch;
         if let Some(reason) = self.shared.poison.reason() {
             return refuse(batches, &reason);
         }
         let bytes = batches.iter().map(|batch| batch.charge.bytes()).sum();
-        match self.write_frame(buffer, &batches, bytes) {
+        match self.write_frame(frame, batches, bytes) {
             Ok((segment, written)) => self.show(&segment, &written, batches),
             Err(Failure::NoRoom(reason)) => {
                 tracing::warn!(log = %self.name.name, reason, "there is no room for another segment");
@@ -260,7 +272,7 @@ impl BrokerLog {
     }
 
     /// Shows what was synced, and tells those who wait.
-    fn show(&self, segment: &Segment, written: &Written, batches: Vec<Queued>) {
+    fn show(&self, segment: &Segment, written: &Written, batches: &mut Vec<Queued>) {
         self.shared.take(written.bytes);
         if let Some(live) = self.segments.read().last() {
             live.bytes.fetch_add(written.bytes, Ordering::Relaxed);
@@ -269,29 +281,29 @@ impl BrokerLog {
         let mut offset = written.first;
         let mut arrived = Timestamp(i64::MIN);
         let mut entries = Vec::with_capacity(written.hashes.len());
-        let mut answers = Vec::with_capacity(batches.len());
-        for batch in batches {
+        for batch in batches.iter_mut() {
             arrived = arrived.max(batch.arrived).max(written.oldest);
-            let first = Position { partition: PARTITION, offset };
-            let count = u32::try_from(batch.records.len()).unwrap_or(u32::MAX);
-            for record in batch.records {
+            for record in std::mem::take(&mut batch.records) {
                 let position = Position { partition: PARTITION, offset };
                 entries.push(Arc::new(Entry::new(position, arrived, record, None)));
                 offset += 1;
             }
-            if let Some(checkpoint) = batch.checkpoint {
+            if let Some(checkpoint) = batch.checkpoint.take() {
                 self.sources.lock().put(checkpoint);
                 self.books.mark();
             }
-            answers.push((batch.answer, Committed { first, count }, batch.charge, batch._hold));
         }
         self.shared.ring.show(&self.tail, entries);
         self.end.store(written.end, Ordering::Release);
         self.grown.notify_waiters();
-        for (answer, committed, charge, hold) in answers {
-            drop((charge, hold));
+        let mut offset = written.first;
+        for batch in batches.drain(..) {
+            let Queued { count, answer, charge, _hold, .. } = batch;
+            drop((charge, _hold));
+            let first = Position { partition: PARTITION, offset };
+            offset += u64::from(count);
             // Nobody may be waiting: the batch is durable all the same.
-            let _ = answer.send(Ok(committed));
+            let _ = answer.send(Ok(Committed { first, count }));
         }
     }
 
@@ -299,11 +311,11 @@ impl BrokerLog {
     pub(crate) fn abandon(&self) {
         self.books.close();
         let mut queue = self.queue.lock();
-        let batches = queue.batches.drain(..).collect();
+        let mut batches = queue.batches.drain(..).collect();
         queue.bytes = 0;
         queue.scheduled = false;
         drop(queue);
-        refuse(batches, "the log is closed: the process is stopping");
+        refuse(&mut batches, "the log is closed: the process is stopping");
         self.grown.notify_waiters();
     }
 
@@ -335,7 +347,8 @@ impl BrokerLog {
 }
 
 impl Queue {
-    fn take_frame(&mut self) -> Vec<Queued> {
+    /// Takes out what goes into one frame.
+    fn take_frame(&mut self, into: &mut Vec<Queued>) {
         let mut bytes = 0;
         let mut count = 0;
         for batch in self.batches.iter().take(FRAME_BATCHES) {
@@ -345,16 +358,15 @@ impl Queue {
             }
             count += 1;
         }
-        let taken: Vec<Queued> = self.batches.drain(..count).collect();
-        let gone: u64 = taken.iter().map(|batch| batch.charge.bytes()).sum();
+        into.extend(self.batches.drain(..count));
+        let gone: u64 = into.iter().map(|batch| batch.charge.bytes()).sum();
         self.bytes = self.bytes.saturating_sub(gone);
-        taken
     }
 }
 
 /// Tells those who wait that their batches are not durable.
-fn refuse(batches: Vec<Queued>, reason: &str) {
-    for batch in batches {
+fn refuse(batches: &mut Vec<Queued>, reason: &str) {
+    for batch in batches.drain(..) {
         let Queued { answer, charge, _hold, .. } = batch;
         drop((charge, _hold));
         let _ = answer.send(Err(CommitError { reason: reason.to_owned() }));

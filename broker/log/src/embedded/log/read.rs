@@ -23,6 +23,10 @@ use crate::record::{Entry, Offset, Position};
 
 /// The records that are looked at in one go.
 const RECORDS_AT_ONCE: usize = 4096;
+/// The buffers for reading that are kept.
+const BUFFERS_KEPT: usize = 4;
+/// A buffer that grew beyond this is not kept. One frame of the usual size fits.
+const BUFFER_KEPT: usize = 2 * 1024 * 1024;
 
 impl BrokerLog {
     /// Does something that may wait for the disk, off the runtime.
@@ -109,6 +113,10 @@ impl BrokerLog {
     ) -> Result<(), ReadError> {
         let mut wanted = wanted.into_iter().peekable();
         let mut going = true;
+        if wanted.peek().is_none() {
+            return Ok(());
+        }
+        let mut buffer = self.shared.buffers.lock().pop().unwrap_or_default();
         while let Some(offset) = wanted.peek().copied().filter(|_| going) {
             let Some(segment) = self.segment_of(offset) else {
                 wanted.next();
@@ -117,13 +125,17 @@ impl BrokerLog {
                 continue;
             };
             segment
-                .visit(PARTITION, &mut wanted, |offset, entry| {
+                .visit(&mut buffer, PARTITION, &mut wanted, |offset, entry| {
                     going = visit(offset, entry);
                     going
                 })
                 .map_err(|error| ReadError::Failed {
                     reason: format!("{} cannot be read: {error}", segment.path().display()),
                 })?;
+        }
+        let mut buffers = self.shared.buffers.lock();
+        if buffers.len() < BUFFERS_KEPT && buffer.capacity() <= BUFFER_KEPT {
+            buffers.push(buffer);
         }
         Ok(())
     }

@@ -39,12 +39,13 @@ enum Place {
 
 impl Segment {
     /// Reads the wanted records, in increasing order, and hands each to `visit` until it says stop. What is not in
-    /// this segment any more stays in `wanted`.
+    /// this segment any more stays in `wanted`. `buffer` is used for reading.
     pub(crate) fn visit<I: Iterator<Item = Offset>>(
         &self,
+        buffer: &mut Vec<u8>,
         partition: u16,
         wanted: &mut Peekable<I>,
-        mut visit: impl FnMut(Offset, Result<Arc<Entry>, Damage>) -> bool,
+        visit: impl FnMut(Offset, Result<Arc<Entry>, Damage>) -> bool,
     ) -> io::Result<()> {
         let (end, length) = {
             let state = self.state.read();
@@ -55,12 +56,26 @@ impl Segment {
         if wanted.size_hint().1 == Some(1) {
             reader = reader.in_pieces_of(PIECE);
         }
+        reader = reader.into(std::mem::take(buffer));
+        let visited = self.visit_with(&mut reader, end, partition, wanted, visit);
+        *buffer = reader.into_buffer();
+        visited
+    }
+
+    fn visit_with<I: Iterator<Item = Offset>>(
+        &self,
+        reader: &mut FrameReader<'_>,
+        end: Offset,
+        partition: u16,
+        wanted: &mut Peekable<I>,
+        mut visit: impl FnMut(Offset, Result<Arc<Entry>, Damage>) -> bool,
+    ) -> io::Result<()> {
         while let Some(offset) = wanted.peek().copied().filter(|offset| *offset < end) {
             let at = self.point_before(offset);
             if at > reader.position() {
                 reader.seek(at);
             }
-            let (limit, reason) = match find(&mut reader, offset, end)? {
+            let (limit, reason) = match find(reader, offset, end)? {
                 Place::Missing(to, reason) => (to, reason),
                 Place::Frame(head) => {
                     let limit = head.first + u64::from(head.count);
@@ -106,7 +121,7 @@ impl Segment {
             (from, state.end)
         };
         let mut found = end;
-        self.visit(0, &mut (from..end).peekable(), |offset, entry| {
+        self.visit(&mut Vec::new(), 0, &mut (from..end).peekable(), |offset, entry| {
             if entry.is_ok_and(|entry| entry.arrived >= arrived) {
                 found = offset;
             }
