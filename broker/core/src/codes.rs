@@ -190,6 +190,8 @@ codes! {
     LOG_VERSION_UNKNOWN = "E0508", "the data is of a later version";
     /// More batches wait for the disk than may.
     LOG_BUSY = "E0509", "too many batches wait for the disk";
+    /// A trigger is owed more than its `maxBacklog`.
+    BACKLOG_EXCEEDED = "E0510", "a trigger is owed more than it may be";
 
     // --- E06xx events and ingress ----------------------------------------------------------------------
     /// The request claims to be no CloudEvent at all.

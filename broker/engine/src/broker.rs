@@ -17,8 +17,8 @@ use waypost_core::filter::Filter;
 use waypost_core::manifest::ResourceName;
 use waypost_core::{Code, codes};
 use waypost_log::{
-    AppendError, Batch, Commit, DropReason, Log, PlanRecord, PlanVersion, Record, Timestamp, Usage,
-    WriteError,
+    AppendError, Batch, Commit, DropReason, Durability, Log, PlanRecord, PlanVersion, Record, Timestamp,
+    Usage, WriteError,
 };
 
 use self::reader::{Order, Past, Reader};
@@ -43,6 +43,9 @@ pub struct Broker {
     damaged: AtomicBool,
     received: AtomicU64,
     refused: AtomicU64,
+    /// Whether a trigger is owed so much that no more events are taken, and which and why.
+    refusing: AtomicBool,
+    backlog: Mutex<Option<String>>,
     /// Why the newest set of triggers is not in force, where it is not.
     switch_failure: Mutex<Option<String>>,
     /// What an earlier process recorded, until the readers go on with it.
@@ -67,6 +70,9 @@ pub enum PublishError {
          sink, or when the limit is raised"
     )]
     Full(AppendError),
+    /// A trigger is owed more than its `maxBacklog`, which says to refuse events then.
+    #[error("{0}; the broker takes events again when it is owed less")]
+    Backlog(String),
     /// More waits for the log's commit than may: the producer should come again soon.
     #[error("{0}; send the events again after a pause")]
     Busy(AppendError),
@@ -85,6 +91,7 @@ impl PublishError {
     pub fn code(&self) -> Code {
         match self {
             Self::Full(error) | Self::Busy(error) => error.code(),
+            Self::Backlog(_) => codes::BACKLOG_EXCEEDED,
             Self::NotReady { code, .. } => *code,
         }
     }
@@ -166,6 +173,8 @@ impl Broker {
             damaged: AtomicBool::new(damaged),
             received: AtomicU64::new(0),
             refused: AtomicU64::new(0),
+            refusing: AtomicBool::new(false),
+            backlog: Mutex::default(),
             switch_failure: Mutex::default(),
             newest: Mutex::new(recorded.newest.clone()),
             recorded: Mutex::new(Some(recorded)),
@@ -246,6 +255,12 @@ impl Broker {
                 code: codes::LOG_CORRUPT,
             });
         }
+        if self.refusing.load(Ordering::Relaxed)
+            && let Some(reason) = self.backlog.lock().clone()
+        {
+            self.refused.fetch_add(count, Ordering::Relaxed);
+            return Err(PublishError::Backlog(reason));
+        }
         match self.log.append(batch) {
             Ok(commit) => {
                 self.received.fetch_add(count, Ordering::Relaxed);
@@ -256,6 +271,10 @@ impl Broker {
                 Err(match error {
                     AppendError::Full { .. } => {
                         self.give_up_detached();
+                        if self.log.durability() != Durability::Memory {
+                            // All logs on disk share one limit: what is detached elsewhere goes as well.
+                            self.context.disk_full.store(true, Ordering::Relaxed);
+                        }
                         PublishError::Full(error)
                     }
                     AppendError::Busy => PublishError::Busy(error),
@@ -323,8 +342,20 @@ impl Broker {
         }
     }
 
+    /// Keeps triggers within their `maxBacklog`, and refuses events while one asks for that.
+    pub(crate) async fn limit_backlogs(&self) {
+        let mut refused = None;
+        for subscription in self.subscriptions() {
+            subscription.limit_backlog().await;
+            refused = refused.or_else(|| subscription.refuses());
+        }
+        let refuses = refused.is_some();
+        *self.backlog.lock() = refused;
+        self.refusing.store(refuses, Ordering::Relaxed);
+    }
+
     /// Makes room by giving up what detached triggers are owed: they are the first to go at the limit.
-    fn give_up_detached(&self) {
+    pub(crate) fn give_up_detached(&self) {
         let now = self.context.clock.now();
         {
             let mut gave_up = self.gave_up.lock();

@@ -33,6 +33,8 @@ pub(crate) struct Context {
     pub(crate) windows: WindowBudget,
     pub(crate) max_event_bytes: usize,
     pub(crate) logs: Logs,
+    /// A log on disk was full: what is detached in any of them makes room.
+    pub(crate) disk_full: std::sync::atomic::AtomicBool,
     /// How long what was detached is kept.
     pub(crate) detached_retention: std::time::Duration,
     /// The readers, workers, forwarders and the alarm.

@@ -114,6 +114,7 @@ impl Engine {
             alarm: Alarm::new(clock.clone()),
             logs: Logs::new(clock.clone(), limits.memory_log_bytes, store),
             clock,
+            disk_full: false.into(),
             detached_retention,
             pool: Arc::new(Pool::new(PoolOptions::default())),
             directory: Directory::default(),

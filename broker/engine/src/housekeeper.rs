@@ -10,6 +10,9 @@ use crate::supervisor::Supervisor;
 /// How often logs are trimmed.
 const TRIM_EVERY: Duration = Duration::from_millis(250);
 
+/// How often the backlogs of triggers are looked at.
+const BACKLOG_EVERY: Duration = Duration::from_secs(1);
+
 /// How often detached brokers and triggers are looked at.
 const FORGET_EVERY: Duration = Duration::from_secs(60);
 const FORGET_AT_MOST_EVERY: Duration = Duration::from_millis(100);
@@ -26,10 +29,13 @@ pub(crate) async fn run(supervisor: Supervisor, detached_retention: Duration, st
     forget.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut sweep = tokio::time::interval(SWEEP_EVERY);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut backlog = tokio::time::interval(BACKLOG_EVERY);
+    backlog.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = trim.tick() => supervisor.trim().await,
+            _ = backlog.tick() => supervisor.limit_backlogs().await,
             _ = sweep.tick() => supervisor.sweep_connections(),
             _ = forget.tick() => supervisor.forget_detached().await,
         }

@@ -127,7 +127,8 @@ pub struct LogStatus {
     pub used_bytes: u64,
     /// Bytes allowed.
     pub limit_bytes: u64,
-    /// The trigger whose oldest event keeps the most from being trimmed.
+    /// The trigger whose oldest event keeps the most from being trimmed; `dead letters` where none does and some are
+    /// stored.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub held_by: Option<String>,
     /// Events taken since the start of the process.

@@ -9,6 +9,7 @@
 //! ends under the same lock under which work is offered, so no wake-up is lost.
 
 mod attempt;
+mod backlog;
 mod window;
 
 use std::fmt;
@@ -75,6 +76,8 @@ pub(crate) struct Standing {
     pub(crate) subscriber: String,
     /// The ledger could not be written: nothing is attempted any more.
     pub(crate) failed: bool,
+    /// Why the broker refuses events for the trigger's sake, where it does.
+    pub(crate) backlog_exceeded: Option<String>,
     /// The newest attempt that failed since the last one that succeeded.
     pub(crate) last_failure: Option<DeliveryError>,
 }
@@ -230,6 +233,7 @@ impl Subscription {
             lag_events,
             subscriber: self.delivering.load().subscriber.destination(),
             failed: window.halt.stopping,
+            backlog_exceeded: window.backlog_exceeded.clone(),
             last_failure: window.last_failure.clone(),
         }
     }

@@ -1,8 +1,10 @@
 //! The engine as a whole, with sinks whose answers the test decides, on a clock that the test moves.
 
+mod backlog;
 mod chaos;
 mod delivery;
 mod reload;
+mod restart;
 
 use std::collections::HashMap;
 use std::future::Future;

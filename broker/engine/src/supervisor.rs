@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use waypost_core::manifest::ResourceName;
-use waypost_log::{DropReason, Log, PlanVersion, Timestamp, WriteError};
+use waypost_log::{DropReason, Durability, Log, PlanVersion, Timestamp, WriteError};
 
 use crate::broker::{Broker, Recorded, Taking};
 use crate::context::Context;
@@ -386,8 +386,18 @@ impl Supervisor {
         self.0.context.pool.sweep();
     }
 
-    pub(crate) async fn trim(&self) {
+    pub(crate) async fn limit_backlogs(&self) {
         for broker in self.brokers() {
+            broker.limit_backlogs().await;
+        }
+    }
+
+    pub(crate) async fn trim(&self) {
+        let disk_full = self.0.context.disk_full.swap(false, Ordering::Relaxed);
+        for broker in self.brokers() {
+            if disk_full && broker.log().durability() != Durability::Memory {
+                broker.give_up_detached();
+            }
             broker.look_for_damage();
             broker.restore_lost();
             broker.log().trim().await;

@@ -16,6 +16,13 @@ impl Timestamp {
         Self(self.0.saturating_add(nanoseconds))
     }
 
+    /// This moment less `duration`, or the beginning of time.
+    #[must_use]
+    pub fn before(self, duration: Duration) -> Self {
+        let nanoseconds = i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX);
+        Self(self.0.saturating_sub(nanoseconds))
+    }
+
     /// How long after `earlier` this moment is; zero where it is not.
     pub fn since(self, earlier: Self) -> Duration {
         let nanoseconds = self.0.saturating_sub(earlier.0);

@@ -360,6 +360,19 @@ impl Ledger {
         self.state.lock().window.iter().map(|(offset, flight)| (*offset, flight.attempts)).collect()
     }
 
+    /// The oldest offset that is owed, whether it was taken, waits or is not taken yet. None where nothing is pending.
+    pub fn oldest(&self) -> Option<Offset> {
+        let state = self.state.lock();
+        let untaken = (state.untaken > 0).then(|| state.oldest_untaken.max(state.next));
+        let taken = state.window.keys().next().copied();
+        [taken, state.schedule.first(), untaken].into_iter().flatten().min()
+    }
+
+    /// The oldest that wait, in order of offsets, from those below `before`.
+    pub fn waiting_below(&self, before: Offset, limit: usize) -> Vec<Offset> {
+        self.state.lock().schedule.range(0..before).take(limit).collect()
+    }
+
     /// The oldest offset that must stay readable in the log for this trigger. None where it holds nothing.
     pub fn floor(&self) -> Option<Offset> {
         let state = self.state.lock();

@@ -52,6 +52,9 @@ pub trait Records: Send + Sync + fmt::Debug + 'static {
     /// The oldest offset that can be read and the first that is not committed yet.
     fn bounds(&self, partition: u16) -> Bounds;
 
+    /// About how many bytes of the log the records from `offset` on take, those that it still holds.
+    fn bytes_from(&self, partition: u16, offset: Offset) -> u64;
+
     /// Waits until a record with an offset of at least `offset` is committed, or the log closes. Cancel-safe.
     async fn wait_for(&self, partition: u16, offset: Offset);
 

@@ -230,6 +230,10 @@ impl Records for MemoryLog {
         Bounds { start: ring.start(), end: ring.end() }
     }
 
+    fn bytes_from(&self, partition: u16, offset: Offset) -> u64 {
+        self.partition(partition).ring.lock().bytes_from(offset)
+    }
+
     async fn wait_for(&self, partition: u16, offset: Offset) {
         let partition = self.partition(partition);
         loop {

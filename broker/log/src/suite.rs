@@ -112,6 +112,7 @@ pub async fn all(bench: &dyn Bench) {
     matches::a_forgotten_trigger_is_owed_nothing(bench).await;
 
     ledgers::a_debt_is_taken_once_and_settled_once(bench).await;
+    ledgers::the_oldest_debt_is_told_wherever_it_stands(bench).await;
     ledgers::what_cannot_be_read_can_be_settled(bench).await;
     ledgers::attempts_are_counted_and_kept(bench).await;
     ledgers::the_schedule_gives_back_what_is_due_in_order(bench).await;

@@ -39,6 +39,8 @@ pub(super) struct Window {
     pub(super) alarms: Alarms,
     /// In the ledger's window, and still to be read.
     pub(super) unread: VecDeque<Position>,
+    /// Why the broker should refuse events for the trigger's sake.
+    pub(super) backlog_exceeded: Option<String>,
     /// The newest failure since the last success.
     pub(super) last_failure: Option<DeliveryError>,
     pub(super) halt: Halt,
@@ -132,6 +134,7 @@ impl Window {
             look_for_due: true,
             alarms: Alarms::default(),
             unread: ledgers.iter().flat_map(|ledger| in_flight_before(ledger)).collect(),
+            backlog_exceeded: None,
             last_failure: None,
             halt: Halt { detached: true, ..Halt::default() },
             capacity: 0,

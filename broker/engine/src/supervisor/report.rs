@@ -15,6 +15,9 @@ use crate::sources;
 use crate::status::{LogStatus, PlanStatus, ResourceStatus, Status, StatusQuery, TriggerStatus};
 use crate::subscription::{Standing, Subscription};
 
+/// What the status names in the place of a trigger where stored dead letters hold a log.
+const DEAD_LETTERS: &str = "dead letters";
+
 /// One word and one sentence on how a resource stands.
 struct Verdict {
     ready: bool,
@@ -79,8 +82,21 @@ impl Supervisor {
                 })
                 .collect(),
             triggers,
-            logs: self.brokers().iter().map(log_line).collect(),
+            logs: self.log_lines().await,
         }
+    }
+
+    /// How each log stands, and who keeps it from getting smaller: a trigger, or else the dead letters.
+    async fn log_lines(&self) -> Vec<LogStatus> {
+        let mut lines = Vec::new();
+        for broker in self.brokers() {
+            let mut line = log_line(&broker);
+            if line.held_by.is_none() && !broker.log().dead_letters().list(None, None, 1).await.is_empty() {
+                line.held_by = Some(DEAD_LETTERS.to_owned());
+            }
+            lines.push(line);
+        }
+        lines
     }
 
     fn rows(&self) -> Vec<Row> {
@@ -291,6 +307,14 @@ fn trigger(row: &Row) -> Verdict {
         None if standing.failed => {
             Verdict::not_ready("StorageFailed", "the ledger cannot be written; restart the process")
         }
+        None if standing.backlog_exceeded.is_some() => Verdict {
+            ready: true,
+            reason: "BacklogExceeded".to_owned(),
+            message: format!(
+                "{}; the broker refuses events until it is owed less",
+                standing.backlog_exceeded.clone().unwrap_or_default()
+            ),
+        },
         None if standing.paused => Verdict {
             ready: true,
             reason: "Paused".to_owned(),

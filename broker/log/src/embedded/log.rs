@@ -274,6 +274,19 @@ impl Records for BrokerLog {
         Bounds { start: self.start(), end: self.end() }
     }
 
+    fn bytes_from(&self, _partition: u16, offset: Offset) -> u64 {
+        let segments = self.segments.read();
+        let wanted = segments.iter().rev().map(|live| &live.segment).take_while(|segment| segment.end() > offset);
+        wanted
+            .map(|segment| {
+                // As if all of its records were of one size.
+                let (base, end) = (segment.base(), segment.end());
+                let part = u128::from(segment.length()) * u128::from(end - offset.max(base).min(end));
+                u64::try_from(part / u128::from((end - base).max(1))).unwrap_or(u64::MAX)
+            })
+            .sum()
+    }
+
     async fn wait_for(&self, _partition: u16, offset: Offset) {
         loop {
             let grown = self.grown.notified();

@@ -101,6 +101,12 @@ impl Ring {
         self.bytes
     }
 
+    /// About how many bytes the records from `offset` on take: as if all were of one size.
+    pub(super) fn bytes_from(&self, offset: Offset) -> u64 {
+        let (from, end) = (offset.max(self.start), self.end());
+        share_of(self.bytes, end.saturating_sub(from), end - self.start)
+    }
+
     /// Appends a record. It arrived now, or with the newest where the clock says that this was later.
     pub(super) fn push(&mut self, now: Timestamp, record: Record, charge: Charge) {
         self.newest = self.newest.max(now);
@@ -288,6 +294,12 @@ impl Ring {
         let index = usize::try_from(offset.saturating_sub(self.start)).unwrap_or(usize::MAX);
         index.min(self.slots.len())
     }
+}
+
+/// `part` of `whole` records' share of the bytes that all of them take.
+fn share_of(bytes: u64, part: u64, whole: u64) -> u64 {
+    let share = u128::from(bytes) * u128::from(part) / u128::from(whole.max(1));
+    u64::try_from(share).unwrap_or(u64::MAX)
 }
 
 impl Slot {

@@ -46,6 +46,27 @@ pub(super) async fn a_debt_is_taken_once_and_settled_once(bench: &dyn Bench) {
     assert!(ledger.counts().holds());
 }
 
+pub(super) async fn the_oldest_debt_is_told_wherever_it_stands(bench: &dyn Bench) {
+    let (log, ledger) = owing(bench, Setup::default(), 4).await;
+    assert_eq!(ledger.oldest(), Some(0));
+    let entries = take(&*log, &ledger, 3).await;
+    assert_eq!(ledger.oldest(), Some(0));
+    ledger.wait(&entries[0], Timestamp(i64::MAX)).expect("the ledger is written");
+    assert_eq!((ledger.oldest(), ledger.floor()), (Some(0), Some(1)));
+    assert_eq!((ledger.waiting_below(1, 9), ledger.waiting_below(0, 9)), (vec![0], vec![]));
+    for offset in [0, 1] {
+        ledger.settle(offset, Settlement::Delivered, None).expect("it is settled");
+    }
+    assert_eq!(ledger.oldest(), Some(2));
+    ledger.settle(2, Settlement::Delivered, None).expect("it is settled");
+    assert_eq!(ledger.oldest(), Some(3));
+    ledger.drop_all(DropReason::Operator, log.matched(PARTITION)).expect("it is dropped");
+    assert_eq!(ledger.oldest(), None);
+    let bytes = |offset| log.bytes_from(PARTITION, offset);
+    assert!(bytes(0) > bytes(2) && bytes(2) > bytes(3) && bytes(3) > 0, "{:?}", [0, 2, 3].map(bytes));
+    assert_eq!(bytes(4), 0);
+}
+
 pub(super) async fn what_cannot_be_read_can_be_settled(bench: &dyn Bench) {
     let (log, ledger) = owing(bench, Setup::default(), 3).await;
     let entries = take(&*log, &ledger, 1).await;

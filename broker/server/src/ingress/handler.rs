@@ -175,7 +175,7 @@ pub(super) async fn publish(broker: &Broker, received: Received, headers: &Heade
 
 fn not_published(error: &PublishError) -> Problem {
     match error {
-        PublishError::Full(_) => {
+        PublishError::Full(_) | PublishError::Backlog(_) => {
             Problem::new(StatusCode::INSUFFICIENT_STORAGE, error.code(), error.to_string())
         }
         PublishError::Busy(_) => Problem::new(StatusCode::TOO_MANY_REQUESTS, error.code(), error.to_string())
