@@ -292,6 +292,8 @@ codes! {
     ADMIN_NOT_READY = "E0805", "the process is not ready";
     /// The admin API answered with something that the command does not understand.
     ADMIN_ANSWER_UNKNOWN = "E0806", "the answer is not one of the admin API";
+    /// The path names a resource that does not run.
+    ADMIN_RESOURCE_UNKNOWN = "E0807", "the admin API knows no such resource";
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{FromRequestParts, Query, Request, State};
+use axum::extract::{FromRequestParts, Path, Query, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
@@ -19,6 +19,7 @@ use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use serde::Deserialize;
 use waypost_core::codes;
+use waypost_core::manifest::ResourceName;
 use waypost_engine::{DEFAULT_STATUS_LIMIT, Engine, StatusQuery};
 
 pub(crate) use self::token::{AdminToken, TOKEN_VARIABLE};
@@ -52,6 +53,7 @@ impl Admin {
             .route("/metrics", get(metrics))
             .route("/api/v1/status", get(status))
             .route("/api/v1/recount", post(recount))
+            .route("/api/v1/logs/{namespace}/{broker}/accept-damage", post(accept_damage))
             .layer(middleware::from_fn_with_state(Arc::clone(&shared), demand_token));
         let router = Router::new()
             .route("/healthz", get(async || "ok\n"))
@@ -183,6 +185,26 @@ async fn recount(State(shared): State<Arc<Shared>>) -> Response {
     let recounting = tokio::task::spawn_blocking(move || shared.engine.recount());
     match recounting.await {
         Ok(lines) => Json(lines).into_response(),
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+async fn accept_damage(
+    State(shared): State<Arc<Shared>>,
+    Path((namespace, name)): Path<(String, String)>,
+) -> Response {
+    let broker = ResourceName::new(namespace, name);
+    let absent = format!("the broker {broker} does not run here: see `waypost status`");
+    // Every record is read for it.
+    let accepting = tokio::task::spawn_blocking(move || shared.engine.accept_damage(&broker));
+    match accepting.await {
+        Ok(Some(Ok(accepted))) => Json(serde_json::json!({ "accepted": accepted })).into_response(),
+        Ok(Some(Err(error))) => {
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, error.code(), error.to_string()).into_response()
+        }
+        Ok(None) => {
+            Problem::new(StatusCode::NOT_FOUND, codes::ADMIN_RESOURCE_UNKNOWN, absent).into_response()
+        }
         Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }

@@ -1,5 +1,7 @@
 //! One HTTP call of a command.
 
+pub(crate) mod admin;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -8,6 +8,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use waypost_core::manifest::ResourceName;
+
 use self::values::{bytes, duration, log_filter};
 
 /// A CloudEvents broker and trigger router in one binary.
@@ -28,6 +30,9 @@ pub(crate) enum Command {
     Send(Box<Send>),
     /// Show what a running broker has, and what became of the events of each trigger.
     Status(Status),
+    /// Look for damage in stored events, and go on after it.
+    #[command(subcommand)]
+    Log(Log),
     /// Print the JSON schema of the manifests.
     Schema,
     /// Print the completions of this command line for a shell.
@@ -336,14 +341,59 @@ pub(crate) enum Mode {
     Structured,
 }
 
+/// The running broker that a command speaks with.
 #[derive(Debug, Args)]
-pub(crate) struct Status {
+pub(crate) struct Admin {
     /// The admin address of the broker.
-    #[arg(long, value_name = "URL", env = "WAYPOST_ADMIN", default_value = "http://127.0.0.1:8081")]
-    pub(crate) admin: String,
+    #[arg(
+        long = "admin",
+        value_name = "URL",
+        env = "WAYPOST_ADMIN",
+        default_value = "http://127.0.0.1:8081"
+    )]
+    pub(crate) url: String,
 
     #[command(flatten)]
     pub(crate) token: Token,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Log {
+    /// Read everything in a data directory that no process uses, change nothing, and print what is damaged.
+    Verify(Verify),
+    /// Have a running broker take events again although a part of its log is damaged: that part is given up.
+    AcceptDamage(AcceptDamage),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Verify {
+    /// The data directory; ./waypost-data where none is given.
+    #[arg(long, value_name = "DIR", env = "WAYPOST_DATA_DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+
+    /// How the result is printed.
+    #[arg(short, long, value_name = "FORMAT", env = "WAYPOST_OUTPUT", default_value = "text")]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AcceptDamage {
+    /// The broker.
+    #[arg(value_name = "NAMESPACE/BROKER", value_parser = values::resource_name)]
+    pub(crate) broker: ResourceName,
+
+    #[command(flatten)]
+    pub(crate) admin: Admin,
+
+    /// How the result is printed.
+    #[arg(short, long, value_name = "FORMAT", env = "WAYPOST_OUTPUT", default_value = "text")]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    #[command(flatten)]
+    pub(crate) admin: Admin,
 
     /// Count anew what is pending first, and say where the count was wrong.
     #[arg(long, env = "WAYPOST_RECOUNT")]

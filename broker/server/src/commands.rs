@@ -2,6 +2,7 @@
 
 pub(crate) mod check;
 pub(crate) mod completions;
+pub(crate) mod log;
 pub(crate) mod run;
 pub(crate) mod schema;
 pub(crate) mod send;

@@ -32,6 +32,7 @@ fn main() -> ExitCode {
         Command::Check(arguments) => commands::check::check(&arguments),
         Command::Send(arguments) => commands::send::send(&arguments),
         Command::Status(arguments) => commands::status::status(&arguments),
+        Command::Log(command) => commands::log::log(&command),
         Command::Schema => commands::schema::schema(),
         Command::Completions { shell } => commands::completions::completions(shell),
     };

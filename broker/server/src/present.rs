@@ -10,6 +10,11 @@ use waypost_engine::plan::{DeclaredState, Plan};
 
 use crate::failure::Failure;
 
+/// A value as indented JSON.
+pub(crate) fn json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string_pretty(value).expect("what is printed has text for keys") + "\n"
+}
+
 /// Writes to stdout. A closed pipe is no failure: the reader has seen enough.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tracing_subscriber::filter::Targets;
+use waypost_core::manifest::ResourceName;
 use waypost_core::size::{self, InvalidSize};
 
 /// The least size limit of an event: every event of 64 KiB must pass (section 6 of the norm), its envelope included.
@@ -32,6 +33,16 @@ pub(crate) fn log_bytes(text: &str) -> Result<u64, String> {
     match bytes(text)? {
         size if size < LEAST_LOG_BYTES => Err("the limit must be at least 16MiB".to_owned()),
         size => Ok(size as u64),
+    }
+}
+
+/// Reads `NAMESPACE/NAME`.
+pub(crate) fn resource_name(text: &str) -> Result<ResourceName, String> {
+    match text.split_once('/') {
+        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
+            Ok(ResourceName::new(namespace, name))
+        }
+        _ => Err("write NAMESPACE/NAME, such as default/orders".to_owned()),
     }
 }
 

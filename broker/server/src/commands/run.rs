@@ -33,7 +33,7 @@ use crate::registry::REGISTRY;
 use crate::shutdown::{StopSignals, shut_down};
 
 /// Where logs are kept unless told otherwise.
-const DEFAULT_DATA_DIRECTORY: &str = "waypost-data";
+pub(crate) const DEFAULT_DATA_DIRECTORY: &str = "waypost-data";
 /// The most threads for work that blocks: reading files, and what components need.
 const MAX_BLOCKING_THREADS: usize = 16;
 /// How long such work may hold up the end of the process.

@@ -2,34 +2,27 @@
 
 use std::fmt::Write;
 use std::process::ExitCode;
-use std::time::Duration;
 
-use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap};
-use http::{Method, StatusCode};
+use http::Method;
 use serde_json::Value;
-use waypost_core::codes;
 
-use crate::admin::AdminToken;
-use crate::call::{self, Answer};
+use crate::call::admin::{AdminApi, TIMEOUT};
 use crate::cli::{Output, Status};
 use crate::failure::Failure;
 use crate::present;
 
-/// The time for one call of the admin API.
-const TIMEOUT: Duration = Duration::from_secs(60);
-
 /// Prints the status, and before it what a recount found where one was asked for.
 pub(crate) fn status(arguments: &Status) -> Result<ExitCode, Failure> {
-    let api = Api::new(arguments)?;
-    let recount = if arguments.recount { Some(api.call(Method::POST, "/api/v1/recount")?) } else { None };
-    let status = api.call(Method::GET, &format!("/api/v1/status?{}", query(arguments)))?;
+    let api = AdminApi::new(&arguments.admin)?;
+    let recount =
+        if arguments.recount { Some(api.call(Method::POST, "/api/v1/recount", TIMEOUT)?) } else { None };
+    let status = api.call(Method::GET, &format!("/api/v1/status?{}", query(arguments)), TIMEOUT)?;
     let text = match (arguments.output, recount) {
-        (Output::Json, None) => pretty(&status),
+        (Output::Json, None) => present::json(&status),
         (Output::Json, Some(recount)) => {
             let mut status = status;
             status["recount"] = recount;
-            pretty(&status)
+            present::json(&status)
         }
         (Output::Text, recount) => {
             let mut text = recount.as_ref().map(recount_text).unwrap_or_default();
@@ -39,10 +32,6 @@ pub(crate) fn status(arguments: &Status) -> Result<ExitCode, Failure> {
     };
     present::print(&text)?;
     Ok(ExitCode::SUCCESS)
-}
-
-fn pretty(value: &Value) -> String {
-    serde_json::to_string_pretty(value).expect("a JSON value is JSON") + "\n"
 }
 
 /// The query of the status, with the names of the flags.
@@ -57,53 +46,6 @@ fn query(arguments: &Status) -> String {
         }
     }
     query
-}
-
-/// The admin API of a running broker.
-struct Api {
-    base: String,
-    headers: HeaderMap,
-}
-
-impl Api {
-    fn new(arguments: &Status) -> Result<Self, Failure> {
-        let mut headers = HeaderMap::new();
-        if let Some(token) = AdminToken::load(arguments.token.admin_token_file.as_deref())? {
-            headers.insert(AUTHORIZATION, token.header());
-        }
-        Ok(Self { base: arguments.admin.trim_end_matches('/').to_owned(), headers })
-    }
-
-    fn call(&self, method: Method, path: &str) -> Result<Value, Failure> {
-        let url = format!("{}{path}", self.base);
-        let answer = call::call(method, &url, self.headers.clone(), Bytes::new(), TIMEOUT)?;
-        understood(&self.base, &answer)
-    }
-}
-
-/// The JSON of a good answer; otherwise what the problem says.
-fn understood(base: &str, answer: &Answer) -> Result<Value, Failure> {
-    let body = serde_json::from_slice::<Value>(&answer.body);
-    match body {
-        Ok(body) if answer.status == StatusCode::OK => Ok(body),
-        Ok(body) if body["code"].is_string() && body["detail"].is_string() => {
-            let (code, detail) = (cell(&body["code"]), cell(&body["detail"]));
-            let known = codes::ALL.iter().find(|known| known.id() == code);
-            Err(Failure::new(known.copied().unwrap_or(codes::ADMIN_ANSWER_UNKNOWN), detail))
-        }
-        _ => {
-            let content_type = answer.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-            Err(Failure::new(
-                codes::ADMIN_ANSWER_UNKNOWN,
-                format!(
-                    "{base} answered {} with {}, which is no answer of the admin API: name the admin address of a \
-                     running broker with --admin",
-                    answer.status.as_u16(),
-                    content_type.unwrap_or("no content type")
-                ),
-            ))
-        }
-    }
 }
 
 fn recount_text(recount: &Value) -> String {
@@ -244,20 +186,5 @@ default/t  b       yes    5        3          1     0        1        1         
         assert_eq!(recount_text(&same), "recounted 1 trigger: nothing differed\n\n");
         let different = json!([{"namespace": "n", "name": "t", "before": 2, "after": 3}]);
         assert!(recount_text(&different).contains("n/t        2               3"));
-    }
-
-    fn answer(status: StatusCode, body: &'static str) -> Answer {
-        Answer { status, headers: HeaderMap::new(), body: Bytes::from_static(body.as_bytes()) }
-    }
-
-    #[test]
-    fn a_refusal_keeps_its_code() {
-        let refused = answer(StatusCode::UNAUTHORIZED, r#"{"code": "E0801", "detail": "no token"}"#);
-        assert_eq!(
-            understood("http://h", &refused),
-            Err(Failure::new(codes::ADMIN_UNAUTHORIZED, "no token"))
-        );
-        let foreign = answer(StatusCode::OK, "<html>");
-        assert_eq!(understood("http://h", &foreign).unwrap_err().code, codes::ADMIN_ANSWER_UNKNOWN);
     }
 }
