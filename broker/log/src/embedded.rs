@@ -56,6 +56,7 @@ use crate::error::{ReadError, WriteError};
 use crate::log::Log;
 
 use checkpoint::Checkpoint;
+use disk::reserve::{Reserve, Reserved};
 use disk::{Disk, SystemDisk};
 pub use kept::KeptChange;
 use log::BrokerLog;
@@ -179,12 +180,17 @@ impl EmbeddedStore {
             io::ErrorKind::WouldBlock => OpenError::InUse { directory: directory.clone() },
             _ => failed(error),
         })?;
-        let checkpoint = open_directory(&*disk, &directory)?;
         let limit = limit.unwrap_or_else(|| {
             let capacity = disk.capacity(&directory).unwrap_or(u64::MAX);
             DEFAULT_LIMIT.min(capacity / 5 * 4)
         });
-        let parts = Parts { disk, directory, clock, checkpoint, ring_bytes, limit, lock };
+        let plain_disk = disk;
+        let reserve = Reserve::open(Arc::clone(&plain_disk), &directory, limit).map_err(failed)?;
+        let disk: Arc<dyn Disk> =
+            Arc::new(Reserved { disk: Arc::clone(&plain_disk), reserve: Arc::clone(&reserve) });
+        let checkpoint = open_directory(&*disk, &directory)?;
+        let parts =
+            Parts { disk, plain_disk, reserve, directory, clock, checkpoint, ring_bytes, limit, lock };
         let shared = Arc::new(Shared::new(parts));
         let mut threads = Vec::with_capacity(WRITERS + 1);
         for number in 0..WRITERS {

@@ -54,12 +54,15 @@ impl AppendError {
 pub struct CommitError {
     /// What failed.
     pub reason: String,
+    /// Whether all that is wrong is that there was no room: then the batch is not in the log and never will be, and
+    /// the log takes others once there is room.
+    pub full: bool,
 }
 
 impl CommitError {
     /// The stable code.
     pub fn code(&self) -> Code {
-        codes::LOG_FAILED
+        if self.full { codes::LOG_FULL } else { codes::LOG_FAILED }
     }
 }
 

@@ -317,7 +317,9 @@ impl Future for Commit {
             State::Done(result) => Poll::Ready(result.clone()),
             State::Pending(receiver) => Pin::new(receiver).poll(context).map(|answer| match answer {
                 Ok(result) => result,
-                Err(_) => Err(CommitError { reason: "the log stopped before it answered".to_owned() }),
+                Err(_) => {
+                    Err(CommitError { reason: "the log stopped before it answered".to_owned(), full: false })
+                }
             }),
         }
     }

@@ -13,6 +13,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use redb::{Database, Durability, ReadableDatabase, StorageBackend, TableDefinition};
 use waypost_core::manifest::ResourceName;
@@ -20,10 +21,17 @@ use waypost_core::manifest::ResourceName;
 use crate::embedded::codec::Put;
 use crate::embedded::disk::{Disk, DiskFile, Opening};
 use crate::embedded::note::put_name;
+use crate::embedded::store::Trouble;
 
 const ROWS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("rows");
 /// The bytes of pages that are kept in memory.
 const CACHE_BYTES: usize = 8 * 1024 * 1024;
+/// The room that is taken at once.
+const ROOM_STEP: u64 = 256 * 1024;
+/// The room that any commit may need beside its rows.
+const HEADROOM: u64 = 128 * 1024;
+/// The pages that a row may need beside its value.
+const PAGES_OF_A_ROW: u64 = 2 * 4096;
 
 /// What a row is about; its number says which.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,14 +130,18 @@ pub(super) enum CheckpointError {
 pub(super) struct Checkpoint {
     database: Database,
     file: PathBuf,
+    room: Arc<Room>,
 }
 
 impl Checkpoint {
     /// Opens the file, or makes it. Reads all of it, to know that it is intact.
     pub(super) fn open(disk: &dyn Disk, file: &Path) -> Result<Self, CheckpointError> {
         let stored = disk.open(file, Opening::Either).map_err(|error| failed(file, &error))?;
+        let length = stored.length().map_err(|error| failed(file, &error))?;
+        let room =
+            Arc::new(Room { file: stored, used: AtomicU64::new(length), taken: AtomicU64::new(length) });
         let database = guarded(file, || {
-            let backend = Backend(Arc::clone(&stored));
+            let backend = Backend(Arc::clone(&room));
             let mut database =
                 Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend)?;
             if !database.check_integrity()? {
@@ -140,7 +152,7 @@ impl Checkpoint {
             transaction.commit()?;
             Ok(database)
         })?;
-        Ok(Self { database, file: file.to_owned() })
+        Ok(Self { database, file: file.to_owned(), room })
     }
 
     /// All rows of a kind that a log has, by their numbers; pages by theirs.
@@ -181,6 +193,22 @@ impl Checkpoint {
             Ok(table.get(key.as_slice())?.map(|value| value.value().to_vec()))
         })?;
         value.map(|value| self.content(&key, &value).map(<[u8]>::to_vec)).transpose()
+    }
+
+    /// Takes room for what writing these rows may need, so that the file system has it when it is written.
+    pub(super) fn make_room(&self, rows: &[Row]) -> Result<(), Trouble> {
+        let pages = |row: &Row| match &row.change {
+            // A page of its own, and those above it on the way.
+            RowChange::Put(value) => 2 * (value.len() as u64 + PAGES_OF_A_ROW),
+            RowChange::Remove | RowChange::RemovePages => PAGES_OF_A_ROW,
+        };
+        let needed = rows.iter().map(pages).sum::<u64>().saturating_add(HEADROOM);
+        self.room.take(needed).map_err(|error| {
+            Trouble::of(
+                format!("there is no room for the checkpoint {}: {error}", self.file.display()),
+                &error,
+            )
+        })
     }
 
     /// Writes rows, all or none, and makes them durable.
@@ -248,17 +276,40 @@ impl fmt::Debug for Checkpoint {
     }
 }
 
+/// The file, and the room that was taken for it ahead of what is written.
+#[derive(Debug)]
+struct Room {
+    file: Arc<dyn DiskFile>,
+    /// The end of what was ever written.
+    used: AtomicU64,
+    /// The end of the room.
+    taken: AtomicU64,
+}
+
+impl Room {
+    /// Takes room for so many bytes more than were ever written.
+    fn take(&self, more: u64) -> io::Result<()> {
+        let needed = self.used.load(Ordering::Relaxed).saturating_add(more);
+        if needed > self.taken.load(Ordering::Relaxed) {
+            let taken = needed.next_multiple_of(ROOM_STEP);
+            self.file.take_room(taken)?;
+            self.taken.store(taken, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
+
 /// The file as redb uses it.
 #[derive(Debug)]
-struct Backend(Arc<dyn DiskFile>);
+struct Backend(Arc<Room>);
 
 impl StorageBackend for Backend {
     fn len(&self) -> io::Result<u64> {
-        self.0.length()
+        self.0.file.length()
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        if self.0.read_at(out, offset)? == out.len() {
+        if self.0.file.read_at(out, offset)? == out.len() {
             Ok(())
         } else {
             Err(io::Error::new(io::ErrorKind::InvalidData, "the file is shorter than it says"))
@@ -266,14 +317,22 @@ impl StorageBackend for Backend {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        if len > self.0.length()? { self.0.allocate(len) } else { self.0.set_length(len) }
+        // It grows by doubling: room is taken for what is written, not for what may be.
+        self.0.file.set_length(len)?;
+        self.0.taken.fetch_min(len.max(self.0.used.load(Ordering::Relaxed)), Ordering::Relaxed);
+        self.0.used.fetch_min(len, Ordering::Relaxed);
+        Ok(())
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.0.sync()
+        self.0.file.sync()
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.0.write_at(data, offset)
+        let end = offset + data.len() as u64;
+        if end > self.0.used.fetch_max(end, Ordering::Relaxed) {
+            self.0.take(0)?;
+        }
+        self.0.file.write_at(data, offset)
     }
 }

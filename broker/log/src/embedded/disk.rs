@@ -12,6 +12,7 @@ use std::sync::Arc;
 use rustix::fs::{FallocateFlags, fallocate};
 
 pub(super) mod overlay;
+pub(super) mod reserve;
 #[cfg(test)]
 pub(super) mod simulated;
 
@@ -57,6 +58,9 @@ pub(super) trait Disk: fmt::Debug + Send + Sync {
 
     /// The bytes that the file system has in all, where it says so.
     fn capacity(&self, path: &Path) -> Option<u64>;
+
+    /// The bytes that are free for us there, where it says so.
+    fn free(&self, path: &Path) -> Option<u64>;
 }
 
 /// An open file.
@@ -70,6 +74,9 @@ pub(super) trait DiskFile: fmt::Debug + Send + Sync {
 
     /// Takes room on the disk up to `length`, so that writes below it need none; new bytes are zero.
     fn allocate(&self, length: u64) -> io::Result<()>;
+
+    /// Takes room as [`DiskFile::allocate`] does, and leaves the length as it is.
+    fn take_room(&self, length: u64) -> io::Result<()>;
 
     /// Sets the length: cuts, or adds zeros without taking room for them.
     fn set_length(&self, length: u64) -> io::Result<()>;
@@ -155,6 +162,11 @@ impl Disk for SystemDisk {
         let about = rustix::fs::statvfs(path).ok()?;
         about.f_frsize.checked_mul(about.f_blocks)
     }
+
+    fn free(&self, path: &Path) -> Option<u64> {
+        let about = rustix::fs::statvfs(path).ok()?;
+        about.f_frsize.checked_mul(about.f_bavail)
+    }
 }
 
 #[derive(Debug)]
@@ -186,6 +198,13 @@ impl DiskFile for SystemFile {
         match fallocate(&self.0, FallocateFlags::empty(), 0, length) {
             // A file system that cannot promise room: it is met at the write.
             Err(rustix::io::Errno::OPNOTSUPP) => self.0.set_len(length),
+            result => Ok(result?),
+        }
+    }
+
+    fn take_room(&self, length: u64) -> io::Result<()> {
+        match fallocate(&self.0, FallocateFlags::KEEP_SIZE, 0, length) {
+            Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
             result => Ok(result?),
         }
     }

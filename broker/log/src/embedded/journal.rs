@@ -129,7 +129,7 @@ impl Journal {
     /// Notes a change and returns its place. None where too much waits for the disk.
     pub(super) fn note(&self, offset: Offset, trigger: TriggerNumber, change: Change) -> Option<u64> {
         let mut state = self.state.lock();
-        if state.fresh.bytes.len() > WAITING_BYTES {
+        if state.fresh.bytes.len() + state.leaving.bytes.len() > WAITING_BYTES {
             return None;
         }
         let sequence = state.sequence;
@@ -159,13 +159,15 @@ impl Journal {
     /// Takes out what is to be written by [`Journal::write`].
     pub(super) fn leave(&self) -> Option<Arc<Notes>> {
         let mut state = self.state.lock();
-        if state.fresh.count == 0 {
+        if state.fresh.count == 0 && state.leaving.count == 0 {
             return None;
         }
         // About as much comes until the next time.
         let room = Vec::with_capacity(state.fresh.bytes.len());
+        let fresh = std::mem::replace(&mut state.fresh, Notes { bytes: room, ..Notes::default() });
+        // Behind what there was no room for before.
         state.leaving =
-            Arc::new(std::mem::replace(&mut state.fresh, Notes { bytes: room, ..Notes::default() }));
+            Arc::new(if state.leaving.count == 0 { fresh } else { state.leaving.followed_by(&fresh) });
         Some(Arc::clone(&state.leaving))
     }
 
@@ -173,12 +175,11 @@ impl Journal {
     pub(super) fn write(&self, notes: &Notes) -> io::Result<u64> {
         let mut bytes = Vec::with_capacity(notes.bytes.len() + 256);
         let (mut file, new) = {
-            let mut state = self.state.lock();
+            let state = self.state.lock();
             match state.files.back().filter(|file| !file.sealed && file.length < FILE_BYTES) {
                 Some(file) => (file.without_blocks(), false),
                 None => {
                     let number = state.next_file;
-                    state.next_file += 1;
                     let header = FileHeader::new(number);
                     bytes.put(&header.encode(FileKind::Outcomes));
                     (File::new(number, header.generation), true)
@@ -208,7 +209,8 @@ impl Journal {
             file.next_number += 1;
             file.sealed = true;
         }
-        let how = if new { Opening::New } else { Opening::Existing };
+        // It may have been made before, when there was no room for more.
+        let how = if new { Opening::Either } else { Opening::Existing };
         let stored = self.disk.open(&path_of(&self.directory, file.number), how)?;
         stored.write_at(&bytes, start)?;
         stored.sync()?;
@@ -217,6 +219,7 @@ impl Journal {
         }
         let mut state = self.state.lock();
         if new {
+            state.next_file = file.number + 1;
             state.files.push_back(File::new(file.number, file.generation));
         }
         if let Some(known) = state.files.back_mut() {
@@ -413,6 +416,21 @@ impl Journal {
 }
 
 impl Notes {
+    /// These and others behind them.
+    fn followed_by(&self, others: &Self) -> Self {
+        if others.count == 0 {
+            let Self { count, first, summary, .. } = *self;
+            return Self { bytes: self.bytes.clone(), count, first, summary };
+        }
+        let summary = Summary {
+            last: others.summary.last,
+            lowest: self.summary.lowest.min(others.summary.lowest),
+            highest: self.summary.highest.max(others.summary.highest),
+        };
+        let bytes = [self.bytes.as_slice(), &others.bytes].concat();
+        Self { bytes, count: self.count.saturating_add(others.count), first: self.first, summary }
+    }
+
     fn push(&mut self, note: &Note) {
         if self.count == 0 {
             self.first = note.sequence;

@@ -47,7 +47,7 @@ pub(super) struct Lists {
     directory: PathBuf,
     /// The first offset that was not examined.
     matched: Offset,
-    /// The matches that were recorded and are not on their way to the disk.
+    /// The matches that were recorded and are not on the disk.
     fresh_matches: usize,
     segments: BTreeMap<Offset, OfSegment>,
     cache: VecDeque<(BlockKey, Arc<Vec<Chunk>>)>,
@@ -243,17 +243,17 @@ impl Lists {
 
     /// Takes out what is to be written. `end_of_sealed` gives the end of the segment with a base, if it is sealed.
     pub(super) fn leave(&mut self, end_of_sealed: impl Fn(Offset) -> Option<Offset>) -> Vec<Leaving> {
-        self.fresh_matches = 0;
         let mut all = Vec::new();
         for (base, of_segment) in &mut self.segments {
             let stored = of_segment.stored.as_ref();
             let open = !of_segment.fresh.is_empty() || stored.is_some_and(|stored| !stored.sealed);
             let complete = || end_of_sealed(*base).is_some_and(|end| end <= self.matched);
             let seal = open && of_segment.lost.is_none() && complete();
-            if of_segment.fresh.is_empty() && !seal {
+            if of_segment.fresh.is_empty() && of_segment.leaving.is_empty() && !seal {
                 continue;
             }
-            of_segment.leaving = std::mem::take(&mut of_segment.fresh);
+            // With what there was no room for before.
+            of_segment.leaving.append(&mut of_segment.fresh);
             let (chunks, stored) = (of_segment.leaving.clone(), of_segment.stored.clone());
             all.push(Leaving { base: *base, chunks, stored, seal });
         }
@@ -263,7 +263,8 @@ impl Lists {
     /// Notes that what [`Leaving::write`] returned is on the disk.
     pub(super) fn left(&mut self, written: Written) {
         let Some(of_segment) = self.segments.get_mut(&written.base) else { return };
-        of_segment.leaving.clear();
+        let gone: usize = of_segment.leaving.drain(..).map(|chunk| chunk.matches()).sum();
+        self.fresh_matches = self.fresh_matches.saturating_sub(gone);
         of_segment.stored = Some(written.stored);
     }
 
@@ -538,7 +539,7 @@ impl Leaving {
             stored.sealed = true;
         }
         let file =
-            disk.open(&path_of(directory, base), if made { Opening::New } else { Opening::Existing })?;
+            disk.open(&path_of(directory, base), if made { Opening::Either } else { Opening::Existing })?;
         file.write_at(&bytes, start)?;
         file.sync()?;
         stored.length = start + bytes.len() as u64;

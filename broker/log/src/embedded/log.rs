@@ -276,7 +276,8 @@ impl Records for BrokerLog {
 
     fn bytes_from(&self, _partition: u16, offset: Offset) -> u64 {
         let segments = self.segments.read();
-        let wanted = segments.iter().rev().map(|live| &live.segment).take_while(|segment| segment.end() > offset);
+        let wanted =
+            segments.iter().rev().map(|live| &live.segment).take_while(|segment| segment.end() > offset);
         wanted
             .map(|segment| {
                 // As if all of its records were of one size.
@@ -526,11 +527,14 @@ impl Ledgers for BrokerLog {
 
 impl BrokerLog {
     fn write_plan(&self, plan: PlanRecord) -> Result<(), WriteError> {
-        let mut rows = self.name_rows();
-        rows.push(Row::put(&self.name, Kind::Plan, plan.version.0, &rows::encode_plan(&plan)));
-        rows.push(self.row());
+        let content = Row::put(&self.name, Kind::Plan, plan.version.0, &rows::encode_plan(&plan));
         self.shared
-            .exclusively(|flusher| flusher.commit(&rows))
+            .exclusively(|flusher| {
+                flusher.prepare()?;
+                let mut rows = self.name_rows();
+                rows.extend([content, self.row()]);
+                flusher.commit(&rows)
+            })
             .map_err(|reason| WriteError::Failed { reason })?;
         self.plans.lock().push(plan);
         Ok(())

@@ -2,7 +2,7 @@
 //! write.
 
 use std::any::Any;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use crate::clock::Clock;
 use crate::embedded::books::{Alarm, Poison};
 use crate::embedded::checkpoint::{Checkpoint, CheckpointError, Row};
 use crate::embedded::disk::Disk;
+use crate::embedded::disk::reserve::{Reserve, is_full};
 use crate::embedded::log::{BrokerLog, Scratch};
 use crate::embedded::ring::Ring;
 use crate::error::AppendError;
@@ -32,7 +33,11 @@ const RESERVE_SHARE: u64 = 10;
 /// What the logs share.
 #[derive(Debug)]
 pub(super) struct Shared {
+    /// What is written here uses the reserve where there is no other room.
     pub(super) disk: Arc<dyn Disk>,
+    /// The disk without its reserve, for what may be refused.
+    pub(super) plain_disk: Arc<dyn Disk>,
+    pub(super) reserve: Arc<Reserve>,
     pub(super) directory: PathBuf,
     pub(super) clock: Clock,
     pub(super) checkpoint: Checkpoint,
@@ -64,6 +69,45 @@ struct Rounds {
     next_commit: Instant,
     /// How many rounds were forced and are done.
     secured: u64,
+    /// What was captured and could not be committed yet, for want of room.
+    unwritten: Unwritten,
+}
+
+/// Rows, and the logs that they were captured from.
+#[derive(Debug, Default)]
+struct Unwritten {
+    rows: Vec<Row>,
+    logs: Vec<Arc<BrokerLog>>,
+}
+
+/// Why something was not written.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    /// There is no room. Nothing was written, and what was to be waits.
+    NoRoom(String),
+    /// Nobody knows what is on the disk now.
+    Broken(String),
+}
+
+impl Trouble {
+    /// The trouble that an operation had, told in a sentence.
+    pub(super) fn of(reason: String, error: &std::io::Error) -> Self {
+        if is_full(error) { Self::NoRoom(reason) } else { Self::Broken(reason) }
+    }
+}
+
+impl From<String> for Trouble {
+    fn from(reason: String) -> Self {
+        Self::Broken(reason)
+    }
+}
+
+impl From<Trouble> for String {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::NoRoom(reason) | Trouble::Broken(reason) => reason,
+        }
+    }
 }
 
 /// What the threads wait for.
@@ -164,6 +208,8 @@ pub(super) fn flush_until_stopped(shared: &Shared) {
 
 pub(super) struct Parts {
     pub(super) disk: Arc<dyn Disk>,
+    pub(super) plain_disk: Arc<dyn Disk>,
+    pub(super) reserve: Arc<Reserve>,
     pub(super) directory: PathBuf,
     pub(super) clock: Clock,
     pub(super) checkpoint: Checkpoint,
@@ -174,9 +220,12 @@ pub(super) struct Parts {
 
 impl Shared {
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { disk, directory, clock, checkpoint, ring_bytes, limit, lock } = parts;
+        let Parts { disk, plain_disk, reserve, directory, clock, checkpoint, ring_bytes, limit, lock } =
+            parts;
         Self {
             disk,
+            plain_disk,
+            reserve,
             directory,
             clock,
             checkpoint,
@@ -186,7 +235,11 @@ impl Shared {
             used: Arc::default(),
             logs: Mutex::default(),
             work: Arc::default(),
-            rounds: Mutex::new(Rounds { next_commit: Instant::now(), secured: 0 }),
+            rounds: Mutex::new(Rounds {
+                next_commit: Instant::now(),
+                secured: 0,
+                unwritten: Unwritten::default(),
+            }),
             buffers: Mutex::default(),
             secures: AtomicU64::new(0),
             _lock: DirectoryLock(lock),
@@ -254,30 +307,44 @@ impl Shared {
         self.exclusively(|flusher| {
             flusher.commit(&log.capture())?;
             log.captured();
-            Ok(())
+            Ok::<_, Trouble>(())
         })
     }
 
-    /// Does something while nothing is flushed. A failure poisons the store.
-    pub(super) fn exclusively<T>(
+    /// Does something while nothing is flushed. A failure poisons the store, unless all that lacks is room.
+    pub(super) fn exclusively<T, E: Into<Trouble>>(
         &self,
-        action: impl FnOnce(&Flusher<'_>) -> Result<T, String>,
+        action: impl FnOnce(&Flusher<'_>) -> Result<T, E>,
     ) -> Result<T, String> {
         self.act(&mut self.rounds.lock(), action)
     }
 
-    fn act<T>(
+    fn act<T, E: Into<Trouble>>(
         &self,
         rounds: &mut Rounds,
-        action: impl FnOnce(&Flusher<'_>) -> Result<T, String>,
+        action: impl FnOnce(&Flusher<'_>) -> Result<T, E>,
     ) -> Result<T, String> {
         if let Some(reason) = self.poison.reason() {
             return Err(reason);
         }
-        let flusher = Flusher { shared: self, next_commit: Cell::new(rounds.next_commit) };
-        let result = action(&flusher).inspect_err(|reason| self.poison.set(reason));
+        let unwritten = RefCell::new(std::mem::take(&mut rounds.unwritten));
+        let flusher = Flusher { shared: self, next_commit: Cell::new(rounds.next_commit), unwritten };
+        let result = action(&flusher).map_err(Into::into);
         rounds.next_commit = flusher.next_commit.get();
-        result
+        rounds.unwritten = flusher.unwritten.into_inner();
+        match result {
+            Ok(done) => Ok(done),
+            Err(Trouble::NoRoom(reason)) => {
+                tracing::warn!(reason, "the file system is full: changes wait in memory until there is room");
+                // It is tried again.
+                self.work.something_waits();
+                Err(reason)
+            }
+            Err(Trouble::Broken(reason)) => {
+                self.poison.set(&reason);
+                Err(reason)
+            }
+        }
     }
 }
 
@@ -286,41 +353,77 @@ impl Shared {
 pub(super) struct Flusher<'a> {
     shared: &'a Shared,
     next_commit: Cell<Instant>,
+    unwritten: RefCell<Unwritten>,
 }
 
 impl Flusher<'_> {
     /// Writes out what changed in all logs. When this has returned after `force`, everything that changed before is in
     /// the checkpoint.
-    pub(super) fn flush(&self, force: bool) -> Result<(), String> {
+    pub(super) fn flush(&self, force: bool) -> Result<(), Trouble> {
+        let logs = self.shared.logs();
+        self.write_unwritten()?;
         let due = force || Instant::now() >= self.next_commit.get();
-        let mut rows = Vec::new();
-        let mut captured = Vec::new();
-        for log in self.shared.logs() {
+        let mut captured = Unwritten::default();
+        let mut trouble = None;
+        for log in logs {
             let changed = log.take_change();
             if due && (changed || log.behind()) {
-                rows.extend(log.capture());
-                captured.push(Arc::clone(&log));
+                captured.rows.extend(log.capture());
+                captured.logs.push(Arc::clone(&log));
             }
-            if changed {
-                log.flush()?;
+            match if changed { log.flush() } else { Ok(()) } {
+                Err(Trouble::NoRoom(reason)) => {
+                    log.flush_again();
+                    trouble = Some(reason);
+                }
+                result => result?,
             }
         }
         if !due {
             // Whoever is behind is looked at again.
             self.shared.work.something_waits();
-        } else if !rows.is_empty() {
-            self.commit(&rows)?;
-            captured.iter().for_each(|log| log.captured());
+        }
+        *self.unwritten.borrow_mut() = captured;
+        match trouble {
+            Some(reason) => Err(Trouble::NoRoom(reason)),
+            None => self.commit_unwritten(),
+        }
+    }
+
+    /// Writes what was captured before and found no room then.
+    fn write_unwritten(&self) -> Result<(), Trouble> {
+        if self.unwritten.borrow().rows.is_empty() {
+            return Ok(());
+        }
+        // First what the rows count on.
+        for log in self.shared.logs() {
+            log.flush()?;
+        }
+        self.commit_unwritten()
+    }
+
+    fn commit_unwritten(&self) -> Result<(), Trouble> {
+        let mut unwritten = self.unwritten.borrow_mut();
+        if !unwritten.rows.is_empty() {
+            self.commit(&unwritten.rows)?;
+            unwritten.logs.iter().for_each(|log| log.captured());
+            *unwritten = Unwritten::default();
         }
         Ok(())
     }
 
+    /// Sees to it that there is room for a commit of little, so that what is taken out for one can be written.
+    pub(super) fn prepare(&self) -> Result<(), Trouble> {
+        self.shared.checkpoint.make_room(&[])
+    }
+
     /// Commits rows to the checkpoint.
-    pub(super) fn commit(&self, rows: &[Row]) -> Result<(), String> {
+    pub(super) fn commit(&self, rows: &[Row]) -> Result<(), Trouble> {
+        self.shared.checkpoint.make_room(rows)?;
         let started = Instant::now();
         let result = self.shared.checkpoint.commit(rows);
         let pause = FLUSH_EVERY.max(started.elapsed() * COMMIT_PAUSE);
         self.next_commit.set(started + pause);
-        result.map_err(|error: CheckpointError| error.to_string())
+        result.map_err(|error: CheckpointError| Trouble::Broken(error.to_string()))
     }
 }

@@ -20,8 +20,10 @@ use crate::suite::{self, Bench, Setup, Step};
 mod crash;
 mod damage;
 mod ends;
+mod full;
 mod load;
 mod lost;
+mod prefix;
 mod stage;
 mod verify;
 

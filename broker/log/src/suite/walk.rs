@@ -117,7 +117,7 @@ struct Walk {
 
 /// Walks through a new log and compares it with a model after each step.
 pub async fn walk(bench: &dyn Bench, steps: &[Step]) {
-    let log = open(bench, Setup { limit: 1 << 30, ..Setup::default() }).await;
+    let log = open(bench, Setup { limit: 1 << 26, ..Setup::default() }).await;
     let triggers = (0..TRIGGERS).map(|number| log.trigger(&name(&format!("t{number}")))).collect();
     let mut walk = Walk { log, triggers, models: BTreeMap::new(), now: Timestamp(0), dead_letters: 0 };
     for step in steps {

@@ -167,6 +167,9 @@ pub(super) async fn publish(broker: &Broker, received: Received, headers: &Heade
     }
     let commit = broker.publish(records, Some(held.into_share())).map_err(|error| not_published(&error))?;
     commit.await.map_err(|error| {
+        if error.full {
+            return Problem::new(StatusCode::INSUFFICIENT_STORAGE, error.code(), error.to_string());
+        }
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, error.code(), error.to_string())
             .retry_after(NOT_READY_RETRY_AFTER)
     })?;

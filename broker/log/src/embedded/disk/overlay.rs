@@ -110,6 +110,10 @@ impl Disk for Overlay {
     fn capacity(&self, path: &Path) -> Option<u64> {
         self.below.capacity(path)
     }
+
+    fn free(&self, _path: &Path) -> Option<u64> {
+        None
+    }
 }
 
 impl OverlayFile {
@@ -177,6 +181,10 @@ impl DiskFile for OverlayFile {
     fn allocate(&self, length: u64) -> io::Result<()> {
         let mut content = self.content.lock();
         content.length = content.length.max(length);
+        Ok(())
+    }
+
+    fn take_room(&self, _length: u64) -> io::Result<()> {
         Ok(())
     }
 

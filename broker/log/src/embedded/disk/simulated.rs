@@ -52,6 +52,8 @@ struct Files {
 struct Content {
     now: Vec<u8>,
     durable: Vec<u8>,
+    /// The bytes that it takes of the room.
+    taken: u64,
 }
 
 #[derive(Debug)]
@@ -73,7 +75,30 @@ impl Shared {
     }
 }
 
+impl Shared {
+    /// The bytes that all files take.
+    fn taken(&self) -> u64 {
+        self.files.lock().now.values().map(|content| content.lock().taken).sum()
+    }
+
+    /// Lets a file take so many bytes in all, where there is room.
+    fn take(&self, content: &Mutex<Content>, length: u64) -> io::Result<()> {
+        let room = self.room.load(Ordering::SeqCst);
+        let more = length.saturating_sub(content.lock().taken);
+        if more > 0 && room > 0 && self.taken() + more > room {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        content.lock().taken += more;
+        Ok(())
+    }
+}
+
 impl SimulatedDisk {
+    /// The bytes that all files take.
+    pub(crate) fn taken(&self) -> u64 {
+        self.0.taken()
+    }
+
     pub(crate) fn new() -> Self {
         let disk = Self::default();
         disk.0.power_ends.store(u64::MAX, Ordering::SeqCst);
@@ -121,7 +146,11 @@ impl SimulatedDisk {
                 Loss::Nothing => content.now.clone(),
                 Loss::Some(_) => mix(&content, &mut seed),
             };
-            let content = Arc::new(Mutex::new(Content { now: bytes.clone(), durable: bytes }));
+            let content = Arc::new(Mutex::new(Content {
+                taken: bytes.len() as u64,
+                now: bytes.clone(),
+                durable: bytes,
+            }));
             left.now.insert(path.clone(), Arc::clone(&content));
             left.durable.insert(path.clone(), content);
         }
@@ -222,6 +251,11 @@ impl Disk for SimulatedDisk {
     fn capacity(&self, _path: &Path) -> Option<u64> {
         None
     }
+
+    fn free(&self, _path: &Path) -> Option<u64> {
+        let room = self.0.room.load(Ordering::SeqCst);
+        (room > 0).then(|| room.saturating_sub(self.0.taken()))
+    }
 }
 
 impl DiskFile for SimulatedFile {
@@ -241,6 +275,7 @@ impl DiskFile for SimulatedFile {
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
         let stopped = self.shared.step();
         self.shared.written.fetch_add(bytes.len() as u64, Ordering::SeqCst);
+        self.shared.take(&self.content, at + bytes.len() as u64)?;
         let mut content = self.content.lock();
         let at = usize::try_from(at).map_err(io::Error::other)?;
         // A write that the power's end stops may have got half way.
@@ -254,10 +289,7 @@ impl DiskFile for SimulatedFile {
 
     fn allocate(&self, length: u64) -> io::Result<()> {
         self.shared.step()?;
-        let room = self.shared.room.load(Ordering::SeqCst);
-        if room > 0 && length > room {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
+        self.shared.take(&self.content, length)?;
         let length = usize::try_from(length).map_err(io::Error::other)?;
         let mut content = self.content.lock();
         if content.now.len() < length {
@@ -269,14 +301,21 @@ impl DiskFile for SimulatedFile {
     fn set_length(&self, length: u64) -> io::Result<()> {
         self.shared.step()?;
         let length = usize::try_from(length).map_err(io::Error::other)?;
-        self.content.lock().now.resize(length, 0);
+        let mut content = self.content.lock();
+        content.now.resize(length, 0);
+        content.taken = content.taken.min(length as u64);
         Ok(())
+    }
+
+    fn take_room(&self, length: u64) -> io::Result<()> {
+        self.shared.step()?;
+        self.shared.take(&self.content, length)
     }
 
     fn sync(&self) -> io::Result<()> {
         self.shared.step()?;
         let mut content = self.content.lock();
-        let Content { now, durable } = &mut *content;
+        let Content { now, durable, .. } = &mut *content;
         durable.clone_from(now);
         Ok(())
     }

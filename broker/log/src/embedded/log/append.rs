@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 
 use crate::clock::Timestamp;
 use crate::embedded::batch::{RECORD_OVERHEAD, put_checkpoint, put_record};
+use crate::embedded::disk::reserve::is_full;
 use crate::embedded::frame::{FILE_HEADER, FRAME_HEADER};
 use crate::embedded::ids;
 use crate::embedded::log::{BrokerLog, Live, PARTITION};
@@ -51,6 +52,8 @@ struct Queued {
     arrived: Timestamp,
     /// The share of the limit.
     charge: Charge,
+    /// Whether the reserve is for it.
+    from_reserve: bool,
     answer: oneshot::Sender<Answer>,
     /// Dropped when the log no longer holds the batch.
     _hold: Option<Hold>,
@@ -113,6 +116,7 @@ impl BrokerLog {
             checkpoint: batch.checkpoint,
             arrived: self.shared.clock.now(),
             charge,
+            from_reserve: batch.from_reserve,
             answer,
             _hold: batch.hold,
         });
@@ -157,18 +161,26 @@ impl BrokerLog {
     fn write_batches(&self, scratch: &mut Scratch) {
         let Scratch { frame, batches } = scratch;
         if let Some(reason) = self.shared.poison.reason() {
-            return refuse(batches, &reason);
+            return refuse(batches, &reason, false);
         }
         let bytes = batches.iter().map(|batch| batch.charge.bytes()).sum();
-        match self.write_frame(frame, batches, bytes) {
+        let from_reserve = batches.iter().all(|batch| batch.from_reserve);
+        match self.write_frame(frame, batches, bytes, from_reserve) {
             Ok((segment, written)) => self.show(&segment, &written, batches),
             Err(Failure::NoRoom(reason)) => {
                 tracing::warn!(log = %self.name.name, reason, "there is no room for another segment");
-                refuse(batches, &reason);
+                // Replies and dead letters go on where there is room kept for them.
+                let (kept, mut others): (Vec<_>, Vec<_>) =
+                    batches.drain(..).partition(|batch| batch.from_reserve && !from_reserve);
+                refuse(&mut others, &reason, true);
+                if !kept.is_empty() {
+                    *batches = kept;
+                    self.write_batches(scratch);
+                }
             }
             Err(Failure::Broken(reason)) => {
                 self.shared.poison.set(&reason);
-                refuse(batches, &reason);
+                refuse(batches, &reason, false);
                 self.grown.notify_waiters();
             }
         }
@@ -180,9 +192,10 @@ impl BrokerLog {
         buffer: &mut Vec<u8>,
         batches: &[Queued],
         bytes: u64,
+        from_reserve: bool,
     ) -> Result<(Arc<Segment>, Written), Failure> {
         self.shared.make_room(self);
-        let segment = self.segment_for(bytes)?;
+        let segment = self.segment_for(bytes, from_reserve)?;
         let first = self.end();
         let count: usize = batches.iter().map(|batch| batch.records.len()).sum();
         let count =
@@ -225,7 +238,7 @@ impl BrokerLog {
     }
 
     /// The segment that takes so many more bytes: the open one, or a new one after it.
-    fn segment_for(&self, bytes: u64) -> Result<Arc<Segment>, Failure> {
+    fn segment_for(&self, bytes: u64, from_reserve: bool) -> Result<Arc<Segment>, Failure> {
         let last = self.segments.read().last().map(|live| Arc::clone(&live.segment));
         let mut capacity = SMALLEST;
         let mut newest = Timestamp(i64::MIN);
@@ -243,8 +256,20 @@ impl BrokerLog {
         let share = (self.shared.limit / SEGMENTS_IN_LIMIT).next_power_of_two();
         let needed = bytes + FILE_HEADER as u64 + footer_size(2);
         let capacity = capacity.min(share.clamp(SMALLEST, LARGEST)).max(needed);
-        let made = Segment::create(&self.shared.disk, &self.directory, self.end(), capacity, newest);
-        let segment = Arc::new(made.map_err(|error| self.no_segment(capacity, &error))?);
+        let mut made = self.make_segment(capacity, newest);
+        if made.as_ref().is_err_and(is_full) && self.reclaimable() > 0 {
+            self.release_under_pressure(capacity, true);
+            made = self.make_segment(capacity, newest);
+        }
+        if made.as_ref().is_err_and(is_full) {
+            let capacity = needed.max(SMALLEST);
+            made = if from_reserve {
+                Segment::create(&self.shared.disk, &self.directory, self.end(), capacity, newest)
+            } else {
+                self.make_segment(capacity, newest)
+            };
+        }
+        let segment = Arc::new(made.map_err(|error| self.no_segment(needed, &error))?);
         self.segments.write().push(Live { segment: Arc::clone(&segment), bytes: AtomicU64::new(0) });
         Ok(segment)
     }
@@ -252,12 +277,15 @@ impl BrokerLog {
     fn no_segment(&self, capacity: u64, error: &io::Error) -> Failure {
         let reason =
             format!("no segment of {capacity} bytes can be made in {}: {error}", self.directory.display());
-        match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
-                Failure::NoRoom(reason)
-            }
-            _ => Failure::Broken(reason),
+        if is_full(error) { Failure::NoRoom(reason) } else { Failure::Broken(reason) }
+    }
+
+    /// Makes a segment without using the reserve. There is no room for one while the reserve is given up.
+    fn make_segment(&self, capacity: u64, newest: Timestamp) -> io::Result<Segment> {
+        if !self.shared.reserve.is_held() {
+            return Err(io::ErrorKind::StorageFull.into());
         }
+        Segment::create(&self.shared.plain_disk, &self.directory, self.end(), capacity, newest)
     }
 
     /// Seals a segment. Only the writer does this.
@@ -315,7 +343,7 @@ impl BrokerLog {
         queue.bytes = 0;
         queue.scheduled = false;
         drop(queue);
-        refuse(&mut batches, "the log is closed: the process is stopping");
+        refuse(&mut batches, "the log is closed: the process is stopping", false);
         self.grown.notify_waiters();
     }
 
@@ -365,11 +393,11 @@ impl Queue {
 }
 
 /// Tells those who wait that their batches are not durable.
-fn refuse(batches: &mut Vec<Queued>, reason: &str) {
+fn refuse(batches: &mut Vec<Queued>, reason: &str, full: bool) {
     for batch in batches.drain(..) {
         let Queued { answer, charge, _hold, .. } = batch;
         drop((charge, _hold));
-        let _ = answer.send(Err(CommitError { reason: reason.to_owned() }));
+        let _ = answer.send(Err(CommitError { reason: reason.to_owned(), full }));
     }
 }
 

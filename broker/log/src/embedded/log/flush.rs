@@ -1,6 +1,7 @@
 //! What is written out every now and then: match lists, the journal, and the rows of the checkpoint.
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -8,6 +9,7 @@ use crate::embedded::checkpoint::{Kind, Row};
 use crate::embedded::ids;
 use crate::embedded::log::BrokerLog;
 use crate::embedded::rows::{self, LogRow};
+use crate::embedded::store::Trouble;
 use crate::record::{Checkpoint, Offset};
 
 impl BrokerLog {
@@ -18,6 +20,11 @@ impl BrokerLog {
             self.behind.store(true, Ordering::Relaxed);
         }
         changed
+    }
+
+    /// Something could not be flushed and must be.
+    pub(crate) fn flush_again(&self) {
+        self.books.mark();
     }
 
     /// Whether the checkpoint lacks something.
@@ -118,10 +125,13 @@ impl BrokerLog {
 
     /// Writes match lists and journal and makes them durable: the lists first, so that whatever the journal tells
     /// of was matched.
-    pub(crate) fn flush(&self) -> Result<(), String> {
-        let failed = |what: &str, error: &dyn std::fmt::Display| {
-            format!("{what} in {} cannot be written or synced: {error}", self.directory.display())
+    /// What finds no room stays in memory, and is written the next time.
+    pub(crate) fn flush(&self) -> Result<(), Trouble> {
+        let failed = |what: &str, error: &io::Error| {
+            let directory = self.directory.display();
+            Trouble::of(format!("{what} in {directory} cannot be written or synced: {error}"), error)
         };
+        self.shared.checkpoint.make_room(&[])?;
         // The names before anything that may tell of them: a number whose name is lost would be given again.
         let names = self.name_rows();
         if !names.is_empty() {

@@ -8,7 +8,7 @@ use crate::embedded::batch::park;
 use crate::embedded::checkpoint::{Kind, Row};
 use crate::embedded::log::{BrokerLog, Parked};
 use crate::embedded::segment::Segment;
-use crate::embedded::store::Flusher;
+use crate::embedded::store::{Flusher, Trouble};
 use crate::record::Offset;
 
 impl BrokerLog {
@@ -88,7 +88,7 @@ impl BrokerLog {
         let _ = self.shared.exclusively(|flusher| self.give_up(flusher, &going, to));
     }
 
-    fn give_up(&self, flusher: &Flusher<'_>, going: &[Arc<Segment>], to: Offset) -> Result<(), String> {
+    fn give_up(&self, flusher: &Flusher<'_>, going: &[Arc<Segment>], to: Offset) -> Result<(), Trouble> {
         // From here on no match is added below, so that the floor cannot fall below it any more.
         let before = self.given_up.fetch_max(to, Ordering::AcqRel);
         if self.floor() < to {
@@ -134,7 +134,8 @@ impl BrokerLog {
         let covered = self.covered.load(Ordering::Relaxed);
         let bytes = self.books.journal.trim(to, covered).map_err(failed)?;
         self.shared.give_back(bytes);
-        disk.sync_directory(&self.directory).map_err(failed)
+        disk.sync_directory(&self.directory).map_err(failed)?;
+        Ok(())
     }
 
     /// The records in a range that someone needs although the log does not hold them.

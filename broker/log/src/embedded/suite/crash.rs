@@ -27,7 +27,7 @@ struct Told {
 }
 
 fn setup() -> Setup {
-    Setup { retention: Duration::ZERO, history: 0, limit: 1 << 30, ..Setup::default() }
+    Setup { retention: Duration::ZERO, history: 0, limit: 1 << 26, ..Setup::default() }
 }
 
 fn record(id: &str, size: usize) -> Record {
@@ -61,7 +61,7 @@ fn given_up() -> DeadLetterReason {
 
 /// Opens what is there, where the power lasts so long.
 fn try_open(disk: &Arc<dyn Disk>) -> Option<(Arc<EmbeddedStore>, Arc<dyn Log>)> {
-    let options = EmbeddedOptions { limit: Some(1 << 30), ring_bytes: 4096, ..EmbeddedOptions::new("/data") };
+    let options = EmbeddedOptions { limit: Some(1 << 26), ring_bytes: 4096, ..EmbeddedOptions::new("/data") };
     let store = EmbeddedStore::open_on(Arc::clone(disk), options, setup().clock).ok()?;
     let log = store.open_log(&name(), Retention { age: Duration::ZERO, size: 0 }).ok()?;
     Some((store, log))

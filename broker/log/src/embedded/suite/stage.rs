@@ -95,11 +95,20 @@ impl Stage {
 
     /// Says that each record in a range matches these triggers.
     pub(super) fn examine(&self, triggers: &[&str], range: std::ops::Range<Offset>, scope: Scope) {
+        self.try_examine(triggers, range, scope).expect("the matches are recorded");
+    }
+
+    pub(super) fn try_examine(
+        &self,
+        triggers: &[&str],
+        range: std::ops::Range<Offset>,
+        scope: Scope,
+    ) -> Result<(), WriteError> {
         let triggers: SmallVec<[TriggerNumber; 4]> = triggers.iter().map(|name| self.trigger(name)).collect();
         let matches = range.clone().map(|offset| (offset, triggers.clone())).collect();
         let (from, to) = (range.start, range.end);
         let batch = MatchBatch { partition: 0, from, to, version: PlanVersion(1), scope, matches };
-        self.log.record_matches(&batch).expect("the matches are recorded");
+        self.log.record_matches(&batch)
     }
 
     /// Takes at most so many of what is owed.
