@@ -20,6 +20,9 @@ pub(in crate::embedded) struct Lost {
     pub(in crate::embedded) reason: String,
 }
 
+/// Lists that are passed over from now on: the sentences in which they were told of, and their ranges.
+pub(in crate::embedded) type Passed = (Vec<String>, Vec<(Offset, Offset)>);
+
 /// The ranges that a file tells of for all triggers.
 #[derive(Debug, Default)]
 pub(super) struct Coverage(Vec<Range<Offset>>);
@@ -132,7 +135,7 @@ impl Lists {
 
     /// Goes on with the lists that can be read. Returns the sentences in which the others are told of, and their ranges.
     /// It reads all files, and must not run while one is written.
-    pub(in crate::embedded) fn accept_damage(&mut self) -> io::Result<(Vec<String>, Vec<(Offset, Offset)>)> {
+    pub(in crate::embedded) fn accept_damage(&mut self) -> io::Result<Passed> {
         let (mut sentences, mut ranges) = (Vec::new(), Vec::new());
         self.cache.clear();
         for (base, of_segment) in &mut self.segments {

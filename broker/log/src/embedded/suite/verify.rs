@@ -79,8 +79,7 @@ async fn a_torn_tail_is_told_apart() {
     let (path, mut bytes) = disk
         .files()
         .into_iter()
-        .filter(|(path, _)| path.extension().is_some_and(|extension| extension == "outcomes"))
-        .next_back()
+        .rfind(|(path, _)| path.extension().is_some_and(|extension| extension == "outcomes"))
         .expect("there is a journal");
     bytes.extend([7; 100]);
     disk.overwrite(&path, bytes);
