@@ -311,6 +311,7 @@ impl Broker {
     }
 
     pub(crate) fn set_plan(&self, plan: Arc<BrokerPlan>) {
+        self.context.logs.set_retention(&self.name, &plan);
         self.plan.store(plan);
         self.accepting.store(true, Ordering::Relaxed);
     }

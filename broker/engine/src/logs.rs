@@ -112,8 +112,7 @@ impl Logs {
                 return Ok(MemoryLog::new(options, self.clock.clone()));
             }
         };
-        let size = planned.retention_bytes.unwrap_or(u64::MAX);
-        let retention = Retention { age: planned.retention, size };
+        let retention = retention_of(planned);
         let name = name.clone();
         let opening = tokio::task::spawn_blocking(move || store.open_log(&name, retention));
         match opening.await {
@@ -122,6 +121,13 @@ impl Logs {
                 code: codes::LOG_FAILED,
                 reason: format!("opening the log panicked ({error}); please report this"),
             }),
+        }
+    }
+
+    /// Takes over what a changed manifest says about the log of a broker.
+    pub(crate) fn set_retention(&self, name: &ResourceName, planned: &BrokerPlan) {
+        if let (LogKind::Embedded, Some(store)) = (planned.log, &self.store) {
+            store.set_retention(name, retention_of(planned));
         }
     }
 
@@ -185,6 +191,10 @@ impl Logs {
     pub(crate) fn accept_damage(&self, name: &ResourceName) -> Result<(), WriteError> {
         self.store.as_ref().map_or(Ok(()), |store| store.accept_damage(name))
     }
+}
+
+fn retention_of(planned: &BrokerPlan) -> Retention {
+    Retention { age: planned.retention, size: planned.retention_bytes.unwrap_or(u64::MAX) }
 }
 
 fn past_of(broker: &ResourceName) -> String {

@@ -410,13 +410,21 @@ impl Supervisor {
         let Ok(_one_at_a_time) = self.0.applying.try_lock() else { return };
         let now = self.0.context.clock.now();
         let expired = |since: &Timestamp| now.since(*since) >= self.0.context.detached_retention;
+        let applied = self.0.applied.load_full();
         let (mut closed, mut forgotten) = (Vec::new(), Vec::new());
         {
             let mut running = self.0.running.lock();
-            for broker in running.brokers.values_mut() {
-                let gone: Vec<_> =
-                    broker.triggers_detached_since.iter().filter(|(_, since)| expired(since)).collect();
-                let gone: Vec<_> = gone.into_iter().map(|(name, _)| name.clone()).collect();
+            for (name, broker) in &mut running.brokers {
+                // What is declared with an error is not gone, also where it has no valid version.
+                let gone: Vec<_> = broker
+                    .triggers_detached_since
+                    .iter()
+                    .filter(|(_, since)| expired(since))
+                    .map(|(trigger, _)| trigger)
+                    .filter(|trigger| !applied.plan.is_invalid_trigger(trigger))
+                    .filter(|_| !applied.plan.is_invalid_broker(name))
+                    .cloned()
+                    .collect();
                 for trigger in gone {
                     if give_up(&broker.broker, &trigger) {
                         broker.triggers_detached_since.remove(&trigger);
@@ -427,7 +435,8 @@ impl Supervisor {
             let gone = running
                 .brokers
                 .iter()
-                .filter(|(_, broker)| broker.detached_since.as_ref().is_some_and(expired));
+                .filter(|(_, broker)| broker.detached_since.as_ref().is_some_and(expired))
+                .filter(|(name, _)| !applied.plan.is_invalid_broker(name));
             let gone: Vec<_> = gone.map(|(name, _)| name.clone()).collect();
             closed.extend(gone.iter().filter_map(|name| running.brokers.remove(name)));
         }

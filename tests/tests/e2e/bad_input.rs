@@ -269,7 +269,7 @@ async fn an_address_that_is_none() {
 
 #[tokio::test]
 async fn a_data_directory_that_another_process_uses() {
-    let waypost = running().await;
+    let waypost = Setup::new(&file(&[broker("default", json!({}))])).durable().start().await;
     let data = waypost.directory().join("data");
     let arguments =
         ["--data-dir", data.to_str().unwrap(), "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
@@ -289,7 +289,10 @@ async fn a_data_directory_that_cannot_be_written() {
     let arguments =
         ["--data-dir", data.to_str().unwrap(), "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
     let finished = fails_beside(&waypost, &arguments).await;
-    assert!(finished.stderr.contains("E0704") && finished.stderr.contains("--data-dir"), "{finished:?}");
+    assert!(
+        finished.stderr.contains("E0704") && finished.stderr.contains("another data directory"),
+        "{finished:?}"
+    );
     waypost.stop().await;
 }
 

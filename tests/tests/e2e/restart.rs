@@ -362,3 +362,54 @@ async fn lost_match_lists_are_recorded_again_under_the_plan_of_their_time() {
     assert_eq!(count(&waypost.trigger("all").await, "matched"), 6);
     waypost.stop().await;
 }
+
+#[tokio::test]
+async fn a_detached_trigger_that_comes_back_with_a_start_starts_over() {
+    let subscriber = Subscriber::accepting().await;
+    let with = |more: Value| default_broker(&[native_trigger("t", &subscriber.url("/"), more)]);
+    let waypost = durable(&with(json!({}))).await;
+    for id in 0..3 {
+        waypost.accept(event(INGRESS, &id.to_string(), "t", &[], "")).await;
+    }
+    waypost.settled().await;
+    waypost.write(FILE, &default_broker(&[])).await;
+    waypost.accept(event(INGRESS, "3", "t", &[], "")).await;
+    let waypost = waypost.restart(|setup| setup.file(FILE, &with(json!({"startFrom": "earliest"})))).await;
+    let row = settled(&waypost, "t", |row| count(row, "delivered") == 4).await;
+    assert_eq!((count(&row, "matched"), count(&row, "pending")), (4, 0), "{row}");
+    assert_eq!(ids(&subscriber, "/"), ["0", "0", "1", "1", "2", "2", "3"]);
+    waypost.stop().await;
+}
+
+#[tokio::test]
+async fn a_trigger_that_is_owed_too_much_keeps_producers_out_as_its_manifest_asks() {
+    let subscriber = Subscriber::accepting().await;
+    let limit = |url: &str| {
+        let backlog = json!({"delivery": {"retry": 1000, "maxBacklog": {"size": "4KiB"}}});
+        default_broker(&[native_trigger("slow", url, backlog)])
+    };
+    let waypost = durable(&limit("http://127.0.0.1:9/")).await;
+    let refused = eventually("a refusal", async || {
+        let answer = waypost.send(event(INGRESS, "x", "t", &[], vec![b'x'; 1024])).await;
+        (answer.status != 202).then_some(answer)
+    })
+    .await;
+    let problem = refused.problem(507);
+    assert_eq!(problem["code"], "E0510");
+    assert!(problem["detail"].as_str().unwrap().contains("default/slow"), "{problem}");
+    let row = waypost.resource("Trigger", "slow").await;
+    assert_eq!(row["reason"], "BacklogExceeded", "{row}");
+    // It holds over a restart, and ends with the backlog.
+    let waypost = waypost.kill(as_it_was).await;
+    eventually("a refusal", async || {
+        (waypost.send(event(INGRESS, "y", "t", &[], "")).await.status == 507).then_some(())
+    })
+    .await;
+    waypost.write(FILE, &limit(&subscriber.url("/"))).await;
+    eventually("room", async || {
+        (waypost.send(event(INGRESS, "z", "t", &[], "")).await.status == 202).then_some(())
+    })
+    .await;
+    waypost.settled().await;
+    waypost.stop().await;
+}

@@ -250,15 +250,23 @@ impl Plan {
 
     /// Since when a broker has been detached: an implicit one as long as the resource that it was made for.
     pub fn broker_detached_since(&self, name: &ResourceName) -> Option<i64> {
-        if let Some(since) = self.detached.since.get(&ResourceKey::new(Family::Broker, name.clone())) {
-            return Some(*since);
-        }
-        let (family, own) = match name.name.split_once(':') {
-            Some(("source", own)) => (Family::Source, own),
-            Some((_, own)) => (Family::Transformation, own),
-            None => return None,
-        };
-        self.detached.since.get(&ResourceKey::new(family, ResourceName::new(&name.namespace, own))).copied()
+        let own = self.detached.since.get(&ResourceKey::new(Family::Broker, name.clone()));
+        own.or_else(|| self.detached.since.get(&declared_for(name))).copied()
+    }
+
+    /// Whether a broker that does not run is declared all the same, with an error.
+    pub fn is_invalid_broker(&self, name: &ResourceName) -> bool {
+        self.is_invalid(&declared_for(name))
+    }
+
+    /// Whether a trigger that does not run is declared all the same, with an error.
+    pub fn is_invalid_trigger(&self, name: &ResourceName) -> bool {
+        self.is_invalid(&ResourceKey::new(Family::Trigger, name.clone()))
+    }
+
+    fn is_invalid(&self, key: &ResourceKey) -> bool {
+        let invalid = |declared: &&Declared| matches!(declared.state, DeclaredState::Invalid { .. });
+        self.declared.iter().filter(invalid).any(|declared| ResourceKey::of(&declared.id) == *key)
     }
 
     /// Since when a trigger has been detached, alone or with its broker.
@@ -305,4 +313,14 @@ impl Plan {
             _ => false,
         }
     }
+}
+
+/// The resource that a broker is there for: itself, or what an implicit one was made for.
+fn declared_for(broker: &ResourceName) -> ResourceKey {
+    let (family, own) = match broker.name.split_once(':') {
+        Some(("source", own)) => (Family::Source, own),
+        Some((_, own)) => (Family::Transformation, own),
+        None => (Family::Broker, broker.name.as_str()),
+    };
+    ResourceKey::new(family, ResourceName::new(&broker.namespace, own))
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use waypost_core::manifest::ResourceName;
 
 use super::disk::Opening;
-use super::{EmbeddedStore, OpenError, directory_of};
+use super::{EmbeddedStore, OpenError, Retention, directory_of};
 use crate::error::WriteError;
 
 /// A change of what is kept: the name, and the value or none to take it out.
@@ -28,6 +28,13 @@ impl EmbeddedStore {
                 .map_err(|error| crate::embedded::store::Trouble::Broken(error.to_string()))
         });
         kept.map_err(|reason| WriteError::Failed { reason })
+    }
+
+    /// Changes what an open log keeps although nobody is owed it.
+    pub fn set_retention(&self, name: &ResourceName, retention: Retention) {
+        if let Some(log) = self.shared.logs.lock().get(name) {
+            log.set_retention(retention);
+        }
     }
 
     /// Deletes the log of a broker with everything in it, open or not. One that does not exist is no error, and a
@@ -83,7 +90,7 @@ mod tests {
     use waypost_core::Event;
 
     use crate::clock::Clock;
-    use crate::embedded::{EmbeddedOptions, Retention};
+    use crate::embedded::EmbeddedOptions;
     use crate::record::{Batch, Metadata, Record};
 
     use super::*;

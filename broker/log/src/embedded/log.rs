@@ -66,7 +66,7 @@ pub(super) struct BrokerLog {
     name: ResourceName,
     directory: PathBuf,
     shared: Arc<Shared>,
-    retention: Retention,
+    retention: Mutex<Retention>,
     epoch: u64,
     queue: Mutex<Queue>,
     /// Held by whoever writes to the last segment.

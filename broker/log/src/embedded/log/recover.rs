@@ -108,7 +108,7 @@ impl BrokerLog {
             name: name.clone(),
             directory: directory.to_owned(),
             shared: Arc::clone(shared),
-            retention,
+            retention: Mutex::new(retention),
             epoch: row.epoch + 1,
             queue: Mutex::default(),
             writing: Mutex::default(),

@@ -6,19 +6,25 @@ use std::sync::atomic::Ordering;
 
 use crate::embedded::batch::park;
 use crate::embedded::checkpoint::{Kind, Row};
-use crate::embedded::log::{BrokerLog, Parked};
+use crate::embedded::log::{BrokerLog, Parked, Retention};
 use crate::embedded::segment::Segment;
 use crate::embedded::store::{Flusher, Trouble};
 use crate::record::Offset;
 
 impl BrokerLog {
+    /// What is kept from the next trim on.
+    pub(in crate::embedded) fn set_retention(&self, retention: Retention) {
+        *self.retention.lock() = retention;
+    }
+
     /// Gives up what is past the retention and owed to nobody.
     pub(super) fn trim_now(&self) {
         let now = self.shared.clock.now();
+        let retention = *self.retention.lock();
         let size: u64 = self.segments.read().iter().map(|live| live.segment.length()).sum();
         let mut left = size;
         let past = |segment: &Segment| {
-            let old = now.since(segment.newest()) >= self.retention.age || left > self.retention.size;
+            let old = now.since(segment.newest()) >= retention.age || left > retention.size;
             left = left.saturating_sub(segment.length());
             old
         };
