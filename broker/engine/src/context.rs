@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use waypost_clients::http::Pool;
 use waypost_core::manifest::ResourceName;
@@ -17,6 +18,7 @@ use crate::logs::{Logs, Unopened};
 use crate::metrics::Metrics;
 use crate::plan::TransformationPlan;
 use crate::sinks::RunningSink;
+use crate::subscription::Subscription;
 use crate::tasks::Tasks;
 
 /// What every part of the engine shares. One per engine, behind an `Arc`.
@@ -37,10 +39,24 @@ pub(crate) struct Context {
     pub(crate) disk_full: std::sync::atomic::AtomicBool,
     /// How long what was detached is kept.
     pub(crate) detached_retention: std::time::Duration,
+    /// Subscriptions some of whose workers rest.
+    pub(crate) resting: Mutex<Vec<Weak<Subscription>>>,
     /// The readers, workers, forwarders and the alarm.
     pub(crate) dispatch: Tasks,
     /// Cancelled when the deadline of the shutdown has come: attempts are cut, and not counted.
     pub(crate) cut: CancellationToken,
+}
+
+impl Context {
+    /// Lets go of workers that rested for too long.
+    pub(crate) fn look_at_rest(&self) {
+        let resting = std::mem::take(&mut *self.resting.lock());
+        let mut still = resting;
+        still.retain(|subscription| {
+            subscription.upgrade().is_some_and(|subscription| subscription.look_at_rest())
+        });
+        self.resting.lock().append(&mut still);
+    }
 }
 
 /// What runs now, by name. Looked up on the hot path without a lock.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -122,6 +123,7 @@ impl Engine {
             ingest: Budget::new(limits.ingest_budget_bytes),
             windows: WindowBudget::new(limits.delivery_budget_bytes),
             max_event_bytes: limits.max_event_bytes,
+            resting: Mutex::default(),
             dispatch: Tasks::new(),
             cut: CancellationToken::new(),
         });

@@ -17,6 +17,9 @@ const BACKLOG_EVERY: Duration = Duration::from_secs(1);
 const FORGET_EVERY: Duration = Duration::from_secs(60);
 const FORGET_AT_MOST_EVERY: Duration = Duration::from_millis(100);
 
+/// How often workers that rest are looked at: one that was not needed between two looks ends.
+const LOOK_AT_REST_EVERY: Duration = Duration::from_secs(1);
+
 /// How often idle connections that are too old are closed.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
 
@@ -31,11 +34,14 @@ pub(crate) async fn run(supervisor: Supervisor, detached_retention: Duration, st
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut backlog = tokio::time::interval(BACKLOG_EVERY);
     backlog.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut rest = tokio::time::interval(LOOK_AT_REST_EVERY);
+    rest.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = trim.tick() => supervisor.trim().await,
             _ = backlog.tick() => supervisor.limit_backlogs().await,
+            _ = rest.tick() => supervisor.look_at_rest(),
             _ = sweep.tick() => supervisor.sweep_connections(),
             _ = forget.tick() => supervisor.forget_detached().await,
         }

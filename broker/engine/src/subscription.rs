@@ -4,12 +4,13 @@
 //! once, with the entry that the reader holds: the hot path. When the window is full the subscription *lags*:
 //! offers only wake it, and it pages through what it is owed by itself until it has caught up.
 //!
-//! Workers exist only while there is work. Each owns its lane (for HTTP its connection), takes one item after
-//! the other, and starts the next worker when there is more to do and the congestion window allows it. A worker
-//! ends under the same lock under which work is offered, so no wake-up is lost.
+//! Workers exist only while there is work, and a moment longer. Each owns its lane (for HTTP its connection), takes one
+//! item after the other, and calls or starts the next worker when there is more to do and the congestion window allows
+//! it. A worker rests and ends under the same lock under which work is offered, so no wake-up is lost.
 
 mod attempt;
 mod backlog;
+mod rest;
 mod window;
 
 use std::fmt;
@@ -26,6 +27,7 @@ use waypost_log::{
     WriteError,
 };
 
+use self::rest::Rest;
 use self::window::{Halt, Item, Next, Window};
 use crate::alarm::Wake;
 use crate::context::Context;
@@ -147,13 +149,19 @@ impl Subscription {
 
     /// Makes no more attempts. What is pending stays pending, attempts in flight end as they end.
     pub(crate) fn detach(&self) {
-        self.lock().halt.detached = true;
+        let mut window = self.lock();
+        window.halt.detached = true;
+        window.resting.dismiss();
+        drop(window);
         self.forwarder.halt();
     }
 
     /// Makes no more attempts for the rest of the process.
     pub(crate) fn stop(&self) {
-        self.lock().halt.stopping = true;
+        let mut window = self.lock();
+        window.halt.stopping = true;
+        window.resting.dismiss();
+        drop(window);
         self.forwarder.halt();
     }
 
@@ -264,24 +272,43 @@ impl Subscription {
         }
         let Some(me) = self.me.upgrade() else { return };
         window.workers += 1;
+        if window.resting.call() {
+            return;
+        }
         self.context.dispatch.spawn("delivery workers", me.work());
     }
 
     async fn work(self: Arc<Self>) {
         let mut worker = Worker { subscription: &self, ended: false };
         let mut lane = None;
+        let rest = Arc::new(Rest::default());
         loop {
-            match self.next() {
+            match self.next(&rest) {
                 Next::Attempt(item) => self.attempt(&mut lane, item).await,
                 Next::Refill => self.refill().await,
+                Next::Rest => {
+                    // Not counted from here until it is called.
+                    worker.ended = true;
+                    if !rest.wait().await {
+                        return;
+                    }
+                    worker.ended = false;
+                }
                 Next::Done => break,
             }
         }
         worker.ended = true;
     }
 
-    /// What a worker does next. When it says [`Next::Done`], the worker is no longer counted.
-    fn next(&self) -> Next {
+    /// Lets go of workers that rested for too long. True while others rest.
+    pub(crate) fn look_at_rest(&self) -> bool {
+        let mut window = self.lock();
+        window.resting.watched = window.resting.look();
+        window.resting.watched
+    }
+
+    /// What a worker does next. When it says [`Next::Done`] or [`Next::Rest`], the worker is no longer counted.
+    fn next(&self, rest: &Arc<Rest>) -> Next {
         let mut window = self.lock();
         if window.halt.any() || window.workers > window.congestion.limit() {
             window.workers -= 1;
@@ -294,7 +321,11 @@ impl Subscription {
         }
         let Some(item) = window.ready.pop_front() else {
             window.workers -= 1;
-            return Next::Done;
+            window.resting.add(Arc::clone(rest));
+            if !std::mem::replace(&mut window.resting.watched, true) {
+                self.context.resting.lock().push(self.me.clone());
+            }
+            return Next::Rest;
         };
         window.in_hand += 1;
         self.kick(&mut window);

@@ -381,6 +381,11 @@ impl Supervisor {
         running.sources = kept;
     }
 
+    /// Lets go of workers that rested for too long.
+    pub(crate) fn look_at_rest(&self) {
+        self.0.context.look_at_rest();
+    }
+
     /// Closes connections to subscribers that were idle for too long.
     pub(crate) fn sweep_connections(&self) {
         self.0.context.pool.sweep();

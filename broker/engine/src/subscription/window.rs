@@ -8,6 +8,7 @@ use waypost_core::error::DeliveryError;
 use waypost_log::{Entry, Ledger, Offset, Position, Timestamp};
 
 use super::Delivering;
+use super::rest::Resting;
 use crate::alarm::Alarms;
 use crate::congestion::CongestionWindow;
 
@@ -28,6 +29,8 @@ pub(super) struct Window {
     pub(super) in_hand: usize,
     /// Workers that run.
     pub(super) workers: u32,
+    /// Workers that have nothing to do; they are not counted.
+    pub(super) resting: Resting,
     pub(super) congestion: CongestionWindow,
     /// One per partition.
     pub(super) places: Vec<Place>,
@@ -89,6 +92,7 @@ pub(super) struct Misconfigured {
 pub(super) enum Next {
     Attempt(Item),
     Refill,
+    Rest,
     Done,
 }
 
@@ -124,6 +128,7 @@ impl Window {
             bytes: 0,
             in_hand: 0,
             workers: 0,
+            resting: Resting::default(),
             congestion: CongestionWindow::new(delivering.policy.max_in_flight),
             // A ledger that was there before may owe something.
             places: ledgers
