@@ -410,7 +410,7 @@ fn spec(reader: &mut Reader<'_>, (map, mark): (&Map, Mark), class: Class, id: &R
     match class {
         Class::Broker => {
             let spec = broker::broker(reader, spec_map.map(|(map, _)| map), &path, &annotations, namespace);
-            Some(Spec::Broker(spec))
+            Some(Spec::Broker(Box::new(spec)))
         }
         Class::Trigger => {
             let spec = required(reader)?;

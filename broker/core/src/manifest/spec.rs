@@ -13,7 +13,7 @@ use crate::secret::KeyValues;
 #[derive(Debug, Clone, PartialEq)]
 pub enum Spec {
     /// A Broker of Knative's group or of ours.
-    Broker(BrokerSpec),
+    Broker(Box<BrokerSpec>),
     /// A Trigger of Knative's group or of ours.
     Trigger(Box<TriggerSpec>),
     /// A Source.

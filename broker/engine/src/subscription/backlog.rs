@@ -49,7 +49,7 @@ impl Subscription {
         match limit.when_exceeded {
             WhenExceeded::Refuse => return Ok(Some(told)),
             WhenExceeded::Drop => {
-                self.give_up_below(ledger, within, &Settlement::Dropped(DropReason::Backlog)).await?
+                self.give_up_below(ledger, within, &Settlement::Dropped(DropReason::Backlog)).await?;
             }
             WhenExceeded::DeadLetter => {
                 let delivering = self.delivering();

@@ -60,7 +60,7 @@ fn trigger(text: &str) -> TriggerSpec {
 
 fn broker(text: &str) -> BrokerSpec {
     match only(text).1 {
-        Spec::Broker(spec) => spec,
+        Spec::Broker(spec) => *spec,
         other => panic!("not a broker: {other:?}"),
     }
 }
