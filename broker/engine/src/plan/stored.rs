@@ -266,3 +266,122 @@ fn name_of(key: &ResourceKey) -> String {
     };
     format!("{family}/{namespace}/{name}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NO_COMPONENTS: Registry = Registry { sources: &[], sinks: &[], transformations: &[] };
+
+    fn manifests(text: &str) -> Manifests {
+        Manifests { files: vec![ManifestFile::read("a.yaml", text.as_bytes())] }
+    }
+
+    fn resource(kind: &str, name: &str, spec: &str) -> String {
+        format!(
+            "---\napiVersion: waypost.dev/v1alpha1\nkind: {kind}\nmetadata: {{name: {name}}}\nspec: {spec}\n"
+        )
+    }
+
+    fn trigger(more: &str) -> String {
+        resource("Trigger", "t", &format!("{{broker: b, subscriber: {{uri: 'http://x'}}{more}}}"))
+    }
+
+    /// What a store holds, changed as a process changes it.
+    #[derive(Default)]
+    struct Kept(BTreeMap<String, Vec<u8>>);
+
+    impl Kept {
+        fn names(&mut self, changes: Vec<StoredChange>) -> Vec<String> {
+            let mut names: Vec<_> = changes.iter().map(|(name, _)| name.clone()).collect();
+            names.sort();
+            for (name, value) in changes {
+                match value {
+                    Some(value) => drop(self.0.insert(name, value)),
+                    None => drop(self.0.remove(&name)),
+                }
+            }
+            names
+        }
+
+        /// The plan of a process that starts with these files at a moment, and what it changes in the store.
+        fn start(&mut self, files: &str, now: i64) -> (Plan, Vec<String>) {
+            let stored = StoredPlan::read(self.0.clone().into_iter().collect()).expect("it was written so");
+            let files = manifests(files);
+            let previous = stored.previous(&files, &NO_COMPONENTS, &[]);
+            let version = stored.version() + 1;
+            let mut next = plan(&files, &NO_COMPONENTS, Some(&previous), version);
+            next.date_detached(now);
+            let changes = next.to_store(&files, Some(&previous), version);
+            (next, self.names(changes))
+        }
+    }
+
+    fn name(name: &str) -> ResourceName {
+        ResourceName::new("default", name)
+    }
+
+    #[test]
+    fn only_what_changed_is_written() {
+        let mut kept = Kept::default();
+        let whole = [resource("Broker", "b", "{}"), trigger("")].concat();
+        let (first, names) = kept.start(&whole, 1);
+        assert_eq!(names, ["plan", "resource/broker/default/b", "resource/trigger/default/t"]);
+        let (second, names) = kept.start(&whole, 2);
+        assert_eq!(names, ["plan"]);
+        assert_eq!(second.triggers[&name("t")].fingerprint, first.triggers[&name("t")].fingerprint);
+        let versions = second.origins.values().map(|origin| origin.version).collect::<Vec<_>>();
+        assert_eq!(versions, [1, 1], "the version that first took them");
+        let (_, names) = kept.start(&[resource("Broker", "b", "{}"), trigger(", paused: true")].concat(), 3);
+        assert_eq!(names, ["plan", "resource/trigger/default/t"]);
+    }
+
+    #[test]
+    fn a_broken_resource_is_stored_in_its_last_valid_version() {
+        let mut kept = Kept::default();
+        kept.start(&[resource("Broker", "b", "{}"), trigger("")].concat(), 1);
+        let broken = [resource("Broker", "b", "{}"), trigger(", pausd: true")].concat();
+        for now in 2..4 {
+            let (plan, names) = kept.start(&broken, now);
+            assert!(plan.triggers.contains_key(&name("t")) && !plan.is_free_of_errors());
+            assert_eq!(names, ["plan"]);
+        }
+    }
+
+    #[test]
+    fn what_is_detached_keeps_its_version_and_its_moment() {
+        let mut kept = Kept::default();
+        let broker = resource("Broker", "b", "{retention: {age: PT1H}}");
+        kept.start(&[broker.as_str(), &trigger("")].concat(), 1);
+        let (_, names) = kept.start("", 10);
+        assert_eq!(names, ["detached/broker/default/b", "detached/trigger/default/t", "plan"]);
+        let (plan, names) = kept.start("", 20);
+        assert_eq!(names, ["plan"]);
+        assert!(plan.brokers.is_empty() && plan.triggers.is_empty());
+        assert_eq!(plan.detached.brokers[&name("b")].retention.as_secs(), 3_600);
+        assert_eq!(plan.broker_detached_since(&name("b")), Some(10));
+        assert!(plan.detached.triggers.contains_key(&name("t")));
+        // A broken one that comes back is not what it was before.
+        let (plan, _) = kept.start(&[broker.as_str(), &trigger(", pausd: true")].concat(), 30);
+        assert!(plan.brokers.contains_key(&name("b")) && !plan.triggers.contains_key(&name("t")));
+        let (plan, _) = kept.start(&[broker.as_str(), &trigger("")].concat(), 40);
+        assert!(plan.triggers.contains_key(&name("t")) && plan.detached.since.is_empty());
+        assert!(!kept.0.keys().any(|name| name.starts_with(DETACHED)), "{:?}", kept.0.keys());
+    }
+
+    #[test]
+    fn a_log_that_nobody_knows_is_detached() {
+        let stored = StoredPlan::default();
+        let previous = stored.previous(&manifests(""), &NO_COMPONENTS, &[name("found")]);
+        let next = plan(&manifests(""), &NO_COMPONENTS, Some(&previous), 1);
+        assert!(next.detached.brokers.contains_key(&name("found")));
+        assert_eq!(next.declared[0].state, DeclaredState::Detached);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_told() {
+        let kept = vec![("resource/broker/default/b".to_owned(), b"{\"file\": 1}".to_vec())];
+        let error = StoredPlan::read(kept).expect_err("it is not what this version writes");
+        assert_eq!(error.row, "resource/broker/default/b");
+    }
+}
