@@ -41,6 +41,8 @@ pub(crate) struct Context {
     pub(crate) detached_retention: std::time::Duration,
     /// Subscriptions some of whose workers rest.
     pub(crate) resting: Mutex<Vec<Weak<Subscription>>>,
+    /// Held during an attempt at an event that may be what ended the process before.
+    pub(crate) suspects: tokio::sync::Mutex<()>,
     /// The readers, workers, forwarders and the alarm.
     pub(crate) dispatch: Tasks,
     /// Cancelled when the deadline of the shutdown has come: attempts are cut, and not counted.

@@ -124,6 +124,7 @@ impl Engine {
             windows: WindowBudget::new(limits.delivery_budget_bytes),
             max_event_bytes: limits.max_event_bytes,
             resting: Mutex::default(),
+            suspects: tokio::sync::Mutex::default(),
             dispatch: Tasks::new(),
             cut: CancellationToken::new(),
         });

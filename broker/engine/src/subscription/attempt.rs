@@ -12,7 +12,7 @@ use waypost_log::{
 };
 
 use super::window::{Item, Misconfigured};
-use super::{Delivering, Subscription};
+use super::{Delivering, Subscription, WRITE_RETRY};
 use crate::congestion::Signal;
 use crate::delivery::{self, Verdict};
 use crate::subscriber::{Answer, Lane, Sending, caused_batch};
@@ -36,6 +36,14 @@ const MOST_CRASHES: u32 = 3;
 /// For so long after a start that follows an unclean end, each attempt is made known to the disk before it is made: an
 /// event that ends the process at once is known by that.
 const CAREFUL_FOR: Duration = Duration::from_secs(10);
+
+/// How long after the start an event waits whose attempt was open at one unclean end, or at two: whoever ends the
+/// process from outside hits it again only by chance, and the events beside it are delivered before it is tried.
+const SUSPECT_WAITS: [Duration; MOST_CRASHES as usize - 1] = [Duration::from_millis(500), Duration::from_secs(2)];
+
+/// How long such an event waits for its turn to be attempted alone; without that, those beside the one that ends the
+/// process would be given up with it. A subscriber that does not answer holds them up no longer than this.
+const ALONE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Until when attempts are made known to the disk before they are made.
 pub(super) fn careful_until(log: &dyn Log, now: Timestamp) -> Timestamp {
@@ -76,6 +84,10 @@ impl Subscription {
         if crashes >= MOST_CRASHES {
             return self.give_up_crashed(in_hand, ledger, &delivering, crashes);
         }
+        if let Some(due) = self.put_off_until(crashes).filter(|due| started < *due) {
+            return self.wait_until(in_hand, ledger, due);
+        }
+        let alone = if crashes > 0 { self.alone().await } else { None };
         ledger.started(entry.position.offset);
         if (crashes > 0 || started < self.careful_until)
             && let Err(error) = self.log.secure().await
@@ -125,6 +137,35 @@ impl Subscription {
                 self.act(in_hand, ledger, &delivering, verdict, error, attempt);
             }
         }
+        if crashes > 0 {
+            // The next one is attempted when it is known that this one did no harm. Where it cannot be written, the
+            // process ends.
+            let _ = self.log.secure().await;
+        }
+        drop(alone);
+    }
+
+    /// Until when an event is put off at whose attempts the process ended so many times.
+    fn put_off_until(&self, crashes: u32) -> Option<Timestamp> {
+        let wait = *SUSPECT_WAITS.get(crashes.checked_sub(1)? as usize)?;
+        Some(self.careful_until.before(CAREFUL_FOR).after(wait))
+    }
+
+    /// The right to attempt an event that is suspected to end the process, which one has at a time; none where it
+    /// does not come soon.
+    async fn alone(&self) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+        tokio::time::timeout(ALONE_PATIENCE, self.context.suspects.lock()).await.ok()
+    }
+
+    /// Leaves an event to the schedule.
+    fn wait_until(&self, in_hand: InHand<'_>, ledger: &Ledger, due: Timestamp) {
+        match ledger.wait(in_hand.entry(), due) {
+            Ok(()) => {
+                in_hand.done();
+                self.wake_at(due);
+            }
+            Err(error) => self.storage_failed(in_hand, &error),
+        }
     }
 
     /// Does what the delivery state machine decided about a failed attempt.
@@ -141,13 +182,7 @@ impl Subscription {
         match verdict {
             Verdict::Retry { due } => {
                 ledger.attempted(entry.position.offset, attempt);
-                match ledger.wait(&entry, due) {
-                    Ok(()) => {
-                        in_hand.done();
-                        self.wake_at(due);
-                    }
-                    Err(error) => self.storage_failed(in_hand, &error),
-                }
+                self.wait_until(in_hand, ledger, due);
             }
             Verdict::DeadLetter => {
                 let reason = dead_letter_reason(error, delivering);
@@ -290,13 +325,22 @@ impl Subscription {
         self.forwarder.kick();
     }
 
-    /// The ledger cannot be written: what is in flight stays pending, and nothing more is attempted.
+    /// What became of a delivery, or that it is made, cannot be written down: it stays pending. Where the log only has
+    /// no room for it now the trigger goes on a little later; where it failed or is closed nothing more is attempted.
     fn storage_failed(&self, in_hand: InHand<'_>, error: &WriteError) {
-        tracing::error!(
-            trigger = %self.name, broker = %self.broker, code = error.code().id(), %error,
-            "what became of a delivery cannot be written down; the trigger stops, and goes on after a restart"
-        );
-        self.stop();
+        if matches!(error, WriteError::Closed) || self.context.logs.have_failed() {
+            tracing::error!(
+                trigger = %self.name, broker = %self.broker, code = error.code().id(), %error,
+                "what became of a delivery cannot be written down; the trigger stops, and goes on after a restart"
+            );
+            self.stop();
+        } else {
+            tracing::warn!(
+                trigger = %self.name, broker = %self.broker, code = error.code().id(), %error,
+                "what became of a delivery cannot be written down now; it is made again in {WRITE_RETRY:?}"
+            );
+            self.wait_for_log(WRITE_RETRY);
+        }
         drop(in_hand);
     }
 
