@@ -182,6 +182,11 @@ impl Logs {
         kept.unwrap_or_else(|error| Err(WriteError::Failed { reason: format!("a write panicked: {error}") }))
     }
 
+    /// Whether the storage failed: then no log on disk takes anything until the process is started again.
+    pub(crate) fn have_failed(&self) -> bool {
+        self.store.as_ref().is_some_and(|store| store.poisoned().borrow().is_some())
+    }
+
     /// What is damaged in the log of a broker, in sentences. Nothing where it is in memory.
     pub(crate) fn damage(&self, name: &ResourceName) -> Vec<String> {
         self.store.as_ref().map_or_else(Vec::new, |store| store.damage(name))

@@ -90,6 +90,9 @@ const CATCH_UP_BYTES: usize = 1024 * 1024;
 /// How long a subscription waits before it reads again what could not be read.
 const READ_RETRY: std::time::Duration = std::time::Duration::from_secs(1);
 
+/// How long it waits before it goes on where the log takes no changes for the moment.
+const WRITE_RETRY: std::time::Duration = std::time::Duration::from_secs(1);
+
 /// How long it waits while match lists are recorded again.
 const RESTORE_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
 
@@ -460,10 +463,13 @@ impl Subscription {
             );
             READ_RETRY
         };
-        let mut window = self.lock();
+        self.wait_for_log(pause);
+    }
+
+    /// Makes no attempts for a moment: the log cannot do now what they need.
+    fn wait_for_log(&self, pause: std::time::Duration) {
         let until = self.context.clock.now().after(pause);
-        window.halt.unreadable_until = Some(until);
-        drop(window);
+        self.lock().halt.log_until = Some(until);
         self.wake_at(until);
     }
 
@@ -550,8 +556,8 @@ impl fmt::Debug for Subscription {
 impl Halt {
     /// Lets go of what was to wait until now.
     fn time_passes(&mut self, now: Timestamp) {
-        if self.unreadable_until.is_some_and(|until| until <= now) {
-            self.unreadable_until = None;
+        if self.log_until.is_some_and(|until| until <= now) {
+            self.log_until = None;
         }
         if let Some(misconfigured) = &mut self.misconfigured
             && misconfigured.until.is_some_and(|until| until <= now)

@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use waypost_core::manifest::ResourceName;
-use waypost_log::{Entry, Log, MatchBatch, Offset, ReadError, ReadLimit, Scope, WriteError};
+use waypost_log::{Entry, Log, MatchBatch, Offset, PlanVersion, ReadError, ReadLimit, Scope, WriteError};
 
 pub(super) use self::past::Past;
 use crate::matching::Matcher;
@@ -133,16 +133,37 @@ impl Reader {
         let decided = entries.partition_point(|entry| entry.position.offset < border);
         let mut rest = &entries[..decided];
         while !rest.is_empty() {
-            let examined = self.match_some(&matcher, rest).map_err(|error| {
-                tracing::error!(
-                    broker = %self.broker, partition = self.partition, code = error.code().id(), %error,
-                    "what triggers are owed cannot be written down; trying again in {READ_RETRY:?}"
-                );
-                READ_RETRY
-            })?;
+            let examined = self.match_some(&matcher, rest).map_err(|error| self.not_recorded(&error))?;
             rest = &rest[examined..];
             tokio::task::consume_budget().await;
         }
+        if decided < entries.len() && self.next < border {
+            // What lies between is lost, and accepted as that: nobody can match it.
+            self.pass_over(matcher.version, border).map_err(|error| self.not_recorded(&error))?;
+        }
+        Ok(())
+    }
+
+    fn not_recorded(&self, error: &WriteError) -> std::time::Duration {
+        tracing::error!(
+            broker = %self.broker, partition = self.partition, code = error.code().id(), %error,
+            "what triggers are owed cannot be written down; trying again in {READ_RETRY:?}"
+        );
+        READ_RETRY
+    }
+
+    /// Goes on at `to`, with nothing that matches before.
+    fn pass_over(&mut self, version: PlanVersion, to: Offset) -> Result<(), WriteError> {
+        let (partition, from) = (self.partition, self.next);
+        self.log.record_matches(&MatchBatch {
+            partition,
+            from,
+            to,
+            version,
+            scope: Scope::All,
+            matches: Vec::new(),
+        })?;
+        self.next = to;
         Ok(())
     }
 

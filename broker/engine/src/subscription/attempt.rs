@@ -39,7 +39,8 @@ const CAREFUL_FOR: Duration = Duration::from_secs(10);
 
 /// How long after the start an event waits whose attempt was open at one unclean end, or at two: whoever ends the
 /// process from outside hits it again only by chance, and the events beside it are delivered before it is tried.
-const SUSPECT_WAITS: [Duration; MOST_CRASHES as usize - 1] = [Duration::from_millis(500), Duration::from_secs(2)];
+const SUSPECT_WAITS: [Duration; MOST_CRASHES as usize - 1] =
+    [Duration::from_millis(500), Duration::from_secs(2)];
 
 /// How long such an event waits for its turn to be attempted alone; without that, those beside the one that ends the
 /// process would be given up with it. A subscriber that does not answer holds them up no longer than this.

@@ -1,12 +1,13 @@
 //! Keeps a trigger within its `maxBacklog`.
 
-use std::collections::HashSet;
-
 use waypost_core::codes;
 use waypost_core::delivery::{MaxBacklog, WhenExceeded};
-use waypost_log::{DeadLetterReason, DropReason, Ledger, Offset, Position, ReadError, ReadLimit, Settlement};
+use waypost_log::{
+    DeadLetterReason, DropReason, Ledger, Offset, Owed, Position, ReadError, ReadLimit, Settlement,
+};
 
 use super::Subscription;
+use super::window::Window;
 
 /// The most events that are given up in one go, so that the ledger and its journal keep up.
 const AT_ONCE: usize = 65_536;
@@ -23,7 +24,11 @@ impl Subscription {
             for ledger in &self.ledgers {
                 match self.limit_one(ledger, &limit).await {
                     Ok(told) => exceeded = exceeded.or(told),
-                    Err(error) => self.read_again_later(&error),
+                    // Deliveries go on: whoever needs the record meets the error too, and acts on it.
+                    Err(error) => tracing::warn!(
+                        trigger = %self.name, broker = %self.broker, code = error.code().id(), %error,
+                        "how much the trigger is owed cannot be told now"
+                    ),
                 }
             }
         }
@@ -114,20 +119,11 @@ impl Subscription {
         let mut given_up = self.give_up_taken(ledger, within, settlement);
         while given_up < AT_ONCE && ledger.untaken() > 0 && ledger.next() < within {
             let owed = self.log.owed(ledger.partition(), self.number, ledger.next(), PAGE).await?;
-            let offsets = owed.entries.iter().map(|entry| entry.position.offset);
-            let below: HashSet<Offset> = offsets.filter(|offset| *offset < within).collect();
-            if below.is_empty() {
+            let page = self.give_up_page(ledger, within, owed, settlement);
+            if page == 0 {
                 break;
             }
-            // Under the lock, so that no worker takes some of them meanwhile and attempts them.
-            let window = self.lock();
-            for entry in owed.entries.iter().filter(|entry| below.contains(&entry.position.offset)) {
-                if ledger.take(entry) {
-                    self.settle_given_up(ledger, entry.position.offset, settlement);
-                }
-            }
-            drop(window);
-            given_up += below.len();
+            given_up += page;
         }
         if given_up > 0 {
             tracing::warn!(
@@ -138,39 +134,79 @@ impl Subscription {
         Ok(())
     }
 
+    /// Gives up what is below an offset of a page that is not taken yet. What cannot be read comes in its place among
+    /// the others: no match may be left out.
+    fn give_up_page(&self, ledger: &Ledger, within: Offset, owed: Owed, settlement: &Settlement) -> usize {
+        let unreadable = owed.unreadable.into_iter().map(|(offset, error)| (offset, Err(error)));
+        let readable = owed.entries.into_iter().map(|entry| (entry.position.offset, Ok(entry)));
+        let mut page: Vec<_> = readable.chain(unreadable).filter(|(offset, _)| *offset < within).collect();
+        page.sort_by_key(|(offset, _)| *offset);
+        let count = page.len();
+        let mut lost = Vec::new();
+        // Under the lock, so that no worker takes some of them meanwhile and attempts them.
+        let mut window = self.lock();
+        for (offset, read) in page {
+            match read {
+                Ok(entry) if ledger.take(&entry) => {
+                    self.give_up_or_keep(&mut window, ledger, offset, settlement);
+                }
+                Err(error) if ledger.take_unreadable(offset) => lost.push((offset, error)),
+                _ => {}
+            }
+        }
+        drop(window);
+        for (offset, error) in lost {
+            self.give_up_unreadable(ledger, offset, &error);
+        }
+        count
+    }
+
     /// Gives up what was taken: what waits for its next attempt, and what waits in the window.
     fn give_up_taken(&self, ledger: &Ledger, within: Offset, settlement: &Settlement) -> usize {
         let partition = ledger.partition();
         let mut window = self.lock();
         let in_use = !window.is_empty();
-        let mut offsets = ledger.waiting_below(within, AT_ONCE);
+        let waiting = ledger.waiting_below(within, AT_ONCE);
+        let mut ready = Vec::new();
         let mut freed = 0;
         window.ready.retain(|item| {
             let position = item.entry.position;
             let goes = position.partition == partition && position.offset < within;
             if goes {
-                offsets.push(position.offset);
+                ready.push(position.offset);
                 freed += item.entry.size();
             }
             !goes
         });
         window.bytes = window.bytes.saturating_sub(freed);
-        for offset in &offsets {
+        for offset in &waiting {
             self.settle_given_up(ledger, *offset, settlement);
+        }
+        for offset in &ready {
+            self.give_up_or_keep(&mut window, ledger, *offset, settlement);
         }
         if in_use && window.is_empty() {
             self.context.windows.used(false);
         }
-        offsets.len()
+        waiting.len() + ready.len()
     }
 
-    fn settle_given_up(&self, ledger: &Ledger, offset: Offset, settlement: &Settlement) {
-        if let Err(error) = ledger.settle(offset, settlement.clone(), None) {
+    /// Gives up what was taken and is not in the window. Where that cannot be written down it comes into it.
+    fn give_up_or_keep(&self, window: &mut Window, ledger: &Ledger, offset: Offset, settlement: &Settlement) {
+        if !self.settle_given_up(ledger, offset, settlement) {
+            window.unread.push_back(Position { partition: ledger.partition(), offset });
+        }
+    }
+
+    fn settle_given_up(&self, ledger: &Ledger, offset: Offset, settlement: &Settlement) -> bool {
+        let settled = ledger.settle(offset, settlement.clone(), None);
+        if let Err(error) = &settled {
             // It stays pending, and is given up when the ledger can be written again.
             tracing::error!(
                 trigger = %self.name, broker = %self.broker, offset, code = error.code().id(), %error,
                 "what the trigger is owed too much cannot be given up"
             );
         }
+        settled.is_ok()
     }
 }

@@ -74,7 +74,8 @@ pub(super) struct Halt {
     pub(super) detached: bool,
     pub(super) stopping: bool,
     pub(super) catching_up: bool,
-    pub(super) unreadable_until: Option<Timestamp>,
+    /// The log could not be read, or took no changes.
+    pub(super) log_until: Option<Timestamp>,
     pub(super) misconfigured: Option<Misconfigured>,
 }
 
@@ -108,7 +109,7 @@ impl Halt {
             || self.detached
             || self.stopping
             || self.catching_up
-            || self.unreadable_until.is_some()
+            || self.log_until.is_some()
             || self.misconfigured.as_ref().is_some_and(|misconfigured| misconfigured.until.is_some())
     }
 }
@@ -117,7 +118,7 @@ impl Halt {
     /// When a halt ends by itself; the earliest, where there are two.
     pub(super) fn until(&self) -> Option<Timestamp> {
         let probe = self.misconfigured.as_ref().and_then(|misconfigured| misconfigured.until);
-        self.unreadable_until.into_iter().chain(probe).min()
+        self.log_until.into_iter().chain(probe).min()
     }
 }
 

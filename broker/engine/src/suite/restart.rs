@@ -1,11 +1,17 @@
 //! What an engine makes of a log that an earlier one left.
 
+use std::ops::Range;
+use std::path::Path;
+
 use bytes::Bytes;
+use smallvec::SmallVec;
+use waypost_core::filter::Filter;
 use waypost_core::manifest::ResourceName;
 use waypost_log::embedded::{EmbeddedOptions, EmbeddedStore, Retention};
-use waypost_log::{Batch, PlanRecord, PlanVersion};
+use waypost_log::{Batch, MatchBatch, Offset, PlanRecord, PlanVersion, Scope};
 
 use super::*;
+use crate::matching::recorded;
 
 const DURABLE: &str = "
 apiVersion: waypost.dev/v1alpha1
@@ -13,9 +19,108 @@ kind: Broker
 metadata: {name: b}
 ---";
 
-fn open(directory: &std::path::Path) -> Arc<EmbeddedStore> {
+const RETENTION: Retention = Retention { age: Duration::from_secs(3600), size: u64::MAX };
+
+fn open(directory: &Path) -> Arc<EmbeddedStore> {
     EmbeddedStore::open(EmbeddedOptions::new(directory), Clock::system())
         .expect("the directory can be opened")
+}
+
+/// An engine over a store that an earlier one left.
+async fn start(store: &Arc<EmbeddedStore>, hand: &str, more: &str) -> Stage {
+    let engine = Engine::new(EngineOptions {
+        clock: Clock::system(),
+        limits: Limits::default(),
+        store: Some(Arc::clone(store)),
+        detached_retention: DEFAULT_DETACHED_RETENTION,
+    });
+    let mut stage = Stage { engine, plan: Plan::default(), version: 10 };
+    stage.apply(&[DURABLE, &sink(hand), &trigger("t", hand, more)].concat()).await;
+    stage
+}
+
+fn marked(id: u64) -> Record {
+    let data = format!("mark {id:04} {}", "x".repeat(2_000));
+    let event = Event::builder(id.to_string(), "/test", "t").data(data).build().expect("the event is valid");
+    Record { metadata: Metadata::default(), event }
+}
+
+/// A log of ten records that all match trigger `t`. The first `examined` are told so; from `border` on a second plan
+/// decides, which says the same. Then some records are damaged.
+async fn left(directory: &Path, examined: Offset, border: Offset, damaged: Range<Offset>) {
+    let (broker, name) = (ResourceName::new("default", "b"), ResourceName::new("default", "t"));
+    let store = open(directory);
+    let log = store.open_log(&broker, RETENTION).expect("it can be opened");
+    let number = log.trigger(&name);
+    for (version, effective) in [(1, 0), (2, border)] {
+        let record = PlanRecord {
+            version: PlanVersion(version),
+            effective: vec![effective],
+            triggers: vec![(number, name.clone())],
+            body: recorded::write([(number, &Filter::Everything)]),
+        };
+        log.record_plan(record).await.expect("the disk works");
+    }
+    for id in 0..10 {
+        log.append(Batch::of([marked(id)])).expect("it is taken").await.expect("it is committed");
+    }
+    log.record_matches(&MatchBatch {
+        partition: 0,
+        from: 0,
+        to: examined,
+        version: PlanVersion(1),
+        scope: Scope::All,
+        matches: (0..examined).map(|offset| (offset, SmallVec::from_slice(&[number]))).collect(),
+    })
+    .expect("it is recorded");
+    drop(log);
+    store.close().await;
+    drop(store);
+    let files = std::fs::read_dir(directory.join("logs/default/b")).expect("the log is there");
+    let files = files.map(|file| file.expect("it can be listed").path());
+    for file in files.filter(|file| file.extension().is_some_and(|kind| kind == "log")) {
+        let mut bytes = std::fs::read(&file).expect("it can be read");
+        for id in damaged.clone() {
+            let mark = format!("mark {id:04} ");
+            let at = bytes.windows(mark.len()).position(|window| window == mark.as_bytes());
+            bytes[at.expect("it is in the only segment")] ^= 1;
+        }
+        std::fs::write(&file, bytes).expect("it can be written");
+    }
+}
+
+#[tokio::test]
+async fn a_plan_that_takes_effect_within_what_is_lost_is_reached() {
+    let directory = tempfile::tempdir().expect("there is room");
+    left(directory.path(), 2, 5, 3..8).await;
+    let store = open(directory.path());
+    let name = ResourceName::new("default", "b");
+    store.open_log(&name, RETENTION).expect("it can be opened");
+    store.accept_damage(&name).expect("the disk works");
+    let hand = Hand::takes_all("rhole");
+    let stage = start(&store, "rhole", "").await;
+    let line =
+        tokio::time::timeout(Duration::from_secs(30), stage.until("t", |line| line.delivered == 5)).await;
+    assert_eq!(line.expect("the reader goes on").pending, 0);
+    let mut sent = hand.sent();
+    sent.sort();
+    assert_eq!(sent, ["0", "1", "2", "8", "9"]);
+    stage.shut_down().await;
+}
+
+#[tokio::test]
+async fn what_a_full_backlog_gives_up_leaves_out_nothing_that_cannot_be_read() {
+    let directory = tempfile::tempdir().expect("there is room");
+    left(directory.path(), 10, 10, 2..4).await;
+    let store = open(directory.path());
+    let _hand = Hand::takes_all("rbacklog");
+    let limited = "paused: true\ndelivery: {maxBacklog: {size: 8KiB, whenExceeded: drop}}";
+    let stage = start(&store, "rbacklog", limited).await;
+    let line = tokio::time::timeout(Duration::from_secs(30), stage.until("t", |line| line.dropped > 0)).await;
+    let line = line.expect("the limit is looked at");
+    assert_eq!((line.matched, line.dead_lettered), (10, 2), "{line:?}");
+    assert!(line.pending > 1 && line.pending < 6, "{line:?}");
+    stage.shut_down().await;
 }
 
 #[tokio::test]
@@ -23,8 +128,7 @@ async fn a_broker_whose_recorded_plan_cannot_be_read_takes_nothing_and_matches_n
     let directory = tempfile::tempdir().expect("there is room");
     let name = ResourceName::new("default", "b");
     let store = open(directory.path());
-    let retention = Retention { age: Duration::from_secs(3600), size: u64::MAX };
-    let log = store.open_log(&name, retention).expect("it can be opened");
+    let log = store.open_log(&name, RETENTION).expect("it can be opened");
     let later = PlanRecord {
         version: PlanVersion(1),
         effective: vec![0],
@@ -40,15 +144,8 @@ async fn a_broker_whose_recorded_plan_cannot_be_read_takes_nothing_and_matches_n
 
     let hand = Hand::takes_all("runreadable");
     let store = open(directory.path());
-    let engine = Engine::new(EngineOptions {
-        clock: Clock::system(),
-        limits: Limits::default(),
-        store: Some(Arc::clone(&store)),
-        detached_retention: DEFAULT_DETACHED_RETENTION,
-    });
-    let text = [DURABLE, &sink("runreadable"), &trigger("t", "runreadable", "")].concat();
-    let manifests = Manifests { files: vec![ManifestFile::read("test.yaml", text.as_bytes())] };
-    engine.apply(plan(&manifests, &REGISTRY, None, 2), 2).await;
+    let stage = start(&store, "runreadable", "").await;
+    let engine = &stage.engine;
     assert!(engine.broker("default", "b").is_none());
     let unavailable = engine.unavailable("default", "b").expect("it is declared");
     assert_eq!(unavailable.code(), codes::LOG_VERSION_UNKNOWN);

@@ -52,7 +52,8 @@ impl Supervisor {
             .filter(|row| !row.standing.detached)
             .map(|row| (&row.subscription.name, trigger(row)))
             .collect();
-        let known = applied.plan.declared.iter().filter(|declared| self.is_known(declared, &rows));
+        let kept: HashSet<&ResourceName> = rows.iter().map(|row| &row.subscription.name).collect();
+        let known = applied.plan.declared.iter().filter(|declared| self.is_known(declared, &kept));
         let resources = known.map(|declared| self.resource(declared, &applied, &verdicts));
         let resources =
             select(resources.collect(), query, |line: &ResourceStatus| (&line.namespace, &line.name));
@@ -112,11 +113,11 @@ impl Supervisor {
 
     /// Whether a detached broker or trigger is still kept. What was detached for too long is forgotten here before the
     /// next plan knows of it.
-    fn is_known(&self, declared: &Declared, rows: &[Row]) -> bool {
+    fn is_known(&self, declared: &Declared, triggers: &HashSet<&ResourceName>) -> bool {
         let name = declared.id.resource_name();
         match (&declared.state, &*declared.id.kind) {
             (DeclaredState::Detached, "Broker") => self.0.running.lock().brokers.contains_key(&name),
-            (DeclaredState::Detached, "Trigger") => rows.iter().any(|row| row.subscription.name == name),
+            (DeclaredState::Detached, "Trigger") => triggers.contains(&name),
             _ => true,
         }
     }
@@ -206,11 +207,21 @@ impl Supervisor {
                     message: verdict.message.clone(),
                 },
                 None => {
-                    let broker = applied.plan.triggers.get(&name).map(|trigger| trigger.broker.to_string());
-                    Verdict::not_ready(
-                        "BrokerDoesNotExist",
-                        format!("the broker {} does not exist", broker.unwrap_or_default()),
-                    )
+                    let broker = applied.plan.triggers.get(&name).map(|trigger| &trigger.broker);
+                    let directory = &self.0.context.directory;
+                    match broker.and_then(|broker| directory.unopened(&broker.namespace, &broker.name)) {
+                        Some(unopened) => Verdict::not_ready(
+                            unopened.code.id(),
+                            format!("its broker does not run: {}", unopened.reason),
+                        ),
+                        None => Verdict::not_ready(
+                            "BrokerDoesNotExist",
+                            format!(
+                                "the broker {} does not exist",
+                                broker.map(ToString::to_string).unwrap_or_default()
+                            ),
+                        ),
+                    }
                 }
             },
             "Sink" => match running.sinks.get(&name).map(|(_, sink)| sink.problem()) {

@@ -229,7 +229,9 @@ async fn serve(
     if let Some(store) = store {
         store.close().await;
     }
-    Ok(code)
+    // What failed on the way down is no clean stop: deliveries whose outcome was not written are made again.
+    let failed = poisoned.is_some_and(|poisoned| poisoned.borrow().is_some());
+    Ok(if failed { ExitCode::FAILURE } else { code })
 }
 
 /// Waits until the log cannot be written any more. Never ready where all logs are in memory.

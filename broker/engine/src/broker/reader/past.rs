@@ -32,20 +32,16 @@ impl Past {
     /// noted, and a later process goes on with it.
     pub(in crate::broker) async fn run(mut self, log: Arc<dyn Log>, logs: Logs, stop: CancellationToken) {
         while let Some(range) = self.noted.left.first().copied() {
-            let read = tokio::select! {
-                read = self.read(&*log, range) => read,
+            let next = tokio::select! {
+                next = self.read(&*log, range) => next,
                 () = stop.cancelled() => return,
             };
-            match read {
-                Ok(next) if next < range.to => self.noted.left[0].from = next,
-                Ok(_) => drop(self.noted.left.remove(0)),
-                Err(reason) => {
-                    tracing::error!(
-                        trigger = %self.subscription.name, partition = range.partition, reason,
-                        "a part of the past cannot be matched; the trigger starts without it"
-                    );
-                    self.noted.left.remove(0);
-                }
+            // A log that is closed matches nothing more: what is left is noted.
+            let Some(next) = next else { return };
+            if next < range.to {
+                self.noted.left[0].from = next;
+            } else {
+                self.noted.left.remove(0);
             }
             if let Err(error) = self.note(&*log, &logs).await {
                 // The storage failed, which ends the process; a later one goes on from what was noted before.
@@ -60,8 +56,9 @@ impl Past {
         logs.note_past(log, &self.broker, &self.subscription.name, &self.noted).await
     }
 
-    /// Matches until the range ends or it is time to note how far it got. Returns the first offset that is left.
-    async fn read(&self, log: &dyn Log, range: PastRange) -> Result<Offset, String> {
+    /// Matches until the range ends or it is time to note how far it got. Returns the first offset that is left; none
+    /// where the log is closed. What cannot be read or written down is tried again: nothing of it is passed over.
+    async fn read(&self, log: &dyn Log, range: PastRange) -> Option<Offset> {
         let PastRange { partition, from, to } = range;
         let (mut next, number) = (from, self.subscription.number);
         while next < to && next - from < NOTE_EVERY {
@@ -77,7 +74,14 @@ impl Past {
                     next = start.max(next + 1);
                     continue;
                 }
-                Err(error) => return Err(error.to_string()),
+                Err(error) => {
+                    tracing::warn!(
+                        trigger = %self.subscription.name, partition, code = error.code().id(), %error,
+                        "the past of the trigger cannot be read; trying again in {READ_RETRY:?}"
+                    );
+                    tokio::time::sleep(READ_RETRY).await;
+                    continue;
+                }
             };
             let mut batch = MatchBatch {
                 partition,
@@ -100,7 +104,7 @@ impl Past {
             }
             match log.record_matches(&batch) {
                 Ok(()) => next = batch.to,
-                Err(WriteError::Closed) => return Err(WriteError::Closed.to_string()),
+                Err(WriteError::Closed) => return None,
                 Err(error) => {
                     tracing::warn!(
                         trigger = %self.subscription.name, partition, code = error.code().id(), %error,
@@ -111,6 +115,6 @@ impl Past {
             }
             tokio::task::consume_budget().await;
         }
-        Ok(next.min(to))
+        Some(next.min(to))
     }
 }
