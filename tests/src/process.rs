@@ -27,7 +27,7 @@ pub struct Setup {
     allowed: Vec<String>,
     token: Option<String>,
     unread: bool,
-    durable: bool,
+    memory: bool,
 }
 
 impl Setup {
@@ -45,7 +45,7 @@ impl Setup {
             allowed: Vec::new(),
             token: None,
             unread: false,
-            durable: false,
+            memory: false,
         }
     }
 
@@ -99,10 +99,10 @@ impl Setup {
         self
     }
 
-    /// Keeps logs on disk, as a broker does unless told otherwise: [`Waypost::restart`] finds them.
+    /// Keeps all logs in memory. Otherwise they are on disk, where [`Waypost::restart`] finds them.
     #[must_use]
-    pub fn durable(mut self) -> Self {
-        self.durable = true;
+    pub fn memory(mut self) -> Self {
+        self.memory = true;
         self
     }
 
@@ -129,7 +129,7 @@ impl Setup {
             .arg(self.directory.path().join("data"))
             .args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
             .args(["--log-format", "json"])
-            .args(if self.durable { &[][..] } else { &["--log", "memory"] })
+            .args(if self.memory { &["--log", "memory"][..] } else { &[] })
             .args(&self.arguments)
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .current_dir(self.directory.path())

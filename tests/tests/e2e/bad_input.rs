@@ -269,7 +269,7 @@ async fn an_address_that_is_none() {
 
 #[tokio::test]
 async fn a_data_directory_that_another_process_uses() {
-    let waypost = Setup::new(&file(&[broker("default", json!({}))])).durable().start().await;
+    let waypost = Setup::new(&file(&[broker("default", json!({}))])).start().await;
     let data = waypost.directory().join("data");
     let arguments =
         ["--data-dir", data.to_str().unwrap(), "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];

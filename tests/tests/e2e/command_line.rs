@@ -3,10 +3,10 @@
 use serde_json::{Value, json};
 use waypost_tests::binary::{root, run, run_in};
 use waypost_tests::client::event;
-use waypost_tests::process::Waypost;
+use waypost_tests::process::{Setup, Waypost};
 use waypost_tests::subscriber::Subscriber;
 
-use crate::manifests::{broker, default_broker, file, trigger};
+use crate::manifests::{broker, default_broker, file, native_broker, trigger};
 
 const INGRESS: &str = "/default/default";
 
@@ -88,6 +88,23 @@ async fn send_passes_on_what_the_input_holds_and_tells_what_the_broker_says() {
 }
 
 #[tokio::test]
+async fn a_log_in_memory_shows_in_the_status() {
+    let native = native_broker("asked", json!({"log": "memory"}));
+    let waypost = Setup::new(&file(&[native, broker("default", json!({}))])).start().await;
+    let status = waypost.status().await;
+    let kind = |name: &str| {
+        let logs = status["logs"].as_array().unwrap();
+        logs.iter().find(|log| log["name"] == name).unwrap()["kind"].clone()
+    };
+    assert_eq!((kind("asked"), kind("default")), (json!("memory"), json!("embedded")));
+    waypost.stop().await;
+    let waypost = Setup::new(&default_broker(&[])).memory().start().await;
+    let table = run(&["status", "--admin", &format!("http://{}", waypost.admin)]).await;
+    assert!(table.stdout.contains("kept in memory only"), "{}", table.stdout);
+    waypost.stop().await;
+}
+
+#[tokio::test]
 async fn status_is_a_table_for_people_and_json_for_programs() {
     let subscriber = Subscriber::accepting().await;
     let waypost = Waypost::start(&default_broker(&[
@@ -100,7 +117,7 @@ async fn status_is_a_table_for_people_and_json_for_programs() {
     let admin = format!("http://{}", waypost.admin);
     let table = run(&["status", "--admin", &admin]).await;
     assert_eq!(table.code, Some(0), "{table:?}");
-    for text in ["first", "second", "Broker", "memory"] {
+    for text in ["first", "second", "Broker", "embedded"] {
         assert!(table.stdout.contains(text), "{text:?} is not in {}", table.stdout);
     }
     let status = run(&["status", "--admin", &admin, "-o", "json"]).await.json();

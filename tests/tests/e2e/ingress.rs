@@ -177,7 +177,7 @@ async fn when_the_ingest_budget_is_spent_producers_are_told_to_come_back() {
 async fn when_the_log_is_full_producers_are_told_until_there_is_room() {
     let subscriber = Subscriber::new(|_| Behaviour::Held(answer(200, &[], ""))).await;
     let setup = Setup::new(&default_broker(&[trigger("all", &subscriber.url("/"), json!({}))]));
-    let waypost = setup.arguments(&["--memory-log-limit", "1MiB"]).start().await;
+    let waypost = setup.memory().arguments(&["--memory-log-limit", "1MiB"]).start().await;
     let send =
         async |id: u32| waypost.send(event(INGRESS, &id.to_string(), "t", &[], vec![b'x'; 200_000])).await;
     let mut accepted = 0;

@@ -20,8 +20,8 @@ const FILE: &str = "manifests.yaml";
 /// How long the ledger may wait for the disk: what happens within it before a kill may be done again.
 const LEDGER_DELAY: Duration = Duration::from_millis(500);
 
-async fn durable(manifests: &str) -> Waypost {
-    Setup::new(manifests).durable().start().await
+async fn started(manifests: &str) -> Waypost {
+    Setup::new(manifests).start().await
 }
 
 /// Nothing is changed between two processes.
@@ -53,7 +53,7 @@ async fn counters_and_what_is_pending_go_on_after_a_clean_end_and_after_a_kill()
     let subscriber = Subscriber::accepting().await;
     let down = "http://127.0.0.1:9/";
     let with = |url: &str| default_broker(&[trigger("all", url, json!({}))]);
-    let waypost = durable(&with(&subscriber.url("/"))).await;
+    let waypost = started(&with(&subscriber.url("/"))).await;
     for id in 0..5 {
         waypost.accept(event(INGRESS, &id.to_string(), "t", &[], "")).await;
     }
@@ -82,7 +82,7 @@ async fn counters_and_what_is_pending_go_on_after_a_clean_end_and_after_a_kill()
 async fn attempts_are_counted_over_restarts() {
     let subscriber = Subscriber::new(|_| 503.into()).await;
     let manifests = default_broker(&[native_trigger("all", &subscriber.url("/"), retrying("PT1.5S"))]);
-    let waypost = durable(&manifests).await;
+    let waypost = started(&manifests).await;
     waypost.accept(event(INGRESS, "1", "t", &[], "")).await;
     subscriber.wait_for(1).await;
     // An attempt whose outcome did not reach the disk within this time would be made again.
@@ -101,7 +101,7 @@ async fn attempts_are_counted_over_restarts() {
 async fn an_emptied_folder_loses_nothing() {
     let subscriber = Subscriber::accepting().await;
     let manifests = |url: &str| default_broker(&[trigger("all", url, json!({}))]);
-    let waypost = durable(&manifests(&subscriber.url("/"))).await;
+    let waypost = started(&manifests(&subscriber.url("/"))).await;
     waypost.accept(event(INGRESS, "0", "t", &[], "")).await;
     waypost.settled().await;
     waypost.write(FILE, &manifests("http://127.0.0.1:9/")).await;
@@ -144,7 +144,7 @@ async fn manifests_edited_while_the_process_was_down_decide_nothing_about_what_w
     let one = |name: &str, more: Value| trigger(name, &subscriber.url(&format!("/{name}")), more);
     let before = default_broker(&[one("changed", only("a")), one("gone", json!({}))]);
     let after = default_broker(&[one("changed", only("b")), one("new", json!({}))]);
-    let waypost = durable(&before).await;
+    let waypost = started(&before).await;
     for round in 0..11 {
         for kind in ["a", "b"] {
             waypost.accept(event(INGRESS, &format!("{round}-{kind}"), kind, &[], "")).await;
@@ -175,7 +175,7 @@ async fn manifests_edited_while_the_process_was_down_decide_nothing_about_what_w
 async fn a_broken_resource_keeps_its_last_valid_version_over_a_restart() {
     let subscriber = Subscriber::accepting().await;
     let one = |name: &str, more: Value| trigger(name, &subscriber.url(&format!("/{name}")), more);
-    let waypost = durable(&default_broker(&[one("t", only("a"))])).await;
+    let waypost = started(&default_broker(&[one("t", only("a"))])).await;
     let version = waypost.plan_version().await;
     let broken = json!({"filters": [{"exact": {"Type": "b"}}]});
     let manifests = default_broker(&[one("t", broken), one("other", json!({}))]);
@@ -196,7 +196,7 @@ async fn a_broken_resource_keeps_its_last_valid_version_over_a_restart() {
 
 #[tokio::test]
 async fn what_may_not_change_may_not_change_over_a_restart() {
-    let waypost = durable(&file(&[native_broker("b", json!({}))])).await;
+    let waypost = started(&file(&[native_broker("b", json!({}))])).await;
     let waypost = waypost
         .restart(|setup| {
             setup.allow("E0212").file(FILE, &file(&[native_broker("b", json!({"log": "memory"}))]))
@@ -215,7 +215,7 @@ async fn a_removed_sink_runs_on_over_a_restart_while_a_last_valid_version_needs_
         sink("out", json!({"stdout": {}})),
         trigger_to("t", sink_ref("out"), json!({})),
     ]);
-    let waypost = durable(&whole).await;
+    let waypost = started(&whole).await;
     let without = file(&[broker("default", json!({})), trigger_to("t", sink_ref("out"), json!({}))]);
     let mut waypost = waypost.restart(|setup| setup.allow("E0203").file(FILE, &without)).await;
     for round in 0..2 {
@@ -235,7 +235,7 @@ async fn what_is_detached_for_too_long_is_deleted() {
         broker("default", json!({})),
         trigger("all", "http://127.0.0.1:9/", json!({})),
     ]);
-    let setup = Setup::new(&manifests).durable().arguments(&["--detached-retention", "3s"]);
+    let setup = Setup::new(&manifests).arguments(&["--detached-retention", "3s"]);
     let waypost = setup.start().await;
     waypost.accept(event(INGRESS, "1", "t", &[], "")).await;
     settled(&waypost, "all", |row| count(row, "pending") == 1).await;
@@ -258,7 +258,7 @@ async fn what_is_detached_for_too_long_is_deleted() {
 #[tokio::test]
 async fn a_start_in_the_past_that_was_cut_off_goes_on() {
     let subscriber = Subscriber::accepting().await;
-    let waypost = durable(&default_broker(&[])).await;
+    let waypost = started(&default_broker(&[])).await;
     let total = 3_000;
     for batch in 0..total / 100 {
         let events: Vec<_> = (0..100)
@@ -286,7 +286,7 @@ async fn a_start_in_the_past_that_was_cut_off_goes_on() {
 
 #[tokio::test]
 async fn the_data_directory_is_for_its_owner_alone() {
-    let waypost = durable(&default_broker(&[])).await;
+    let waypost = started(&default_broker(&[])).await;
     let data = waypost.directory().join("data");
     assert!(mode(&data) == 0o700 && mode(&data.join("checkpoint.redb")) == 0o600);
     waypost.stop().await;
@@ -306,7 +306,7 @@ async fn an_event_that_ends_the_process_again_and_again_is_dead_lettered() {
     })
     .await;
     let manifests = default_broker(&[trigger("all", &subscriber.url("/"), json!({}))]);
-    let mut waypost = Setup::new(&manifests).durable().allow("E0415").start().await;
+    let mut waypost = Setup::new(&manifests).allow("E0415").start().await;
     waypost.accept(event(INGRESS, "before", "t", &[], "")).await;
     waypost.settled().await;
     waypost.accept(event(INGRESS, "poison", "t", &[], "")).await;
@@ -335,7 +335,7 @@ async fn an_event_that_ends_the_process_again_and_again_is_dead_lettered() {
 async fn lost_match_lists_are_recorded_again_under_the_plan_of_their_time() {
     let subscriber = Subscriber::accepting().await;
     let one = |url: &str, kind: &str| default_broker(&[trigger("all", url, only(kind))]);
-    let waypost = durable(&one("http://127.0.0.1:9/", "a")).await;
+    let waypost = started(&one("http://127.0.0.1:9/", "a")).await;
     for id in 0..10 {
         let kind = if id % 2 == 0 { "a" } else { "b" };
         waypost.accept(event(INGRESS, &format!("{id}-{kind}"), kind, &[], "")).await;
@@ -367,7 +367,7 @@ async fn lost_match_lists_are_recorded_again_under_the_plan_of_their_time() {
 async fn a_detached_trigger_that_comes_back_with_a_start_starts_over() {
     let subscriber = Subscriber::accepting().await;
     let with = |more: Value| default_broker(&[native_trigger("t", &subscriber.url("/"), more)]);
-    let waypost = durable(&with(json!({}))).await;
+    let waypost = started(&with(json!({}))).await;
     for id in 0..3 {
         waypost.accept(event(INGRESS, &id.to_string(), "t", &[], "")).await;
     }
@@ -388,7 +388,7 @@ async fn a_trigger_that_is_owed_too_much_keeps_producers_out_as_its_manifest_ask
         let backlog = json!({"delivery": {"retry": 1000, "maxBacklog": {"size": "4KiB"}}});
         default_broker(&[native_trigger("slow", url, backlog)])
     };
-    let waypost = durable(&limit("http://127.0.0.1:9/")).await;
+    let waypost = started(&limit("http://127.0.0.1:9/")).await;
     let refused = eventually("a refusal", async || {
         let answer = waypost.send(event(INGRESS, "x", "t", &[], vec![b'x'; 1024])).await;
         (answer.status != 202).then_some(answer)
