@@ -50,6 +50,8 @@ pub struct Broker {
     switch_failure: Mutex<Option<String>>,
     /// What an earlier process recorded, until the readers go on with it.
     recorded: Mutex<Option<Recorded>>,
+    /// The triggers that were in force when an earlier process ended, until a set of this one is.
+    in_force_before: Mutex<HashSet<ResourceName>>,
     /// The text of the newest recorded set of triggers; none before the first.
     newest: Mutex<Option<Bytes>>,
     /// Lost match lists are being recorded again.
@@ -150,7 +152,7 @@ impl Broker {
         plan: Arc<BrokerPlan>,
         name: ResourceName,
         log: Arc<dyn Log>,
-        recorded: Recorded,
+        mut recorded: Recorded,
         context: Arc<Context>,
     ) -> Arc<Self> {
         let damaged = !context.logs.damage(&name).is_empty();
@@ -177,6 +179,7 @@ impl Broker {
             backlog: Mutex::default(),
             switch_failure: Mutex::default(),
             newest: Mutex::new(recorded.newest.clone()),
+            in_force_before: Mutex::new(std::mem::take(&mut recorded.triggers)),
             recorded: Mutex::new(Some(recorded)),
             restoring: Arc::default(),
             gave_up: Mutex::new(Timestamp(i64::MIN)),
@@ -196,10 +199,6 @@ impl Broker {
     /// Why the newest set of triggers is not in force, where it is not.
     pub(crate) fn switch_failure(&self) -> Option<String> {
         self.switch_failure.lock().clone()
-    }
-
-    pub(crate) fn set_switch_failure(&self, reason: Option<String>) {
-        *self.switch_failure.lock() = reason;
     }
 
     /// Whether every partition has its reader. One that is gone has panicked: its events are kept and not matched.
@@ -381,12 +380,17 @@ impl Broker {
         }
     }
 
-    /// The triggers that were in force when an earlier process ended; none once the readers go on.
-    pub(crate) fn recorded_triggers(&self) -> HashSet<ResourceName> {
-        self.recorded
-            .lock()
-            .as_mut()
-            .map_or_else(HashSet::new, |recorded| std::mem::take(&mut recorded.triggers))
+    /// The triggers that were in force when an earlier process ended; none once a set of this one is in force.
+    pub(crate) fn in_force_before(&self) -> HashSet<ResourceName> {
+        self.in_force_before.lock().clone()
+    }
+
+    /// The newest set of triggers is in force, or is not and the one before stays, for this reason.
+    pub(crate) fn switched(&self, failure: Option<String>) {
+        if failure.is_none() {
+            self.in_force_before.lock().clear();
+        }
+        *self.switch_failure.lock() = failure;
     }
 
     /// Lets the readers go on where an earlier process stopped, by the sets of triggers that it recorded. Once every

@@ -17,6 +17,9 @@ const BACKLOG_EVERY: Duration = Duration::from_secs(1);
 const FORGET_EVERY: Duration = Duration::from_secs(60);
 const FORGET_AT_MOST_EVERY: Duration = Duration::from_millis(100);
 
+/// How often a set of triggers that could not be recorded is tried again.
+const SWITCH_AGAIN_EVERY: Duration = Duration::from_secs(10);
+
 /// How often workers that rest are looked at: one that was not needed between two looks ends.
 const LOOK_AT_REST_EVERY: Duration = Duration::from_secs(1);
 
@@ -34,6 +37,8 @@ pub(crate) async fn run(supervisor: Supervisor, detached_retention: Duration, st
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut backlog = tokio::time::interval(BACKLOG_EVERY);
     backlog.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut switch = tokio::time::interval(SWITCH_AGAIN_EVERY);
+    switch.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut rest = tokio::time::interval(LOOK_AT_REST_EVERY);
     rest.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -41,6 +46,7 @@ pub(crate) async fn run(supervisor: Supervisor, detached_retention: Duration, st
             () = stop.cancelled() => return,
             _ = trim.tick() => supervisor.trim().await,
             _ = backlog.tick() => supervisor.limit_backlogs().await,
+            _ = switch.tick() => supervisor.switch_again().await,
             _ = rest.tick() => supervisor.look_at_rest(),
             _ = sweep.tick() => supervisor.sweep_connections(),
             _ = forget.tick() => supervisor.forget_detached().await,

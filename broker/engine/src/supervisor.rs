@@ -225,7 +225,7 @@ impl Supervisor {
             .map(|(name, trigger)| (name.clone(), Arc::clone(trigger)))
             .collect();
         let known: HashSet<_> = broker.log().triggers().into_iter().map(|(_, name)| name).collect();
-        let recorded = broker.recorded_triggers();
+        let recorded = broker.in_force_before();
         self.take_up(plan, &broker, &known, &recorded, &wanted);
         let mut taking = Vec::with_capacity(wanted.len());
         for (trigger, planned) in &wanted {
@@ -247,12 +247,12 @@ impl Supervisor {
         {
             tracing::error!(
                 broker = %name, code = error.code().id(), %error,
-                "the new set of triggers cannot be recorded; the one before stays in force"
+                "the new set of triggers cannot be recorded; the one before stays in force, and it is tried again"
             );
-            broker.set_switch_failure(Some(error.to_string()));
+            broker.switched(Some(error.to_string()));
             return;
         }
-        broker.set_switch_failure(None);
+        broker.switched(None);
         for subscription in broker.subscriptions() {
             if wanted.contains_key(&subscription.name) {
                 subscription.attach();
@@ -261,6 +261,20 @@ impl Supervisor {
             }
         }
         self.note_in_force(plan, name, wanted);
+    }
+
+    /// Tries again to bring the newest triggers of a broker into force where they could not be recorded.
+    pub(crate) async fn switch_again(&self) {
+        let failed = |broker: &Arc<Broker>| broker.switch_failure().is_some();
+        // Not waited for: whoever holds it applies a newer plan, or stops.
+        let Ok(_one_at_a_time) = self.0.applying.try_lock() else { return };
+        if self.0.stopped.load(Ordering::Relaxed) {
+            return;
+        }
+        let applied = self.0.applied.load_full();
+        for broker in self.brokers().into_iter().filter(failed) {
+            self.apply_triggers(&applied.plan, broker.name(), PlanVersion(applied.version)).await;
+        }
     }
 
     fn note_in_force(

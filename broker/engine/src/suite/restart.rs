@@ -27,14 +27,14 @@ fn open(directory: &Path) -> Arc<EmbeddedStore> {
 }
 
 /// An engine over a store that an earlier one left.
-async fn start(store: &Arc<EmbeddedStore>, hand: &str, more: &str) -> Stage {
+async fn start(store: &Arc<EmbeddedStore>, version: u64, hand: &str, more: &str) -> Stage {
     let engine = Engine::new(EngineOptions {
         clock: Clock::system(),
         limits: Limits::default(),
         store: Some(Arc::clone(store)),
         detached_retention: DEFAULT_DETACHED_RETENTION,
     });
-    let mut stage = Stage { engine, plan: Plan::default(), version: 10 };
+    let mut stage = Stage { engine, plan: Plan::default(), version };
     stage.apply(&[DURABLE, &sink(hand), &trigger("t", hand, more)].concat()).await;
     stage
 }
@@ -98,7 +98,7 @@ async fn a_plan_that_takes_effect_within_what_is_lost_is_reached() {
     store.open_log(&name, RETENTION).expect("it can be opened");
     store.accept_damage(&name).expect("the disk works");
     let hand = Hand::takes_all("rhole");
-    let stage = start(&store, "rhole", "").await;
+    let stage = start(&store, 2, "rhole", "").await;
     let line =
         tokio::time::timeout(Duration::from_secs(30), stage.until("t", |line| line.delivered == 5)).await;
     assert_eq!(line.expect("the reader goes on").pending, 0);
@@ -115,11 +115,33 @@ async fn what_a_full_backlog_gives_up_leaves_out_nothing_that_cannot_be_read() {
     let store = open(directory.path());
     let _hand = Hand::takes_all("rbacklog");
     let limited = "paused: true\ndelivery: {maxBacklog: {size: 8KiB, whenExceeded: drop}}";
-    let stage = start(&store, "rbacklog", limited).await;
+    let stage = start(&store, 2, "rbacklog", limited).await;
     let line = tokio::time::timeout(Duration::from_secs(30), stage.until("t", |line| line.dropped > 0)).await;
     let line = line.expect("the limit is looked at");
     assert_eq!((line.matched, line.dead_lettered), (10, 2), "{line:?}");
     assert!(line.pending > 1 && line.pending < 6, "{line:?}");
+    stage.shut_down().await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_recorded_at_first_drops_nothing() {
+    let directory = tempfile::tempdir().expect("there is room");
+    left(directory.path(), 10, 10, 0..0).await;
+    let store = open(directory.path());
+    let _hand = Hand::takes_all("rfailed");
+    let changed = "paused: true\nstartFrom: earliest\nfilters: [{exact: {type: t}}]";
+    // The log refuses a version that it has passed.
+    let mut stage = start(&store, 0, "rfailed", changed).await;
+    let text = [DURABLE, &sink("rfailed"), &trigger("t", "rfailed", changed)].concat();
+    for failed in [true, false] {
+        let status = stage.engine.status(&StatusQuery::default()).await;
+        let broker = status.resources.iter().find(|line| line.kind == "Broker").expect("it is told of");
+        assert_eq!(broker.reason == "PlanNotRecorded", failed, "{broker:?}");
+        let line = stage.trigger("t").await;
+        assert_eq!((line.matched, line.pending), (10, 10), "{line:?}");
+        stage.version = 2;
+        stage.apply(&text).await;
+    }
     stage.shut_down().await;
 }
 
@@ -144,7 +166,7 @@ async fn a_broker_whose_recorded_plan_cannot_be_read_takes_nothing_and_matches_n
 
     let hand = Hand::takes_all("runreadable");
     let store = open(directory.path());
-    let stage = start(&store, "runreadable", "").await;
+    let stage = start(&store, 2, "runreadable", "").await;
     let engine = &stage.engine;
     assert!(engine.broker("default", "b").is_none());
     let unavailable = engine.unavailable("default", "b").expect("it is declared");
