@@ -281,7 +281,11 @@ impl Waypost {
         let mut bytes = 0;
         let mut directories = vec![self.directory.join("data")];
         while let Some(directory) = directories.pop() {
-            let entries = std::fs::read_dir(&directory).map_err(Failure::io("reading the data directory"))?;
+            let entries = match std::fs::read_dir(&directory) {
+                // In memory mode there is none.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                entries => entries.map_err(Failure::io("reading the data directory"))?,
+            };
             for entry in entries {
                 let entry = entry.map_err(Failure::io("reading the data directory"))?;
                 // A file may be removed while this looks.
