@@ -19,6 +19,10 @@ use crate::ledger::{self, ATTEMPTS_KEPT, Attempt, Debt, DropReason, Settlement, 
 use crate::log::TriggerNumber;
 use crate::record::{Charge, Entry, Offset};
 
+/// The bytes of the journal that are read for the attempts that a dead letter tells of, the newest first. It is read
+/// under the lock of the ledger, by whoever delivers.
+const SEARCHED_FOR_LETTER: u64 = 256 * 1024;
+
 /// Whether storage failed. After that nothing is acknowledged any more.
 #[derive(Debug, Clone)]
 pub(super) struct Poison(Arc<Poisoned>);
@@ -191,7 +195,8 @@ impl ledger::Journal for TriggerBooks {
             Settlement::DeadLettered(reason, due) => (reason, due),
         };
         self.books.check_open()?;
-        let mut attempts = self.books.journal.find(debt.position.offset, debt.trigger).attempts;
+        let known = self.books.journal.find_within(debt.position.offset, debt.trigger, SEARCHED_FOR_LETTER);
+        let mut attempts = known.attempts;
         attempts.extend(attempt.clone());
         let excess = attempts.len().saturating_sub(ATTEMPTS_KEPT);
         attempts.drain(..excess);

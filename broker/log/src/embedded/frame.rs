@@ -422,7 +422,7 @@ pub(super) fn scan(
 }
 
 /// What is left of a cut write behind `from`, where its first bytes are zero.
-fn end_of_zeros(file: &dyn DiskFile, from: u64, length: u64) -> io::Result<Option<Gap>> {
+pub(super) fn end_of_zeros(file: &dyn DiskFile, from: u64, length: u64) -> io::Result<Option<Gap>> {
     let mut buffer = vec![0; CHUNK];
     let zeros = vec![0; CHUNK];
     let mut at = from;

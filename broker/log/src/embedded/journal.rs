@@ -233,9 +233,21 @@ impl Journal {
 
     /// What is known of a debt.
     pub(super) fn find(&self, offset: Offset, trigger: TriggerNumber) -> Known {
+        self.find_within(offset, trigger, u64::MAX)
+    }
+
+    /// What is known of a debt from what waits for the disk and from the newest notes there, as far as no more than
+    /// `most` bytes are read for it: where many deliveries are tried again and again, every block may tell of any.
+    pub(super) fn find_within(&self, offset: Offset, trigger: TriggerNumber, most: u64) -> Known {
         let mut known = Known::default();
-        let (pieces, leaving, fresh) = self.pieces(offset, trigger);
-        for piece in pieces {
+        let (mut pieces, leaving, fresh) = self.pieces(offset, trigger);
+        let mut read = 0_u64;
+        let newest = pieces.iter().rev().take_while(|piece| {
+            read = read.saturating_add(piece.bytes());
+            read <= most
+        });
+        let older = pieces.len() - newest.count();
+        for piece in pieces.drain(older..) {
             let read = match piece {
                 Piece::Held(notes) => Ok(notes),
                 Piece::Stored(key, generation) => self.read(key, generation),
@@ -341,9 +353,11 @@ impl Journal {
         }
         numbers.sort_unstable();
         let mut state = self.state.lock();
+        let last = numbers.last().copied();
         for number in numbers {
             state.next_file = number + 1;
-            if let Some(file) = self.recover_file(number, covered, visit, &mut found)? {
+            let newest = last == Some(number);
+            if let Some(file) = self.recover_file(number, newest, covered, visit, &mut found)? {
                 found.bytes += file.length;
                 if file.next_number > 0 {
                     state.sequence = state.sequence.max(file.summary.last + 1);
@@ -357,6 +371,7 @@ impl Journal {
     fn recover_file(
         &self,
         number: u64,
+        newest: bool,
         covered: u64,
         visit: &mut dyn FnMut(Note),
         found: &mut Found,
@@ -367,7 +382,9 @@ impl Journal {
         stored.read_at(&mut header, 0)?;
         let length = stored.length()?;
         let Ok(FileHeader { generation, .. }) = FileHeader::decode(&header, FileKind::Outcomes) else {
-            if length <= FILE_HEADER as u64 || header.iter().all(|byte| *byte == 0) {
+            // The power may go while the newest is made; those before it were durable when it was.
+            let cut_off = newest && header.iter().all(|byte| *byte == 0);
+            if length <= FILE_HEADER as u64 || cut_off {
                 self.disk.remove(&path)?;
             } else {
                 found
@@ -412,6 +429,15 @@ impl Journal {
         }
         (file.length, file.next_number) = (end, next_number);
         Ok(Some(file))
+    }
+}
+
+impl Piece {
+    fn bytes(&self) -> u64 {
+        match self {
+            Self::Held(notes) => notes.len() as u64,
+            Self::Stored((_, at, end), _) => end - at,
+        }
     }
 }
 
@@ -529,4 +555,42 @@ impl Known {
 
 fn path_of(directory: &Path, number: u64) -> PathBuf {
     directory.join(format!("{number:020}.outcomes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Timestamp;
+    use crate::embedded::disk::simulated::SimulatedDisk;
+    use crate::ledger::AttemptOutcome;
+
+    /// Many deliveries are tried again and again, so that every block tells of all of them.
+    #[test]
+    fn no_more_is_read_than_may_be() {
+        const DELIVERIES: u64 = 200;
+        let journal = Journal::new(Arc::new(SimulatedDisk::new()), PathBuf::from("/"));
+        let trigger = TriggerNumber(0);
+        for number in 1..=10 {
+            for offset in 0..DELIVERIES {
+                let (started, ended) = (Timestamp(0), Timestamp(1));
+                let outcome = AttemptOutcome::Delivered { status: Some(200) };
+                let attempt = Attempt { number, started, ended, outcome };
+                journal.note(offset, trigger, Change::Attempted(attempt)).expect("there is room");
+            }
+            if number < 10 {
+                let notes = journal.leave().expect("something waits");
+                journal.write(&notes).expect("the disk works");
+            }
+        }
+        let numbers = |most| {
+            let known = journal.find_within(7, trigger, most);
+            known.attempts.into_iter().map(|attempt| attempt.number).collect::<Vec<_>>()
+        };
+        assert_eq!(numbers(0), [10], "what waits for the disk is at hand");
+        let some = numbers(BLOCK_BYTES * 3);
+        assert!(some.len() > 1 && some.len() < 10, "{some:?}");
+        assert_eq!(some.last(), Some(&10), "the newest come first");
+        assert!(some.is_sorted());
+        assert_eq!(journal.find(7, trigger).attempts.len(), 10);
+    }
 }

@@ -60,7 +60,8 @@ impl EmbeddedStore {
                 let files = shared.disk.list(&directory).map_err(failed)?;
                 for file in &files {
                     let path = directory.join(file);
-                    if open.is_some() && !file.ends_with(".log") {
+                    // Segments are in `bodies`, and indexes do not count.
+                    if open.is_some() && !file.ends_with(".log") && !file.ends_with(".ids") {
                         lists += shared
                             .disk
                             .open(&path, Opening::Existing)

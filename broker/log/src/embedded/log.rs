@@ -1,7 +1,8 @@
 //! The log of one broker: what the contract asks, put together of segments, lists, ledgers and journal.
 //!
-//! Locks are taken in one order: rounds of the store, writer, lists, segments, one ledger, letters, journal. Nothing
-//! waits for the disk under a lock but the writer, whoever flushes, and a recount.
+//! Locks are taken in one order: writer, rounds of the store, lists, segments, one ledger, letters, journal. What waits
+//! for the disk under one: the writer, whoever flushes, a recount, the lists of a trigger that starts in the past, and,
+//! for a bounded piece of the journal, a dead letter.
 
 mod append;
 mod damage;
@@ -103,6 +104,8 @@ pub(super) struct BrokerLog {
     ended_uncleanly: bool,
     /// Whether the log is closed and nothing changes any more.
     all_written: AtomicBool,
+    /// Whether batches are refused for want of room, which is told once.
+    refusing: AtomicBool,
 }
 
 /// A segment, and the bytes of the limit that it takes.
@@ -330,15 +333,16 @@ impl Records for BrokerLog {
     }
 
     fn usage(&self) -> Usage {
-        let floors = self
-            .registry
-            .ledgers()
-            .into_iter()
-            .filter_map(|ledger| Some((ledger.floor()?, ledger.trigger())));
+        let ledgers = self.registry.ledgers();
+        let holding = |held: fn(&Ledger) -> Option<Offset>| {
+            let held = ledgers.iter().filter_map(|ledger| Some((held(ledger)?, ledger.trigger())));
+            held.min().map(|(_, trigger)| trigger)
+        };
         Usage {
             used: self.shared.used.load(Ordering::Relaxed),
             limit: self.shared.limit,
-            held_by: floors.min().map(|(_, trigger)| trigger),
+            // The bodies of what waits are kept elsewhere, and take room there.
+            held_by: holding(Ledger::floor).or_else(|| holding(Ledger::oldest)),
         }
     }
 
@@ -528,14 +532,19 @@ impl Ledgers for BrokerLog {
 impl BrokerLog {
     fn write_plan(&self, plan: PlanRecord) -> Result<(), WriteError> {
         let content = Row::put(&self.name, Kind::Plan, plan.version.0, &rows::encode_plan(&plan));
-        self.shared
-            .exclusively(|flusher| {
-                flusher.prepare()?;
-                let mut rows = self.name_rows();
-                rows.extend([content, self.row()]);
-                flusher.commit(&rows)
-            })
-            .map_err(|reason| WriteError::Failed { reason })?;
+        let written = self.shared.exclusively(|flusher| {
+            if self.books.closed() {
+                // The log may be deleted by now: nothing is written about it any more.
+                return Ok(false);
+            }
+            flusher.prepare()?;
+            let mut rows = self.name_rows();
+            rows.extend([content, self.row()]);
+            flusher.commit(&rows).map(|()| true)
+        });
+        if !written.map_err(|reason| WriteError::Failed { reason })? {
+            return Err(WriteError::Closed);
+        }
         self.plans.lock().push(plan);
         Ok(())
     }

@@ -17,7 +17,8 @@ use crate::embedded::batch::{self, Item};
 use crate::embedded::codec::{Corrupt, Put, Reader};
 use crate::embedded::disk::{Disk, DiskFile, Opening};
 use crate::embedded::frame::{
-    FILE_HEADER, FRAME_HEADER, FileHeader, FileKind, FrameHead, Gap, Scanned, put_trailer, read_footer, scan,
+    FILE_HEADER, FRAME_HEADER, FileHeader, FileKind, FrameHead, Gap, Scanned, end_of_zeros, put_trailer,
+    read_footer, scan,
 };
 use crate::embedded::ids::{self, Ids};
 use crate::record::{Checkpoint, Offset};
@@ -223,6 +224,18 @@ impl Segment {
         let (state, ids) = (RwLock::new(state), Mutex::new(IdIndex::Growing(ids)));
         let segment = Self { base, generation, path, disk, growing, state, ids };
         Ok(Ok(Recovered { segment, checkpoints, torn, gaps }))
+    }
+
+    /// Whether a file holds nothing behind the place of its header: no frame was ever written.
+    pub(super) fn is_unused(disk: &dyn Disk, path: &Path) -> io::Result<bool> {
+        let file = disk.open(path, Opening::Existing)?;
+        Ok(end_of_zeros(&*file, FILE_HEADER as u64, file.length()?)?.is_none())
+    }
+
+    /// No record is to be older than `newest`, that of the segment before.
+    pub(super) fn follow(&self, newest: Timestamp) {
+        let mut state = self.state.write();
+        state.newest = state.newest.max(newest);
     }
 
     /// Cuts what stands behind the last intact frame, and makes the file as long again.

@@ -4,6 +4,7 @@
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -71,6 +72,8 @@ struct Rounds {
     secured: u64,
     /// What was captured and could not be committed yet, for want of room.
     unwritten: Unwritten,
+    /// Whether the last one found no room, which is told once.
+    full: bool,
 }
 
 /// Rows, and the logs that they were captured from.
@@ -135,7 +138,13 @@ impl Alarm for Work {
 impl Work {
     /// Has a writer look at a log's queue.
     pub(super) fn schedule(&self, log: Arc<BrokerLog>) {
-        self.state.lock().logs.push_back(log);
+        let mut state = self.state.lock();
+        if state.stopping {
+            // Nobody would take it out again.
+            return;
+        }
+        state.logs.push_back(log);
+        drop(state);
         self.for_writers.notify_one();
     }
 
@@ -186,7 +195,7 @@ pub(super) fn write_until_stopped(work: &Work) {
     let mut scratch = Scratch::default();
     while let Some(log) = work.next_log() {
         // One goes on with its log while no other waits: a change of threads costs more than a frame.
-        while log.write_some(&mut scratch) {
+        while write_some_or_poison(&log, &mut scratch) {
             // Whoever waits for a processor goes first: what they append makes the next frame larger. Where nobody
             // waits this costs nothing.
             thread::yield_now();
@@ -198,11 +207,25 @@ pub(super) fn write_until_stopped(work: &Work) {
     }
 }
 
+/// As [`BrokerLog::write_some`]. Without its thread nothing would be acknowledged any more and nobody would know why, so
+/// that a panic is a failure of the storage like any other.
+fn write_some_or_poison(log: &BrokerLog, scratch: &mut Scratch) -> bool {
+    let written = catch_unwind(AssertUnwindSafe(|| log.write_some(scratch)));
+    written.unwrap_or_else(|_| {
+        // Those whose batches were on their way are told with it.
+        *scratch = Scratch::default();
+        log.poison("writing to a log panicked; please report this");
+        true
+    })
+}
+
 /// What the flushing thread does.
 pub(super) fn flush_until_stopped(shared: &Shared) {
     while shared.work.wait_to_flush() {
         // What fails poisons the store, which is where everyone sees it.
-        let _ = shared.round(false);
+        if catch_unwind(AssertUnwindSafe(|| shared.round(false))).is_err() {
+            shared.poison.set("writing the ledgers panicked; please report this");
+        }
     }
 }
 
@@ -239,6 +262,7 @@ impl Shared {
                 next_commit: Instant::now(),
                 secured: 0,
                 unwritten: Unwritten::default(),
+                full: false,
             }),
             buffers: Mutex::default(),
             secures: AtomicU64::new(0),
@@ -265,8 +289,12 @@ impl Shared {
 
     /// Gives up what nobody is owed while more is in use than may be.
     pub(super) fn make_room(&self, asking: &BrokerLog) {
+        let excess = || self.used.load(Ordering::Relaxed).saturating_sub(self.limit);
+        if excess() == 0 {
+            return;
+        }
         for log in self.logs() {
-            let excess = self.used.load(Ordering::Relaxed).saturating_sub(self.limit);
+            let excess = excess();
             if excess == 0 {
                 return;
             }
@@ -298,16 +326,19 @@ impl Shared {
         }
         let number = self.secures.fetch_add(1, Ordering::SeqCst) + 1;
         let result = self.act(&mut rounds, |flusher| flusher.flush(true));
-        rounds.secured = number;
+        if result.is_ok() {
+            rounds.secured = number;
+        }
         result
     }
 
     /// Commits what a log that nobody uses yet has to write.
-    pub(super) fn commit_of(&self, log: &BrokerLog) -> Result<(), String> {
+    pub(super) fn commit_of(&self, log: &Arc<BrokerLog>) -> Result<(), String> {
         self.exclusively(|flusher| {
-            flusher.commit(&log.capture())?;
-            log.captured();
-            Ok::<_, Trouble>(())
+            flusher.write_unwritten()?;
+            // What is captured is captured once: where it finds no room, it waits.
+            *flusher.unwritten.borrow_mut() = Unwritten { rows: log.capture(), logs: vec![Arc::clone(log)] };
+            flusher.commit_unwritten()
         })
     }
 
@@ -333,9 +364,17 @@ impl Shared {
         rounds.next_commit = flusher.next_commit.get();
         rounds.unwritten = flusher.unwritten.into_inner();
         match result {
-            Ok(done) => Ok(done),
+            Ok(done) => {
+                rounds.full = false;
+                Ok(done)
+            }
             Err(Trouble::NoRoom(reason)) => {
-                tracing::warn!(reason, "the file system is full: changes wait in memory until there is room");
+                if !std::mem::replace(&mut rounds.full, true) {
+                    tracing::warn!(
+                        reason,
+                        "the file system is full: changes wait in memory until there is room"
+                    );
+                }
                 // It is tried again.
                 self.work.something_waits();
                 Err(reason)
@@ -367,11 +406,13 @@ impl Flusher<'_> {
         let mut trouble = None;
         for log in logs {
             let changed = log.take_change();
-            if due && (changed || log.behind()) {
+            let capture = due && (changed || log.behind());
+            if capture {
                 captured.rows.extend(log.capture());
                 captured.logs.push(Arc::clone(&log));
             }
-            match if changed { log.flush() } else { Ok(()) } {
+            // What is captured may tell of something that came only now.
+            match if changed || capture { log.flush() } else { Ok(()) } {
                 Err(Trouble::NoRoom(reason)) => {
                     log.flush_again();
                     trouble = Some(reason);
@@ -412,8 +453,10 @@ impl Flusher<'_> {
         Ok(())
     }
 
-    /// Sees to it that there is room for a commit of little, so that what is taken out for one can be written.
+    /// Sees to it that there is room for a commit of little, so that what is taken out for one can be written. What was
+    /// captured before goes first: the row of a log speaks of it.
     pub(super) fn prepare(&self) -> Result<(), Trouble> {
+        self.write_unwritten()?;
         self.shared.checkpoint.make_room(&[])
     }
 

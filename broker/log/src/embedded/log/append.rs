@@ -166,9 +166,16 @@ impl BrokerLog {
         let bytes = batches.iter().map(|batch| batch.charge.bytes()).sum();
         let from_reserve = batches.iter().all(|batch| batch.from_reserve);
         match self.write_frame(frame, batches, bytes, from_reserve) {
-            Ok((segment, written)) => self.show(&segment, &written, batches),
+            Ok((segment, written)) => {
+                if !from_reserve {
+                    self.refusing.store(false, Ordering::Relaxed);
+                }
+                self.show(&segment, &written, batches);
+            }
             Err(Failure::NoRoom(reason)) => {
-                tracing::warn!(log = %self.name.name, reason, "there is no room for another segment");
+                if !self.refusing.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(log = %self.name.name, reason, "there is no room for another segment");
+                }
                 // Replies and dead letters go on where there is room kept for them.
                 let (kept, mut others): (Vec<_>, Vec<_>) =
                     batches.drain(..).partition(|batch| batch.from_reserve && !from_reserve);
@@ -333,6 +340,11 @@ impl BrokerLog {
             // Nobody may be waiting: the batch is durable all the same.
             let _ = answer.send(Ok(Committed { first, count }));
         }
+    }
+
+    /// Nobody knows what is on the disk now: nothing is acknowledged any more.
+    pub(crate) fn poison(&self, reason: &str) {
+        self.shared.poison.set(reason);
     }
 
     /// Takes no more batches, and tells those who wait that theirs are not durable: nobody writes any more.

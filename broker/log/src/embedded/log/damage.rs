@@ -64,9 +64,10 @@ impl BrokerLog {
         let failed = |reason: String| WriteError::Failed { reason };
         let lost = self.lost().map_err(|error| failed(error.to_string()))?;
         let mut told = self.accepted.read().told.clone();
-        told.extend(self.damage.lock().drain(..));
+        told.extend(self.damage.lock().iter().cloned());
         self.shared
             .exclusively(|flusher| {
+                flusher.prepare()?;
                 let lists = self.lists.lock().accept_damage();
                 let (sentences, lists) =
                     lists.map_err(|error| format!("a match list cannot be read: {error}"))?;
@@ -75,6 +76,8 @@ impl BrokerLog {
                 let lists = accepted.lists.iter().copied().chain(lists).collect();
                 *accepted = Accepted { lost, lists, told };
                 drop(accepted);
+                // What was found meanwhile is not accepted.
+                self.damage.lock().retain(|sentence| !self.has_accepted(sentence));
                 flusher.commit(&[self.row()])
             })
             .map_err(failed)?;

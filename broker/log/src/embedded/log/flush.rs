@@ -141,16 +141,15 @@ impl BrokerLog {
         let sealed = self.sealed_ends();
         let leaving = self.lists.lock().leave(|base| sealed.get(&base).copied());
         let disk = &*self.shared.disk;
-        let mut made = false;
         for leaving in leaving {
             let written =
                 leaving.write(disk, &self.directory).map_err(|error| failed("a match list", &error))?;
+            if written.made {
+                // At once: the next list may find no room, and this one is not new then.
+                disk.sync_directory(&self.directory).map_err(|error| failed("a match list", &error))?;
+            }
             self.shared.take(written.bytes);
-            made |= written.made;
             self.lists.lock().left(written);
-        }
-        if made {
-            disk.sync_directory(&self.directory).map_err(|error| failed("a match list", &error))?;
         }
         let sealed: Vec<_> = self.segments.read().iter().map(|live| Arc::clone(&live.segment)).collect();
         sealed.iter().for_each(|segment| segment.store_ids());

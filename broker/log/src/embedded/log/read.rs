@@ -86,6 +86,10 @@ impl BrokerLog {
                 passed = Some(offset + 1);
                 true
             }
+            Err(_) if offset < self.start() => {
+                damaged = Some(ReadError::Trimmed { start: self.start() });
+                false
+            }
             Err(damage) => {
                 self.note_damage(&damage.reason);
                 damaged = Some(damage.at(self.position(offset)));
@@ -158,6 +162,12 @@ impl BrokerLog {
     }
 
     pub(super) fn fetch_stored(&self, offset: Offset) -> Result<Arc<Entry>, ReadError> {
+        let found = self.fetch_now(offset);
+        // What is trimmed meanwhile is not damaged: it is parked by then, or gone.
+        if found.is_err() && offset < self.start() { self.fetch_now(offset) } else { found }
+    }
+
+    fn fetch_now(&self, offset: Offset) -> Result<Arc<Entry>, ReadError> {
         if self.parked.lock().contains_key(&offset) {
             return self.fetch_parked(offset);
         }
@@ -167,7 +177,7 @@ impl BrokerLog {
         }
         let mut found = Err(ReadError::Beyond { position: self.position(offset) });
         self.visit([offset], |offset, entry| {
-            found = entry.map_err(|damage| damage.at(self.position(offset)));
+            found = entry.map_err(|damage| self.damage_at(offset, damage));
             false
         })?;
         found
@@ -299,6 +309,14 @@ impl BrokerLog {
         }
     }
 
+    /// Notes that a record is damaged, unless it was trimmed meanwhile or an operator accepted that.
+    fn damage_at(&self, offset: Offset, damage: Damage) -> ReadError {
+        if offset >= self.start() && !self.accepted.read().has(offset) {
+            self.note_damage(&damage.reason);
+        }
+        damage.at(self.position(offset))
+    }
+
     /// Reads what is owed as far as there is room: false where there is none left.
     fn take_owed(&self, offsets: &[Offset], room: &mut Room, owed: &mut Owed) -> Result<bool, ReadError> {
         let mut rest = offsets;
@@ -317,7 +335,7 @@ impl BrokerLog {
             match entry {
                 _ if !fits => owed.next = offset,
                 Ok(entry) => owed.entries.push(entry),
-                Err(damage) => owed.unreadable.push((offset, damage.at(self.position(offset)))),
+                Err(damage) => owed.unreadable.push((offset, self.damage_at(offset, damage))),
             }
             fits
         })?;

@@ -9,6 +9,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 use waypost_core::manifest::ResourceName;
 
+use crate::clock::Timestamp;
 use crate::embedded::OpenError;
 use crate::embedded::batch::StoredRecord;
 use crate::embedded::books::{Alarm, Books};
@@ -18,7 +19,7 @@ use crate::embedded::lists::{Chunk, Lists};
 use crate::embedded::log::{BrokerLog, Live, PARTITION, Parked, Retention, Sources};
 use crate::embedded::note::{Change, Note, StoredLetter, take_name};
 use crate::embedded::registry::Registry;
-use crate::embedded::rows::{self, LogRow};
+use crate::embedded::rows::{self, Accepted, LogRow};
 use crate::embedded::segment::{Recovered, Segment, path_of};
 use crate::embedded::store::Shared;
 use crate::ledger::{Counted, Snapshot};
@@ -32,6 +33,10 @@ struct Segments {
     checkpoints: Vec<Checkpoint>,
     damage: Vec<String>,
     bytes: u64,
+    /// The bases of segments whose header is damaged, so that none of their records can be read.
+    headless: Vec<Offset>,
+    /// The end of the log at least.
+    end: Offset,
 }
 
 /// What happened after the checkpoint.
@@ -63,8 +68,9 @@ impl BrokerLog {
         let mut segments = open_segments(shared, directory, &row, proven)?;
         segments.bytes += listed.bytes;
         let mut lists = listed.lists;
+        segments.find_missing(row.start, directory, &row.accepted);
         let last = segments.live.last().map_or(row.start, |live| live.segment.end());
-        let end = last.max(proven);
+        let end = last.max(proven).max(segments.end);
         if last < proven {
             let reason = format!("{} is corrupt: records {last}..{proven} are missing", directory.display());
             segments.damage.push(reason);
@@ -72,7 +78,8 @@ impl BrokerLog {
                 live.segment.quarantine();
             }
         }
-        let start = segments.live.first().map_or(end, |live| live.segment.base().max(row.start));
+        // Where the first segment is lost, those who are owed its records are told so.
+        let start = if segments.live.is_empty() && segments.headless.is_empty() { end } else { row.start };
 
         let alarm = Arc::clone(&shared.work) as Arc<dyn Alarm>;
         let books = Books::new(
@@ -102,7 +109,7 @@ impl BrokerLog {
         books.journal.go_on_at(row.sequence.max(since.next));
 
         let matched = lists.matched();
-        let Segments { live, checkpoints, damage, bytes } = segments;
+        let Segments { live, checkpoints, damage, bytes, .. } = segments;
         let log = Arc::new_cyclic(|me: &Weak<Self>| Self {
             me: Weak::clone(me),
             name: name.clone(),
@@ -133,13 +140,17 @@ impl BrokerLog {
             behind: AtomicBool::new(true),
             ended_uncleanly: !row.closed && row.epoch > 0,
             all_written: AtomicBool::new(false),
+            refusing: AtomicBool::new(false),
         });
         shared.take(bytes);
+        let failed = |reason| OpenError::Failed { path: directory.to_owned(), reason };
+        // Before anything is attempted again: what crashes the process once more must be known to.
         if log.restore(&row, checkpoints, since)? {
-            // Before anything is attempted again: what crashes the process once more must be known to.
-            shared
-                .commit_of(&log)
-                .map_err(|reason| OpenError::Failed { path: directory.to_owned(), reason })?;
+            shared.commit_of(&log).map_err(failed)?;
+        } else if row.closed {
+            // From here on an end of the process is unclean, however soon it comes. Where there is no room it waits for
+            // some; what fails otherwise poisons the store, which is where everyone sees it.
+            let _ = shared.commit_of(&log);
         }
         // The new epoch is written with the first change.
         log.books.mark();
@@ -357,8 +368,8 @@ fn open_segments(
             continue;
         }
         if let Some(segment) = Segment::open_sealed(&shared.disk, &path).map_err(failed)? {
-            if segment.end() > row.synced {
-                // The checkpoint does not know yet how far sources had read.
+            if segment.end() >= row.synced {
+                // The checkpoint does not know yet how far sources had read; a frame may tell of nothing else.
                 if let Ok(recovered) = Segment::recover(&shared.disk, &path).map_err(failed)? {
                     found.checkpoints.extend(recovered.checkpoints);
                 }
@@ -368,18 +379,43 @@ fn open_segments(
         }
         match Segment::recover(&shared.disk, &path).map_err(failed)? {
             Ok(recovered) => found.add_open(recovered, next, proven).map_err(failed)?,
-            Err(_) if next.is_none() && proven <= *base => {
+            Err(_)
+                if next.is_none()
+                    && proven <= *base
+                    && Segment::is_unused(disk, &path).map_err(failed)? =>
+            {
                 // The power went while it was made: nothing of it was ever acknowledged.
                 disk.remove(&path).map_err(failed)?;
             }
-            Err(corrupt) => found.damage.push(format!("{} is corrupt at byte 0: {corrupt}", path.display())),
+            Err(corrupt) => {
+                found.damage.push(format!("{} is corrupt at byte 0: {corrupt}", path.display()));
+                // How many records it held is not known; its place is not used again.
+                found.end = found.end.max(base + 1);
+                found.headless.push(*base);
+            }
         }
     }
     Ok(found)
 }
 
 impl Segments {
+    /// Tells which records no segment holds, from `start` on, where nothing else tells of it.
+    fn find_missing(&mut self, start: Offset, directory: &Path, accepted: &Accepted) {
+        let mut expected = start;
+        for live in &self.live {
+            let (from, base) = (expected, live.segment.base());
+            expected = expected.max(live.segment.end());
+            let known = self.headless.iter().any(|headless| (from..base).contains(headless));
+            if from < base && !known && !(accepted.has(from) && accepted.has(base - 1)) {
+                let directory = directory.display();
+                self.damage.push(format!("{directory} is corrupt: records {from}..{base} are missing"));
+            }
+        }
+    }
+
     fn add(&mut self, segment: Segment) {
+        // Arrival times go on where they were, also in a segment that holds no record yet.
+        segment.follow(self.live.last().map_or(Timestamp(i64::MIN), |live| live.segment.newest()));
         let bytes = segment.length();
         self.bytes += bytes;
         self.live.push(Live { segment: Arc::new(segment), bytes: AtomicU64::new(bytes) });

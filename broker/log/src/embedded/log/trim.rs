@@ -1,6 +1,7 @@
 //! Giving up what nobody is owed.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -10,6 +11,11 @@ use crate::embedded::log::{BrokerLog, Parked, Retention};
 use crate::embedded::segment::Segment;
 use crate::embedded::store::{Flusher, Trouble};
 use crate::record::Offset;
+
+/// The segments that are given up in one go, while nothing else is flushed.
+const SEGMENTS_AT_ONCE: usize = 4;
+/// The bytes of records that go into the parked store in one commit, unless one is larger.
+const PARKED_AT_ONCE: usize = 4 * 1024 * 1024;
 
 impl BrokerLog {
     /// What is kept from the next trim on.
@@ -88,37 +94,33 @@ impl BrokerLog {
             }
             going.push(Arc::clone(segment));
         }
-        let Some(last) = going.last() else { return };
-        let to = last.end();
-        // What fails poisons the store, which is where everyone sees it.
-        let _ = self.shared.exclusively(|flusher| self.give_up(flusher, &going, to));
+        for some in going.chunks(SEGMENTS_AT_ONCE) {
+            let to = some.last().map_or(0, |last| last.end());
+            // What fails poisons the store, which is where everyone sees it.
+            if !matches!(self.shared.exclusively(|flusher| self.give_up(flusher, some, to)), Ok(true)) {
+                return;
+            }
+        }
     }
 
-    fn give_up(&self, flusher: &Flusher<'_>, going: &[Arc<Segment>], to: Offset) -> Result<(), Trouble> {
+    /// Gives up the oldest segments. False where they must stay for now.
+    fn give_up(&self, flusher: &Flusher<'_>, going: &[Arc<Segment>], to: Offset) -> Result<bool, Trouble> {
+        if self.books.closed() {
+            // The log may be deleted by now: nothing is written about it any more.
+            return Ok(false);
+        }
         // From here on no match is added below, so that the floor cannot fall below it any more.
         let before = self.given_up.fetch_max(to, Ordering::AcqRel);
         if self.floor() < to {
             self.given_up.store(before, Ordering::Release);
-            return Ok(());
+            return Ok(false);
         }
         // What became of everything in it must be known without it.
         flusher.flush(true)?;
-        let from = self.start();
-        let mut rows = Vec::new();
-        let mut parked = Vec::new();
-        for offset in self.needed_outside(from..to) {
-            if self.parked.lock().contains_key(&offset) {
-                continue;
-            }
-            // What is damaged cannot be saved; whoever wants it is told so.
-            let Ok(entry) = self.fetch_stored(offset) else { continue };
-            let stored = park(&entry);
-            parked.push((offset, Parked::of(&entry, &stored)));
-            rows.push(Row::put(&self.name, Kind::Parked, offset, &stored));
+        if !self.park_needed(flusher, self.start()..to)? {
+            self.given_up.store(before, Ordering::Release);
+            return Ok(false);
         }
-        flusher.commit(&rows)?;
-        self.shared.take(parked.iter().map(|(_, parked)| parked.bytes).sum());
-        self.parked.lock().extend(parked);
         self.start.fetch_max(to, Ordering::AcqRel);
         flusher.commit(&[self.row()])?;
 
@@ -141,11 +143,44 @@ impl BrokerLog {
         let bytes = self.books.journal.trim(to, covered).map_err(failed)?;
         self.shared.give_back(bytes);
         disk.sync_directory(&self.directory).map_err(failed)?;
-        Ok(())
+        Ok(true)
+    }
+
+    /// Puts the records in a range that someone needs into the parked store. False where they cannot be read now.
+    fn park_needed(&self, flusher: &Flusher<'_>, range: Range<Offset>) -> Result<bool, Trouble> {
+        let needed = {
+            let (mut needed, parked) = (self.needed_outside(range), self.parked.lock());
+            needed.retain(|offset| !parked.contains_key(offset));
+            needed
+        };
+        let mut next = 0;
+        while needed.range(next..).next().is_some() {
+            let (mut rows, mut parked, mut bytes) = (Vec::new(), Vec::new(), 0);
+            let read = self.visit(needed.range(next..).copied(), |offset, entry| {
+                next = offset + 1;
+                // What is damaged cannot be saved; whoever wants it is told so.
+                if let Ok(entry) = entry {
+                    let stored = park(&entry);
+                    bytes += stored.len();
+                    parked.push((offset, Parked::of(&entry, &stored)));
+                    rows.push(Row::put(&self.name, Kind::Parked, offset, &stored));
+                }
+                bytes < PARKED_AT_ONCE
+            });
+            if let Err(error) = read {
+                // Not damage: too many files are open, say. Their segment stays until they can be read.
+                tracing::warn!(log = %self.name.name, %error, "a segment cannot be given up yet");
+                return Ok(false);
+            }
+            flusher.commit(&rows)?;
+            self.shared.take(parked.iter().map(|(_, parked)| parked.bytes).sum());
+            self.parked.lock().extend(parked);
+        }
+        Ok(true)
     }
 
     /// The records in a range that someone needs although the log does not hold them.
-    fn needed_outside(&self, range: std::ops::Range<Offset>) -> BTreeSet<Offset> {
+    fn needed_outside(&self, range: Range<Offset>) -> BTreeSet<Offset> {
         // Letters after ledgers: what is given up meanwhile goes from here to there.
         let mut needed = BTreeSet::new();
         for ledger in self.registry.ledgers() {
@@ -173,10 +208,13 @@ impl BrokerLog {
             gone.iter().map(|(offset, _)| Row::remove(&self.name, Kind::Parked, *offset)).collect();
         // After what settled them, for until then a crash would want them again.
         let removed = self.shared.exclusively(|flusher| {
+            if self.books.closed() {
+                return Ok(false);
+            }
             flusher.flush(true)?;
-            flusher.commit(&rows)
+            flusher.commit(&rows).map(|()| true)
         });
-        if removed.is_ok() {
+        if matches!(removed, Ok(true)) {
             let mut parked = self.parked.lock();
             for (offset, bytes) in gone {
                 parked.remove(&offset);
@@ -201,6 +239,9 @@ impl BrokerLog {
         let rows: Vec<Row> =
             useless.iter().map(|plan| Row::remove(&self.name, Kind::Plan, plan.version.0)).collect();
         // What fails poisons the store, which is where everyone sees it.
-        let _ = self.shared.exclusively(|flusher| flusher.commit(&rows));
+        let _ = self.shared.exclusively(|flusher| match self.books.closed() {
+            true => Ok(()),
+            false => flusher.commit(&rows),
+        });
     }
 }

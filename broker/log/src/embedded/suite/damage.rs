@@ -167,6 +167,44 @@ async fn a_zeroed_page_is_told_or_harmless() {
     .await;
 }
 
+/// Nothing but the last segment knows of what was appended last.
+#[tokio::test]
+async fn a_last_segment_without_its_header_is_told_and_kept() {
+    let disk = SimulatedDisk::new();
+    let (store, log) = open(&disk).expect("the disk works");
+    log.append(Batch::of([record(0)])).expect("there is room").await.expect("it is durable");
+    drop((store, log));
+    let (path, mut bytes) =
+        disk.files().into_iter().find(|(path, _)| path.extension().is_some_and(|e| e == "log")).expect("one");
+    bytes[20] ^= 1;
+    disk.overwrite(&path, bytes.clone());
+    let (store, log) = open(&disk).expect("the disk works");
+    assert!(store.damage(&name()).iter().any(|damage| damage.contains("corrupt at byte 0")));
+    assert!(disk.files().contains(&(path, bytes)), "nothing of it is cut away");
+    store.accept_damage(&name()).expect("the disk works");
+    drop((store, log));
+    for restart in 1..3 {
+        let (store, log) = open(&disk).expect("it is intact but for what is accepted");
+        assert_eq!(store.damage(&name()), Vec::<String>::new());
+        let committed = log.append(Batch::of([record(restart)])).expect("there is room").await;
+        assert_eq!(committed.expect("it is durable").first.offset, restart);
+    }
+}
+
+#[tokio::test]
+async fn a_segment_that_is_gone_is_told_and_its_records_are_owed() {
+    let disk = directory().await;
+    let (path, _) =
+        disk.files().into_iter().find(|(path, _)| path.extension().is_some_and(|e| e == "log")).expect("one");
+    disk.remove(&path).expect("the disk works");
+    let (store, log) = open(&disk).expect("the disk works");
+    let told = store.damage(&name());
+    assert!(told.len() == 1 && told[0].contains("are missing"), "{told:?}");
+    let owed = log.owed(0, log.trigger(&trigger()), 0, PLENTY).await.expect("the lists are intact");
+    assert!(!owed.unreadable.is_empty(), "those who are owed them are told");
+    assert_eq!(owed.entries.len() + owed.unreadable.len(), usize::try_from(RECORDS).unwrap_or(0));
+}
+
 #[tokio::test]
 async fn accepted_damage_is_passed_over() {
     let disk = directory().await;

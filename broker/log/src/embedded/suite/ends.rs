@@ -65,8 +65,9 @@ async fn what_our_own_end_cuts_is_no_crash() {
     stage = stage.restart().await;
     assert!(!stage.log.ended_uncleanly());
     assert_eq!(stage.ledger("t").crashes(0), 0);
-    // Nor is it one when the process after that ends before it wrote anything.
+    // Nor is it one when the process after that ends before it wrote anything, and yet that end is unclean.
     stage = stage.kill();
+    assert!(stage.log.ended_uncleanly());
     assert_eq!(stage.ledger("t").crashes(0), 0);
 }
 

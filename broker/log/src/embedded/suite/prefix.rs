@@ -100,7 +100,11 @@ impl Script {
                 let from = log.matched(0);
                 let to = log.bounds(0).end.min(from + u64::from(count % 9));
                 self.stage.try_examine(&["t"], from..to, Scope::All).ok()?;
-                moment.matched += to - from;
+                // The lists of each segment have a file of their own, and one may be durable before the others.
+                for _ in from..to {
+                    moment.matched += 1;
+                    self.moments.push(moment.clone());
+                }
             }
             Move::Take(count) => {
                 let limit = ReadLimit { records: usize::from(count % 6) + 1, bytes: usize::MAX };
