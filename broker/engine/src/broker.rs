@@ -17,8 +17,8 @@ use waypost_core::filter::Filter;
 use waypost_core::manifest::ResourceName;
 use waypost_core::{Code, codes};
 use waypost_log::{
-    AppendError, Batch, Commit, DropReason, Durability, Log, PlanRecord, PlanVersion, Record, Timestamp,
-    Usage, WriteError,
+    AppendError, Batch, Commit, CommitError, DropReason, Durability, Log, PlanRecord, PlanVersion, Record,
+    Timestamp, Usage, WriteError,
 };
 
 use self::reader::{Order, Past, Reader};
@@ -269,11 +269,7 @@ impl Broker {
                 self.refused.fetch_add(count, Ordering::Relaxed);
                 Err(match error {
                     AppendError::Full { .. } => {
-                        self.give_up_detached();
-                        if self.log.durability() != Durability::Memory {
-                            // All logs on disk share one limit: what is detached elsewhere goes as well.
-                            self.context.disk_full.store(true, Ordering::Relaxed);
-                        }
+                        self.make_room();
                         PublishError::Full(error)
                     }
                     AppendError::Busy => PublishError::Busy(error),
@@ -288,7 +284,26 @@ impl Broker {
         let refused =
             |detail: String| DeliveryError::retryable(codes::REPLY_NOT_APPENDED, detail).congested();
         let commit = self.append(batch).map_err(|error| refused(error.to_string()))?;
-        commit.await.map(|_| ()).map_err(|error| refused(error.to_string()))
+        commit.await.map(|_| ()).map_err(|error| {
+            self.not_committed(&error);
+            refused(error.to_string())
+        })
+    }
+
+    /// To be told of every commit that failed: where there was no room, what is detached makes some.
+    pub fn not_committed(&self, error: &CommitError) {
+        if error.full {
+            self.make_room();
+        }
+    }
+
+    /// Gives up what is detached, which is the first to go.
+    fn make_room(&self) {
+        self.give_up_detached();
+        if self.log.durability() != Durability::Memory {
+            // All logs on disk share one limit: what is detached elsewhere goes as well.
+            self.context.disk_full.store(true, Ordering::Relaxed);
+        }
     }
 
     /// The newest checkpoint of a source.

@@ -144,7 +144,7 @@ impl Logs {
             return Ok(());
         }
         let value = serde_json::to_vec(past).expect("numbers can be written");
-        self.keep(vec![(format!("{}{trigger}", past_of(broker)), Some(value))]).await
+        self.keep(vec![(past_name(broker, trigger), Some(value))]).await
     }
 
     /// The pasts in which triggers of the broker started.
@@ -200,6 +200,11 @@ impl Logs {
 
 fn retention_of(planned: &BrokerPlan) -> Retention {
     Retention { age: planned.retention, size: planned.retention_bytes.unwrap_or(u64::MAX) }
+}
+
+/// The name under which a trigger's past is kept.
+pub(crate) fn past_name(broker: &ResourceName, trigger: &ResourceName) -> String {
+    format!("{}{trigger}", past_of(broker))
 }
 
 fn past_of(broker: &ResourceName) -> String {

@@ -24,6 +24,7 @@ use waypost_core::sink::{BuildSink, SinkType};
 use waypost_core::source::{BuildSource, SourceType};
 use waypost_core::transformation::{Transformation, TransformationType};
 
+pub(crate) use self::detach::declared_for;
 pub use self::index::{Family, ResourceKey};
 use self::planner::Planner;
 pub use self::schema::schema;

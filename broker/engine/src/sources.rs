@@ -183,7 +183,10 @@ impl Emit for BrokerEmit {
                 .append(batch.holding(share))
                 .map_err(|error| refused(error.code(), error.to_string()))?;
             Ok(Commit::new(async move {
-                commit.await.map(|_| ()).map_err(|error| refused(error.code(), error.to_string()))
+                commit.await.map(|_| ()).map_err(|error| {
+                    broker.not_committed(&error);
+                    refused(error.code(), error.to_string())
+                })
             }))
         })
     }

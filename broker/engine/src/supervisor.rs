@@ -1,9 +1,10 @@
 //! Brings what runs into line with the plan, and tells how it stands.
 
 mod known;
+mod opening;
 mod report;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,13 +13,16 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use waypost_core::manifest::ResourceName;
-use waypost_log::{DropReason, Durability, Log, PlanVersion, Timestamp, WriteError};
+use waypost_log::{DropReason, Durability, PlanVersion, Timestamp, WriteError};
 
-use crate::broker::{Broker, Recorded, Taking};
+use crate::broker::{Broker, Taking};
 use crate::context::Context;
 use crate::engine::RecountLine;
+use crate::logs::past_name;
 use crate::matching::recorded;
-use crate::plan::{Family, Plan, ResourceKey, SinkPlan, SourcePlan, StartFrom, TriggerPlan, stored_names};
+use crate::plan::{
+    Family, Plan, ResourceKey, SinkPlan, SourcePlan, StartFrom, TriggerPlan, declared_for, stored_names,
+};
 use crate::sinks::RunningSink;
 use crate::sources::RunningSource;
 use crate::subscriber::{Subscriber, Terms};
@@ -173,37 +177,6 @@ impl Supervisor {
         context
             .directory
             .set_brokers(attached.map(|(name, broker)| (name.clone(), Arc::clone(&broker.broker))));
-    }
-
-    /// Opens the logs of the brokers that do not run yet, those that are kept although no manifest declares them too,
-    /// and reads how they are to be matched.
-    async fn open_logs(&self, plan: &Plan) -> HashMap<ResourceName, (Arc<dyn Log>, Recorded)> {
-        let context = &self.0.context;
-        let new: Vec<_> = {
-            let running = self.0.running.lock();
-            let all = plan.brokers.iter().chain(&plan.detached.brokers);
-            all.filter(|(name, _)| !running.brokers.contains_key(*name)).collect()
-        };
-        let (mut opened, mut unopened) = (HashMap::new(), Vec::new());
-        for (name, planned) in new {
-            let log = context.logs.open(name, planned).await;
-            let read =
-                log.and_then(|log| Recorded::read(name, &*log, context).map(|recorded| (log, recorded)));
-            match read {
-                Ok(read) => {
-                    opened.insert(name.clone(), read);
-                }
-                Err(error) => {
-                    tracing::error!(broker = %name, code = error.code.id(), %error, "the broker cannot start");
-                    // One that is detached is not found, whatever the state of its log.
-                    if plan.brokers.contains_key(name) {
-                        unopened.push((name.clone(), Arc::new(error)));
-                    }
-                }
-            }
-        }
-        context.directory.set_unopened(unopened);
-        opened
     }
 
     fn broker_names(&self) -> Vec<ResourceName> {
@@ -430,24 +403,27 @@ impl Supervisor {
         let now = self.0.context.clock.now();
         let expired = |since: &Timestamp| now.since(*since) >= self.0.context.detached_retention;
         let applied = self.0.applied.load_full();
-        let (mut closed, mut forgotten) = (Vec::new(), Vec::new());
+        // What is declared with an error is not gone, also where it has no valid version.
+        let invalid = applied.plan.invalid();
+        let (mut closed, mut forgotten, mut pasts) = (Vec::new(), Vec::new(), Vec::new());
         {
             let mut running = self.0.running.lock();
             for (name, broker) in &mut running.brokers {
-                // What is declared with an error is not gone, also where it has no valid version.
+                if invalid.contains(&declared_for(name)) {
+                    continue;
+                }
                 let gone: Vec<_> = broker
                     .triggers_detached_since
                     .iter()
                     .filter(|(_, since)| expired(since))
-                    .map(|(trigger, _)| trigger)
-                    .filter(|trigger| !applied.plan.is_invalid_trigger(trigger))
-                    .filter(|_| !applied.plan.is_invalid_broker(name))
-                    .cloned()
+                    .map(|(trigger, _)| ResourceKey::new(Family::Trigger, trigger.clone()))
+                    .filter(|key| !invalid.contains(key))
                     .collect();
-                for trigger in gone {
-                    if give_up(&broker.broker, &trigger) {
-                        broker.triggers_detached_since.remove(&trigger);
-                        forgotten.push(ResourceKey::new(Family::Trigger, trigger));
+                for key in gone {
+                    if give_up(&broker.broker, &key.name) {
+                        broker.triggers_detached_since.remove(&key.name);
+                        pasts.push(past_name(name, &key.name));
+                        forgotten.push(key);
                     }
                 }
             }
@@ -455,7 +431,7 @@ impl Supervisor {
                 .brokers
                 .iter()
                 .filter(|(_, broker)| broker.detached_since.as_ref().is_some_and(expired))
-                .filter(|(name, _)| !applied.plan.is_invalid_broker(name));
+                .filter(|(name, _)| !invalid.contains(&declared_for(name)));
             let gone: Vec<_> = gone.map(|(name, _)| name.clone()).collect();
             closed.extend(gone.iter().filter_map(|name| running.brokers.remove(name)));
         }
@@ -473,18 +449,21 @@ impl Supervisor {
                 );
                 continue;
             }
-            forgotten.push(ResourceKey::new(Family::Broker, name.clone()));
+            let triggers = broker.broker.subscriptions();
+            pasts.extend(triggers.iter().map(|subscription| past_name(name, &subscription.name)));
+            // Of an implicit one it is what it was made for that is stored.
+            forgotten.extend([ResourceKey::new(Family::Broker, name.clone()), declared_for(name)]);
         }
-        self.forget_stored(&forgotten).await;
+        self.forget_stored(&forgotten, pasts).await;
     }
 
     /// Takes what is forgotten out of what a later process is told.
-    async fn forget_stored(&self, forgotten: &[ResourceKey]) {
+    async fn forget_stored(&self, forgotten: &[ResourceKey], pasts: Vec<String>) {
         if forgotten.is_empty() {
             return;
         }
         let applied = self.0.applied.load_full();
-        let mut changes = Vec::new();
+        let mut changes: Vec<_> = pasts.into_iter().map(|past| (past, None)).collect();
         for key in forgotten {
             let [resource, detached] = stored_names(key);
             // A trigger may be declared still although its broker is not.

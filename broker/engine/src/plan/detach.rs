@@ -9,7 +9,7 @@ use waypost_core::manifest::{Problem, ResourceName, Spec, Target};
 use super::index::{Family, ResourceKey};
 use super::planner::Planner;
 use super::resolve::Issue;
-use super::{Declared, DeclaredState, Origin, Plan, Subscriber};
+use super::{Declared, DeclaredState, Origin, Plan, StoredChange, Subscriber, stored_names};
 
 impl Planner<'_> {
     /// Refuses the Transformations whose sinks lead back to them.
@@ -254,19 +254,10 @@ impl Plan {
         own.or_else(|| self.detached.since.get(&declared_for(name))).copied()
     }
 
-    /// Whether a broker that does not run is declared all the same, with an error.
-    pub fn is_invalid_broker(&self, name: &ResourceName) -> bool {
-        self.is_invalid(&declared_for(name))
-    }
-
-    /// Whether a trigger that does not run is declared all the same, with an error.
-    pub fn is_invalid_trigger(&self, name: &ResourceName) -> bool {
-        self.is_invalid(&ResourceKey::new(Family::Trigger, name.clone()))
-    }
-
-    fn is_invalid(&self, key: &ResourceKey) -> bool {
+    /// What is declared with an error.
+    pub(crate) fn invalid(&self) -> HashSet<ResourceKey> {
         let invalid = |declared: &&Declared| matches!(declared.state, DeclaredState::Invalid { .. });
-        self.declared.iter().filter(invalid).any(|declared| ResourceKey::of(&declared.id) == *key)
+        self.declared.iter().filter(invalid).map(|declared| ResourceKey::of(&declared.id)).collect()
     }
 
     /// Since when a trigger has been detached, alone or with its broker.
@@ -276,8 +267,9 @@ impl Plan {
     }
 
     /// Drops what has been detached since `before` or longer from the status and from the next plan, but for what a
-    /// last valid version still needs.
-    pub fn forget_detached(&mut self, before: i64) {
+    /// last valid version still needs. Returns what is to be taken out of the store: that of brokers and triggers goes
+    /// when their logs have gone.
+    pub fn forget_detached(&mut self, before: i64) -> Vec<StoredChange> {
         let gone: Vec<ResourceKey> = self
             .detached
             .since
@@ -304,6 +296,9 @@ impl Plan {
         self.declared.retain(|declared| {
             declared.state != DeclaredState::Detached || !gone.contains(&ResourceKey::of(&declared.id))
         });
+        let with_log = |key: &&ResourceKey| matches!(key.family, Family::Broker | Family::Trigger);
+        let names = gone.iter().filter(|key| !with_log(key)).flat_map(stored_names);
+        names.map(|name| (name, None)).collect()
     }
 
     fn still_needs(&self, key: &ResourceKey) -> bool {
@@ -316,7 +311,7 @@ impl Plan {
 }
 
 /// The resource that a broker is there for: itself, or what an implicit one was made for.
-fn declared_for(broker: &ResourceName) -> ResourceKey {
+pub(crate) fn declared_for(broker: &ResourceName) -> ResourceKey {
     let (family, own) = match broker.name.split_once(':') {
         Some(("source", own)) => (Family::Source, own),
         Some((_, own)) => (Family::Transformation, own),

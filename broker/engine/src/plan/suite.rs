@@ -493,7 +493,7 @@ fn what_disappears_is_detached_until_it_reappears() {
     let mut none = next(&back, 6, "");
     assert_eq!(none.declared.len(), 3);
     none.date_detached(100);
-    none.forget_detached(99);
+    assert!(none.forget_detached(99).is_empty());
     assert_eq!(none.declared.len(), 3);
     assert!(
         none.detached.brokers.contains_key(&name("b")) && none.detached.triggers.contains_key(&name("t"))
@@ -501,7 +501,9 @@ fn what_disappears_is_detached_until_it_reappears() {
     let mut later = next(&none, 7, "");
     later.date_detached(200);
     assert_eq!(later.broker_detached_since(&name("b")), Some(100), "the moment stays what it was");
-    later.forget_detached(100);
+    let mut names: Vec<_> = later.forget_detached(100).into_iter().map(|(name, _)| name).collect();
+    names.sort();
+    assert_eq!(names, ["detached/sink/default/s", "resource/sink/default/s"], "what has a log goes with it");
     assert!(
         later.declared.is_empty() && later.detached.brokers.is_empty() && later.detached.triggers.is_empty()
     );

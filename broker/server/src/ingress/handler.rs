@@ -167,6 +167,7 @@ pub(super) async fn publish(broker: &Broker, received: Received, headers: &Heade
     }
     let commit = broker.publish(records, Some(held.into_share())).map_err(|error| not_published(&error))?;
     commit.await.map_err(|error| {
+        broker.not_committed(&error);
         if error.full {
             return Problem::new(StatusCode::INSUFFICIENT_STORAGE, error.code(), error.to_string());
         }

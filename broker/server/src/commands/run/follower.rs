@@ -27,7 +27,12 @@ pub(super) struct ManifestFollower {
     /// The last plan, and its version.
     plan: Plan,
     version: u64,
+    /// The last reading could not be kept, and is not applied.
+    unkept: bool,
 }
+
+/// The wait before manifests that could not be kept are read again.
+const KEEP_RETRY: Duration = Duration::from_secs(10);
 
 /// Where the plan is kept for a later process.
 #[derive(Debug)]
@@ -67,12 +72,12 @@ impl Stored {
         store.keep(changes).map_err(|error| Failure::new(error.code(), error.to_string()))
     }
 
-    /// Dates what is detached, and drops what has been so for too long.
-    fn date(&self, plan: &mut Plan) {
+    /// Dates what is detached, and drops what has been so for too long. Returns what is to be kept of that.
+    fn date(&self, plan: &mut Plan) -> Vec<StoredChange> {
         let now = self.clock.now().0;
         let retention = i64::try_from(self.detached_retention.as_nanos()).unwrap_or(i64::MAX);
         plan.date_detached(now);
-        plan.forget_detached(now.saturating_sub(retention));
+        plan.forget_detached(now.saturating_sub(retention))
     }
 }
 
@@ -87,6 +92,7 @@ impl ManifestFollower {
             first_start: kept.is_empty(),
             plan: Plan::default(),
             version: kept.version(),
+            unkept: false,
         };
         // The first tick of the housekeeper gives up what has been detached for too long.
         let (plan, changes) = follower.plan(reading, previous.as_ref());
@@ -122,15 +128,17 @@ impl ManifestFollower {
     /// Reads again. None where nothing changed, unless told to plan all the same: what secrets refer to may have.
     fn again(&mut self, all_the_same: bool) -> Option<Result<Plan, Failure>> {
         let reading = self.files.read();
-        if !reading.changed && !all_the_same {
+        if !reading.changed && !all_the_same && !self.unkept {
             return None;
         }
         let mut previous = std::mem::take(&mut self.plan);
-        self.stored.date(&mut previous);
+        let forgotten = self.stored.date(&mut previous);
         let (plan, changes) = self.plan(&reading, Some(&previous));
-        // Durable before anything is done by it.
-        if let Err(failure) = self.stored.keep(&changes) {
+        // Durable before anything is done by it. What is declared anew follows what is forgotten of it.
+        self.unkept = false;
+        if let Err(failure) = self.stored.keep(&[forgotten, changes].concat()) {
             self.plan = previous;
+            self.unkept = true;
             return Some(Err(failure));
         }
         Some(Ok(plan))
@@ -169,11 +177,18 @@ impl ManifestFollower {
                     log_applied(&plan, self.version);
                     engine.apply(plan, self.version).await;
                 }
-                Some(Err(failure)) => tracing::error!(
-                    code = failure.code.id(),
-                    "the changed manifests cannot be kept for a later process, and are not applied: {}",
-                    failure.detail
-                ),
+                Some(Err(failure)) => {
+                    tracing::error!(
+                        code = failure.code.id(),
+                        "the changed manifests cannot be kept for a later process, and are not applied; it is tried \
+                         again in {KEEP_RETRY:?}: {}",
+                        failure.detail
+                    );
+                    tokio::select! {
+                        () = stop.cancelled() => return,
+                        () = tokio::time::sleep(KEEP_RETRY) => watch.touch(),
+                    }
+                }
                 None => {}
             }
         }
