@@ -11,6 +11,7 @@
 
 mod chunk;
 mod lost;
+mod stored;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -18,16 +19,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::embedded::codec::{Corrupt, Put, Reader};
-use crate::embedded::disk::{Disk, DiskFile, Opening};
+use crate::embedded::disk::{Disk, Opening};
 use crate::embedded::frame::{
-    FILE_HEADER, FileHeader, FileKind, FrameHead, FrameReader, Gap, Scanned, Step, put_trailer, read_footer,
-    scan,
+    FILE_HEADER, FileHeader, FileKind, FrameHead, FrameReader, Gap, Step, put_trailer,
 };
 use crate::log::{Scope, TriggerNumber};
 use crate::record::Offset;
 
 pub(super) use chunk::Chunk;
 use lost::{Coverage, Lost};
+use stored::{Block, Read, Stored, Summary, read_stored, scan_stored};
 
 const CHUNKS: u32 = 1;
 const FOOTER: u32 = 2;
@@ -72,43 +73,6 @@ struct OfSegment {
     /// What the file was found to tell of.
     coverage: Coverage,
     lost: Option<Lost>,
-}
-
-/// A file of match lists.
-#[derive(Debug, Clone)]
-struct Stored {
-    generation: u64,
-    length: u64,
-    next_number: u64,
-    summary: Summary,
-    blocks: Vec<Block>,
-    /// Whether it ends with a footer.
-    sealed: bool,
-}
-
-/// What frames hold, in a few words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Summary {
-    /// The place of the last list among the changes of the ledgers.
-    last: u64,
-    from: Offset,
-    to: Offset,
-    /// What was examined for all triggers, from here on.
-    all_from: Offset,
-    /// The end of what was examined for all triggers.
-    matched: Offset,
-    /// What was examined once more for all triggers.
-    restored: (Offset, Offset),
-    unordered: bool,
-}
-
-/// Frames that stand one after the other, and the range that they tell of.
-#[derive(Debug, Clone, Copy)]
-struct Block {
-    at: u64,
-    end: u64,
-    from: Offset,
-    to: Offset,
 }
 
 /// Something that holds match lists, to be looked at without the lock.
@@ -341,148 +305,8 @@ impl Lists {
     }
 }
 
-impl Stored {
-    fn new(generation: u64) -> Self {
-        let summary = Summary::NOTHING;
-        Self { generation, length: 0, next_number: 0, summary, blocks: Vec::new(), sealed: false }
-    }
-
-    /// The place of the last list in it, where there is one.
-    fn last(&self) -> Option<u64> {
-        (!self.blocks.is_empty()).then_some(self.summary.last)
-    }
-
-    /// Enters a frame.
-    fn add(&mut self, frame: Summary, at: u64, end: u64) {
-        self.summary = self.summary.and(frame);
-        match self.blocks.last_mut().filter(|block| block.end == at && end - block.at <= BLOCK_BYTES) {
-            Some(block) => {
-                block.end = end;
-                block.from = block.from.min(frame.from);
-                block.to = block.to.max(frame.to);
-            }
-            None => self.blocks.push(Block { at, end, from: frame.from, to: frame.to }),
-        }
-    }
-}
-
-impl Summary {
-    const NOTHING: Self = Self {
-        last: 0,
-        from: Offset::MAX,
-        to: 0,
-        all_from: Offset::MAX,
-        matched: 0,
-        restored: (Offset::MAX, 0),
-        unordered: false,
-    };
-
-    fn of(chunk: &Chunk) -> Self {
-        let Chunk { sequence: last, from, to, .. } = *chunk;
-        let told = Self { last, from, to, ..Self::NOTHING };
-        match chunk.scope {
-            Scope::All => Self { all_from: from, matched: to, ..told },
-            Scope::Restored => Self { restored: (from, to), unordered: true, ..told },
-            Scope::Trigger(_) => Self { unordered: true, ..told },
-        }
-    }
-
-    fn and(self, other: Self) -> Self {
-        Self {
-            last: self.last.max(other.last),
-            from: self.from.min(other.from),
-            to: self.to.max(other.to),
-            all_from: self.all_from.min(other.all_from),
-            matched: self.matched.max(other.matched),
-            restored: (self.restored.0.min(other.restored.0), self.restored.1.max(other.restored.1)),
-            unordered: self.unordered | other.unordered,
-        }
-    }
-
-    fn encode(self, into: &mut Vec<u8>) {
-        let (restored_from, restored_to) = self.restored;
-        for number in [self.last, self.from, self.to, self.all_from, self.matched, restored_from, restored_to]
-        {
-            into.put_u64(number);
-        }
-        into.put_u8(u8::from(self.unordered));
-    }
-
-    fn decode(reader: &mut Reader<'_>) -> Result<Self, Corrupt> {
-        Ok(Self {
-            last: reader.u64()?,
-            from: reader.u64()?,
-            to: reader.u64()?,
-            all_from: reader.u64()?,
-            matched: reader.u64()?,
-            restored: (reader.u64()?, reader.u64()?),
-            unordered: reader.u8()? != 0,
-        })
-    }
-}
-
-/// What the footer says of a file, where there is one.
-fn read_stored(file: &dyn DiskFile, generation: u64) -> io::Result<Option<Stored>> {
-    let length = file.length()?;
-    read_footer(file, generation, FOOTER, |head, body| {
-        let (summary, blocks) = decode_footer(body)?;
-        Ok(Stored { generation, length, next_number: head.number + 1, summary, blocks, sealed: true })
-    })
-}
-
-/// A whole file that was read.
-struct Read {
-    /// What is intact.
-    stored: Stored,
-    /// The frames that are intact, by their places.
-    frames: Vec<(u64, Summary)>,
-    gaps: Vec<Gap>,
-    /// What is left of a last write that was cut off.
-    torn: Option<Gap>,
-}
-
-/// Reads a whole file, and hands each list with a place from `covered` on to `visit`.
-fn scan_stored(
-    file: &dyn DiskFile,
-    generation: u64,
-    covered: u64,
-    visit: &mut dyn FnMut(&Chunk),
-) -> io::Result<Read> {
-    let mut stored = Stored::new(generation);
-    let mut frames = Vec::new();
-    let scanned = scan(file, generation, FILE_HEADER as u64, 0, |at, head, body| {
-        stored.sealed = head.kind == FOOTER;
-        if head.kind != CHUNKS {
-            return Ok(());
-        }
-        let mut reader = Reader(body);
-        let summary = Summary::decode(&mut reader)?;
-        if summary.last >= covered {
-            let chunks = chunk::decode_all(reader.0)?;
-            chunks.iter().filter(|chunk| chunk.sequence >= covered).for_each(&mut *visit);
-        }
-        stored.add(summary, at, at + head.size());
-        frames.push((at, summary));
-        Ok(())
-    })?;
-    let Scanned { end, next_number, gaps, torn } = scanned;
-    (stored.length, stored.next_number) = (end, next_number);
-    Ok(Read { stored, frames, gaps, torn })
-}
-
 fn told(path: &Path, gap: &Gap) -> String {
     format!("{} is corrupt at bytes {}..{}: {}", path.display(), gap.from, gap.to, gap.reason)
-}
-
-fn decode_footer(body: &[u8]) -> Result<(Summary, Vec<Block>), Corrupt> {
-    let mut reader = Reader(body);
-    let summary = Summary::decode(&mut reader)?;
-    let mut blocks = Vec::with_capacity(reader.0.len() / 32);
-    while !reader.is_empty() {
-        let (at, end) = (reader.u64()?, reader.u64()?);
-        blocks.push(Block { at, end, from: reader.u64()?, to: reader.u64()? });
-    }
-    Ok((summary, blocks))
 }
 
 fn path_of(directory: &Path, base: Offset) -> PathBuf {

@@ -6,7 +6,8 @@
 use std::io;
 use std::ops::Range;
 
-use super::{Lists, Summary, path_of, scan_stored};
+use super::stored::{Summary, scan_stored};
+use super::{Lists, path_of};
 use crate::embedded::disk::Opening;
 use crate::embedded::rows::Accepted;
 use crate::record::Offset;

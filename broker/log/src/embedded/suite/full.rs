@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use super::stage::{Stage, record};
+use super::stage::{Stage, failed, record};
 use super::*;
 use crate::ledger::Settlement;
 use crate::record::Offset;
@@ -98,6 +98,41 @@ async fn it_goes_on_wherever_the_room_ends() {
             let position = crate::Position { partition: 0, offset };
             stage.log.fetch(position).await.expect("it was acknowledged");
         }
+    }
+}
+
+/// A plan that is recorded when there is room again speaks of no change that could not be written before.
+#[tokio::test]
+async fn a_plan_goes_behind_what_found_no_room() {
+    for pages in (0..60).step_by(7) {
+        let stage = Stage::open(&SimulatedDisk::new());
+        stage.owe(&["t"], 2, 10).await;
+        stage.flush();
+        stage.disk.set_room(stage.disk.taken() + pages * 4096);
+        // Until neither the reserve is left nor what was taken ahead.
+        for round in 0..40 {
+            stage.owe(&["t"], 20, 10).await;
+            let ledger = stage.ledger("t");
+            for entry in stage.take("t", 20).await {
+                for number in 1..50 {
+                    ledger.attempted(entry.position.offset, failed(number));
+                }
+            }
+            if stage.store.shared.round(true).is_err() && round > 2 {
+                break;
+            }
+        }
+        let counts = stage.ledger("t").counts();
+        let matched = counts.matched;
+        stage.disk.set_room(0);
+        let (version, effective) = (PlanVersion(2), vec![stage.log.bounds(0).end]);
+        let triggers = vec![(stage.trigger("t"), ResourceName::new("suite", "t"))];
+        let plan = PlanRecord { version, effective, triggers, body: "plan".into() };
+        stage.log.record_plan(plan).await.expect("there is room again");
+        let stage = stage.lose_power();
+        let counts = stage.ledger("t").counts();
+        assert!(counts.holds() && counts.matched == matched, "{counts:?} of {matched}");
+        assert!(!stage.log.recount(0, stage.trigger("t")).differs());
     }
 }
 
