@@ -347,7 +347,7 @@ impl Records for BrokerLog {
     }
 
     async fn trim(&self) {
-        if let Some(log) = self.me.upgrade() {
+        if let Some(log) = self.me.upgrade().filter(|log| log.may_trim()) {
             // A trim that is not waited for goes on; one that panics has said so.
             let _ = tokio::task::spawn_blocking(move || log.trim_now()).await;
         }

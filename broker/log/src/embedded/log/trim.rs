@@ -23,6 +23,12 @@ impl BrokerLog {
         *self.retention.lock() = retention;
     }
 
+    /// Whether there is anything that a trim might give up. Cheap, since it is asked of every idle log.
+    pub(super) fn may_trim(&self) -> bool {
+        let sealed = self.segments.read().first().is_some_and(|live| live.segment.sealed());
+        sealed || !self.parked.lock().is_empty()
+    }
+
     /// Gives up what is past the retention and owed to nobody.
     pub(super) fn trim_now(&self) {
         let now = self.shared.clock.now();
