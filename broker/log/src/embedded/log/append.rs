@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use crate::clock::Timestamp;
 use crate::embedded::batch::{RECORD_OVERHEAD, put_checkpoint, put_record};
 use crate::embedded::disk::reserve::is_full;
-use crate::embedded::frame::{FILE_HEADER, FRAME_HEADER};
+use crate::embedded::frame::{FILE_HEADER, FRAME_HEADER, MAX_BODY};
 use crate::embedded::ids;
 use crate::embedded::log::{BrokerLog, Live, PARTITION};
 use crate::embedded::segment::{LARGEST, SMALLEST, Segment, Written, footer_size};
@@ -201,6 +201,12 @@ impl BrokerLog {
         bytes: u64,
         from_reserve: bool,
     ) -> Result<(Arc<Segment>, Written), Failure> {
+        if bytes > MAX_BODY as u64 {
+            // Nobody could read it again.
+            let reason =
+                format!("a batch of {bytes} bytes is larger than the {MAX_BODY} that can be written at once");
+            return Err(Failure::NoRoom(reason));
+        }
         self.shared.make_room(self);
         let segment = self.segment_for(bytes, from_reserve)?;
         let first = self.end();
