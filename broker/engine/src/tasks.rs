@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -21,6 +22,8 @@ const REPORT_EVERY: std::time::Duration = std::time::Duration::from_secs(5);
 pub(crate) struct Tasks(Arc<Inner>);
 
 struct Inner {
+    /// Where the tasks run, whoever starts them: ingress has a runtime of its own.
+    runtime: Handle,
     tracker: TaskTracker,
     stop: CancellationToken,
     running: Mutex<Vec<(&'static str, usize)>>,
@@ -28,9 +31,10 @@ struct Inner {
 }
 
 impl Tasks {
-    /// An empty group.
+    /// An empty group, whose tasks will run in the runtime that this is called in.
     pub(crate) fn new() -> Self {
         Self(Arc::new(Inner {
+            runtime: Handle::current(),
             tracker: TaskTracker::new(),
             stop: CancellationToken::new(),
             running: Mutex::new(Vec::new()),
@@ -46,11 +50,12 @@ impl Tasks {
     /// Starts a task of the group. `kind` names it in the shutdown report.
     pub(crate) fn spawn(&self, kind: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         let running = Running::start(&self.0, kind);
-        self.0.tracker.spawn(async move {
+        let task = async move {
             // Moved in, so that it is dropped with the task however the task ends.
             let _running = running;
             task.await;
-        });
+        };
+        self.0.tracker.spawn_on(task, &self.0.runtime);
     }
 
     /// Tells the tasks to stop, waits until they have or the deadline passes, and returns how many of which

@@ -3,11 +3,13 @@
 mod follower;
 
 use std::io::{IsTerminal, Write};
+use std::num::NonZero;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::{Handle, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -68,22 +70,25 @@ pub(crate) fn run(arguments: &Run) -> Result<ExitCode, Failure> {
     if manifests.is_first_start() && refuses(&first) {
         return Ok(ExitCode::FAILURE);
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .max_blocking_threads(MAX_BLOCKING_THREADS)
-        .thread_name("waypost")
-        .enable_all()
-        .build()
-        .map_err(|error| {
-            Failure::new(codes::PROCESS_RESOURCE_MISSING, format!("no threads can be started: {error}"))
-        })?;
-    let ended = runtime.block_on(Box::pin(serve(
-        arguments,
-        manifests,
-        first,
-        Parts { clock, store, token, connections },
-    )));
-    runtime.shutdown_timeout(BLOCKING_GRACE);
+    // Two runtimes, each with half of the processors: what takes events in and what sends them out then does not share a
+    // scheduler, and each turn of one works off many events.
+    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let ingress = runtime("ingress", processors / 2)?;
+    let engine = runtime("waypost", processors.div_ceil(2))?;
+    let parts = Parts { clock, store, token, connections, ingress: ingress.handle().clone() };
+    let ended = engine.block_on(Box::pin(serve(arguments, manifests, first, parts)));
+    ingress.shutdown_timeout(BLOCKING_GRACE);
+    engine.shutdown_timeout(BLOCKING_GRACE);
     ended
+}
+
+/// A runtime with so many threads, at least one.
+fn runtime(name: &str, threads: usize) -> Result<Runtime, Failure> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(threads.max(1)).max_blocking_threads(MAX_BLOCKING_THREADS);
+    builder.thread_name(name).enable_all().build().map_err(|error| {
+        Failure::new(codes::PROCESS_RESOURCE_MISSING, format!("no threads can be started: {error}"))
+    })
 }
 
 /// Whether there is no data of an earlier process, as far as can be told without opening it.
@@ -121,6 +126,8 @@ struct Parts {
     store: Option<Arc<EmbeddedStore>>,
     token: Option<AdminToken>,
     connections: usize,
+    /// The runtime of producers' connections.
+    ingress: Handle,
 }
 
 async fn serve(
@@ -129,7 +136,7 @@ async fn serve(
     first: Plan,
     parts: Parts,
 ) -> Result<ExitCode, Failure> {
-    let Parts { clock, store, token, connections } = parts;
+    let Parts { clock, store, token, connections, ingress: ingress_runtime } = parts;
     let missing = |error: std::io::Error| {
         Failure::new(codes::PROCESS_RESOURCE_MISSING, format!("signals cannot be caught: {error}"))
     };
@@ -137,7 +144,9 @@ async fn serve(
     let reload_signal = signal(SignalKind::hangup()).map_err(missing)?;
 
     // Both sockets before anything runs: a start that cannot listen has done nothing.
-    let listen = Bound::take(&arguments.listen, "events", "--listen").await;
+    let address = arguments.listen.clone();
+    let taking = async move { Bound::take(&address, "events", "--listen").await };
+    let listen = ingress_runtime.spawn(taking).await.expect("to bind does not panic");
     let listen = listen.map_err(|error| Failure::new(error.code(), error.to_string()))?;
     let admin_listen = Bound::take(&arguments.admin_listen, "the admin API", "--admin-listen").await;
     let admin_listen = admin_listen.map_err(|error| Failure::new(error.code(), error.to_string()))?;
@@ -177,7 +186,10 @@ async fn serve(
             ..connections
         },
     );
-    let producers = Server::start(listen, ingress.clone(), connections);
+    let producers = {
+        let _in_its_runtime = ingress_runtime.enter();
+        Server::start(listen, ingress.clone(), connections)
+    };
 
     let welcome = present::welcome(&first, &addresses);
     log_problems(&first.problems);
