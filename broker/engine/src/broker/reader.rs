@@ -77,6 +77,10 @@ impl Reader {
                     None => return,
                 },
                 () = self.log.wait_for(self.partition, self.next), if !self.matchers.is_empty() => {
+                    if self.log.bounds(self.partition).end <= self.next {
+                        // The log is closed: nothing more will come.
+                        return;
+                    }
                     if let Err(pause) = self.examine().await {
                         tokio::select! {
                             () = stop.cancelled() => return,
