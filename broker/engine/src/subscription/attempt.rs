@@ -139,8 +139,8 @@ impl Subscription {
             }
         }
         if crashes > 0 {
-            // The next one is attempted when it is known that this one did no harm. Where it cannot be written, the
-            // process ends.
+            // So that an end of the process before the next flush is not held against this one. Where that finds no
+            // room now, the next suspect's own commit, without which it is not attempted, takes the outcome along.
             let _ = self.log.secure().await;
         }
         drop(alone);

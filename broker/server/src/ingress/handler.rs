@@ -226,7 +226,10 @@ fn check_gate(ingress: &Inner) -> Result<(), Problem> {
 fn exists(ingress: &Inner, route: &Route<'_>) -> Result<(), Problem> {
     let (engine, namespace, name) = (&ingress.engine, &route.namespace, &route.name);
     let (kind, found) = match route.kind {
-        Addressable::Broker => ("broker", engine.broker(namespace, name).is_some()),
+        Addressable::Broker if engine.broker(namespace, name).is_none() => {
+            return Err(no_broker(ingress, route));
+        }
+        Addressable::Broker => return Ok(()),
         Addressable::Sink => ("sink", engine.sink(namespace, name).is_some()),
         Addressable::Transformation => ("transformation", engine.transformation(namespace, name).is_some()),
     };
