@@ -4,12 +4,15 @@
 //! explanation are made from the same value. The dialects are those of Knative's Trigger and of the
 //! CloudEvents Subscriptions API, read as the norm does where the implementations differ.
 
+pub mod candidate;
+
 use std::fmt;
 use std::ops::Deref;
 
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
+pub use self::candidate::{BudgetSpent, Candidate, MAX_STEPS, NoData};
 use crate::event::Event;
 
 /// The deepest nesting of `all`, `any` and `not` in one filter.
@@ -40,22 +43,49 @@ pub enum Filter {
 }
 
 impl Filter {
-    /// Whether the filter takes the event. Bounded by [`MAX_FILTER_CLAUSES`] comparisons; allocates nothing.
-    pub fn matches(&self, event: &Event) -> bool {
+    /// Whether the filter takes the event, with steps of its own: this is what an index must agree with.
+    ///
+    /// # Errors
+    /// [`BudgetSpent`] where it takes more than [`MAX_STEPS`], so that the trigger does not match.
+    pub fn matches(&self, candidate: &Candidate<'_>) -> Result<bool, BudgetSpent> {
+        candidate.begin();
+        self.holds(candidate)
+    }
+
+    /// Whether the filter takes an event that nothing else is asked about; a spent budget is no match.
+    pub fn matches_event(&self, event: &Event) -> bool {
+        self.matches(&Candidate::new(event)) == Ok(true)
+    }
+
+    /// Whether the filter holds for the event, as a part of what is being evaluated: it takes its steps from those that
+    /// are left.
+    ///
+    /// # Errors
+    /// [`BudgetSpent`] where they do not suffice.
+    pub fn holds(&self, candidate: &Candidate<'_>) -> Result<bool, BudgetSpent> {
         let each = |clauses: &Clauses, test: fn(&str, &str) -> bool| {
             clauses.iter().all(|clause| {
-                event.attribute(&clause.attribute).is_some_and(|value| test(value.text, &clause.value))
+                let value = candidate.event().attribute(&clause.attribute);
+                value.is_some_and(|value| test(value.text, &clause.value))
             })
         };
+        let first = |filters: &Filters, wanted: bool| {
+            for filter in filters.iter() {
+                if filter.holds(candidate)? == wanted {
+                    return Ok(wanted);
+                }
+            }
+            Ok(!wanted)
+        };
         match self {
-            Self::Everything => true,
-            Self::Exact(clauses) => each(clauses, |text, value| text == value),
-            Self::Prefix(clauses) => each(clauses, |text, value| text.starts_with(value)),
-            Self::Suffix(clauses) => each(clauses, |text, value| text.ends_with(value)),
-            Self::Present(attribute) => event.attribute(attribute).is_some(),
-            Self::All(filters) => filters.iter().all(|filter| filter.matches(event)),
-            Self::Any(filters) => filters.iter().any(|filter| filter.matches(event)),
-            Self::Not(negated) => !negated.matches(event),
+            Self::Everything => Ok(true),
+            Self::Exact(clauses) => Ok(each(clauses, |text, value| text == value)),
+            Self::Prefix(clauses) => Ok(each(clauses, |text, value| text.starts_with(value))),
+            Self::Suffix(clauses) => Ok(each(clauses, |text, value| text.ends_with(value))),
+            Self::Present(attribute) => Ok(candidate.event().attribute(attribute).is_some()),
+            Self::All(filters) => first(filters, false),
+            Self::Any(filters) => first(filters, true),
+            Self::Not(negated) => negated.holds(candidate).map(|holds| !holds),
         }
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 use waypost_core::Event;
-use waypost_core::filter::Filter;
+use waypost_core::filter::{Candidate, Filter};
 use waypost_log::{PlanVersion, TriggerNumber};
 
 use crate::subscription::Subscription;
@@ -33,10 +33,11 @@ impl Matcher {
 
     /// The rows of the triggers that take the event, as places in this matcher.
     pub(crate) fn matches(&self, event: &Event) -> SmallVec<[usize; 4]> {
+        let candidate = Candidate::new(event);
         self.rows
             .iter()
             .enumerate()
-            .filter(|(_, row)| row.filter.matches(event))
+            .filter(|(_, row)| row.filter.matches(&candidate) == Ok(true))
             .map(|(place, _)| place)
             .collect()
     }

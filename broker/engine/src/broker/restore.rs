@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use smallvec::SmallVec;
-use waypost_core::filter::Filter;
+use waypost_core::filter::{Candidate, Filter};
 use waypost_core::manifest::ResourceName;
 use waypost_log::{Entry, Log, MatchBatch, Offset, PlanRecord, ReadError, ReadLimit, Scope, TriggerNumber};
 
@@ -162,14 +162,15 @@ fn matches(
     later: &[LaterStart],
     entry: &Entry,
 ) -> Option<(Offset, SmallVec<[TriggerNumber; 4]>)> {
-    let taking = plan.filters.iter().filter(|(_, filter)| filter.matches(&entry.event));
+    let candidate = Candidate::new(&entry.event);
+    let taking = plan.filters.iter().filter(|(_, filter)| filter.matches(&candidate) == Ok(true));
     let mut triggers: SmallVec<[TriggerNumber; 4]> = taking.map(|(number, _)| *number).collect();
     for (past, filter) in later {
         let within = past.all.iter().any(|range| {
             range.partition == entry.position.partition
                 && (range.from..range.to).contains(&entry.position.offset)
         });
-        if within && filter.matches(&entry.event) {
+        if within && filter.matches(&candidate) == Ok(true) {
             triggers.push(past.trigger());
         }
     }

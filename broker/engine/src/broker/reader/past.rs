@@ -93,7 +93,7 @@ impl Past {
             };
             for entry in entries.iter().take_while(|entry| entry.position.offset < examined) {
                 batch.to = entry.position.offset + 1;
-                if self.filter.matches(&entry.event) {
+                if self.filter.matches_event(&entry.event) {
                     batch.matches.push((entry.position.offset, SmallVec::from_slice(&[number])));
                 }
             }
