@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::Args;
 use rustix::process::Signal;
 
-use crate::broker::{Broker, Home, Start, pause};
+use crate::broker::{Broker, Home, Start, pause, wait};
 use crate::chance::Chance;
 use crate::failure::{Failure, ensure};
 use crate::load::{Book, Producers};
@@ -147,10 +147,9 @@ fn lose(directory: &Path, lived: Duration, without_syncs: bool) -> Result<Left, 
         let producers = Producers::start(PRODUCERS, Duration::ZERO, &book, broker.ingress);
         pause(lived);
         broker.signal(Signal::STOP);
-        // A sync that is under way comes to its end.
-        pause(Duration::from_millis(200));
+        stands_still(broker.id())?;
         let copied = std::fs::copy(&image, &copy);
-        broker.signal(Signal::CONT);
+        // Killed as it stands: one that went on for a moment could acknowledge what the copy does not hold.
         broker.kill()?;
         producers.stop();
         drop(mounted);
@@ -158,6 +157,25 @@ fn lose(directory: &Path, lived: Duration, without_syncs: bool) -> Result<Left, 
     }
     let _mounted = Mount::new(&["-o", "loop", &copy.to_string_lossy()], &after.data())?;
     look(&after, &book, &subscriber, without_syncs)
+}
+
+/// Waits until every thread of a stopped process stands: one that is in a sync stops only when the sync has ended, and
+/// an image that changes while it is copied is no image of any moment.
+fn stands_still(process: u32) -> Result<(), Failure> {
+    let tasks = format!("/proc/{process}/task");
+    let stands = wait(|| {
+        for task in std::fs::read_dir(&tasks).map_err(Failure::io("listing the threads of waypost"))? {
+            let task = task.map_err(Failure::io("listing the threads of waypost"))?;
+            let status = std::fs::read_to_string(task.path().join("status"))
+                .map_err(Failure::io("reading the state of a thread"))?;
+            let state = status.lines().find_map(|line| line.strip_prefix("State:"));
+            if !state.is_some_and(|state| state.trim_start().starts_with('T')) {
+                return Ok(None);
+            }
+        }
+        Ok(Some(()))
+    })?;
+    stands.ok_or_else(|| Failure::Broken("a stopped waypost does not come out of a system call".to_owned()))
 }
 
 fn look(after: &Home, book: &Book, subscriber: &Subscriber, without_syncs: bool) -> Result<Left, Failure> {
