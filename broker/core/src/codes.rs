@@ -127,6 +127,14 @@ codes! {
     COMPONENT_SETTINGS_INVALID = "E0214", "the settings are not valid";
     /// The Secret, or the key in it, does not exist.
     SECRET_DANGLING = "E0215", "the Secret does not resolve";
+    /// The text is no expression of its dialect.
+    EXPRESSION_INVALID = "E0216", "the expression is not valid";
+    /// The expression is valid, and most likely not what was meant.
+    EXPRESSION_DOUBTFUL = "E0217", "the expression may not mean what it says";
+    /// No event can match the filter.
+    FILTER_NEVER_MATCHES = "E0218", "the filter can never match";
+    /// An event can make the evaluation of the filter use up its steps.
+    FILTER_UNBOUNDED = "E0219", "the cost of the filter cannot be bounded";
 
     // --- E03xx sources ---------------------------------------------------------------------------------
 

@@ -5,14 +5,19 @@
 //! CloudEvents Subscriptions API, read as the norm does where the implementations differ.
 
 pub mod candidate;
+pub mod cesql;
+mod clause;
+pub mod jsonpath;
+pub mod like;
 
-use std::fmt;
 use std::ops::Deref;
 
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 pub use self::candidate::{BudgetSpent, Candidate, MAX_STEPS, NoData};
+pub use self::clause::{AttributeName, Clause, Clauses, InvalidFilter};
+use self::like::Pattern;
 use crate::event::Event;
 
 /// The deepest nesting of `all`, `any` and `not` in one filter.
@@ -21,7 +26,7 @@ pub const MAX_FILTER_DEPTH: usize = 32;
 /// The most clauses (comparisons of one attribute) in one filter, which bounds the work of one evaluation.
 pub const MAX_FILTER_CLAUSES: usize = 4_096;
 
-/// A condition on the attributes of an event.
+/// A condition on an event.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Filter {
     /// Every event.
@@ -32,6 +37,12 @@ pub enum Filter {
     Prefix(Clauses),
     /// Each named attribute is there and ends with its value.
     Suffix(Clauses),
+    /// Each named attribute is there and fits its pattern.
+    Like(Clauses<Pattern>),
+    /// The CESQL expression yields true without an error.
+    Cesql(cesql::Expression),
+    /// The query selects at least one node of the data.
+    Jsonpath(jsonpath::Query),
     /// The attribute is there, whatever its value (`""` in a Trigger's `filter.attributes`).
     Present(AttributeName),
     /// Each of the filters matches.
@@ -65,8 +76,8 @@ impl Filter {
     pub fn holds(&self, candidate: &Candidate<'_>) -> Result<bool, BudgetSpent> {
         let each = |clauses: &Clauses, test: fn(&str, &str) -> bool| {
             clauses.iter().all(|clause| {
-                let value = candidate.event().attribute(&clause.attribute);
-                value.is_some_and(|value| test(value.text, &clause.value))
+                let value = candidate.event().attribute(clause.attribute());
+                value.is_some_and(|value| test(value.text, clause.value()))
             })
         };
         let first = |filters: &Filters, wanted: bool| {
@@ -82,6 +93,9 @@ impl Filter {
             Self::Exact(clauses) => Ok(each(clauses, |text, value| text == value)),
             Self::Prefix(clauses) => Ok(each(clauses, |text, value| text.starts_with(value))),
             Self::Suffix(clauses) => Ok(each(clauses, |text, value| text.ends_with(value))),
+            Self::Like(clauses) => like(clauses, candidate),
+            Self::Cesql(expression) => expression.holds(candidate),
+            Self::Jsonpath(query) => query.selects(candidate),
             Self::Present(attribute) => Ok(candidate.event().attribute(attribute).is_some()),
             Self::All(filters) => first(filters, false),
             Self::Any(filters) => first(filters, true),
@@ -116,7 +130,8 @@ impl Filter {
         match self {
             Self::Everything => 0,
             Self::Exact(clauses) | Self::Prefix(clauses) | Self::Suffix(clauses) => clauses.len(),
-            Self::Present(_) => 1,
+            Self::Like(clauses) => clauses.len(),
+            Self::Present(_) | Self::Cesql(_) | Self::Jsonpath(_) => 1,
             Self::All(filters) | Self::Any(filters) => filters.iter().map(Self::clauses).sum(),
             Self::Not(negated) => negated.clauses(),
         }
@@ -131,6 +146,18 @@ impl Filter {
     }
 }
 
+/// Whether each attribute is there and fits, for steps in proportion to its length.
+fn like(clauses: &Clauses<Pattern>, candidate: &Candidate<'_>) -> Result<bool, BudgetSpent> {
+    for clause in clauses.iter() {
+        let Some(value) = candidate.event().attribute(clause.attribute()) else { return Ok(false) };
+        candidate.spend_on_text(value.text.len().saturating_mul(clause.pattern().weight()))?;
+        if !clause.pattern().matches(value.text) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 fn within_limits(filters: &[Filter]) -> Result<(), InvalidFilter> {
     if filters.iter().any(|filter| filter.depth() >= MAX_FILTER_DEPTH) {
         return Err(InvalidFilter::TooDeep);
@@ -139,97 +166,6 @@ fn within_limits(filters: &[Filter]) -> Result<(), InvalidFilter> {
         return Err(InvalidFilter::TooManyClauses);
     }
     Ok(())
-}
-
-/// The name of an attribute as Knative admits it in a filter: `^[a-z][a-z0-9]*$`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-#[serde(transparent)]
-pub struct AttributeName(Box<str>);
-
-impl AttributeName {
-    /// Checks the name.
-    pub fn new(name: &str) -> Result<Self, InvalidFilter> {
-        let mut bytes = name.bytes();
-        let valid = bytes.next().is_some_and(|first| first.is_ascii_lowercase())
-            && bytes.all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
-        if valid { Ok(Self(name.into())) } else { Err(InvalidFilter::AttributeName(excerpt(name))) }
-    }
-
-    /// The name as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl Deref for AttributeName {
-    type Target = str;
-
-    fn deref(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for AttributeName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// One comparison of an attribute with a value that is not empty.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Clause {
-    attribute: AttributeName,
-    value: Box<str>,
-}
-
-impl Clause {
-    /// Compares `attribute` with `value`.
-    pub fn new(attribute: &str, value: &str) -> Result<Self, InvalidFilter> {
-        let attribute = AttributeName::new(attribute)?;
-        if value.is_empty() {
-            return Err(InvalidFilter::EmptyValue(attribute.0.into()));
-        }
-        Ok(Self { attribute, value: value.into() })
-    }
-
-    /// The attribute.
-    pub fn attribute(&self) -> &AttributeName {
-        &self.attribute
-    }
-
-    /// What the attribute is compared with; never empty.
-    pub fn value(&self) -> &str {
-        &self.value
-    }
-}
-
-/// At least one clause, sorted by attribute, each attribute once.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Clauses(Box<[Clause]>);
-
-impl Clauses {
-    /// The clauses in the order of their attributes.
-    pub fn new(mut clauses: Vec<Clause>) -> Result<Self, InvalidFilter> {
-        if clauses.is_empty() {
-            return Err(InvalidFilter::Empty);
-        }
-        if clauses.len() > MAX_FILTER_CLAUSES {
-            return Err(InvalidFilter::TooManyClauses);
-        }
-        clauses.sort_by(|a, b| a.attribute.cmp(&b.attribute));
-        if let Some(pair) = clauses.windows(2).find(|pair| pair[0].attribute == pair[1].attribute) {
-            return Err(InvalidFilter::AttributeTwice(pair[0].attribute.0.to_string()));
-        }
-        Ok(Self(clauses.into()))
-    }
-}
-
-impl Deref for Clauses {
-    type Target = [Clause];
-
-    fn deref(&self) -> &[Clause] {
-        &self.0
-    }
 }
 
 /// At least one filter, within the limits of depth and number.
@@ -267,33 +203,6 @@ impl Deref for Negated {
     }
 }
 
-/// Why there is no such filter.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidFilter {
-    /// The name breaks `^[a-z][a-z0-9]*$`.
-    #[error("`{0}` is not an attribute name: use a lower-case letter, then lower-case letters and digits")]
-    AttributeName(String),
-    /// The value is empty.
-    #[error("the value of `{0}` is empty: write a value, or `filter.attributes` with `\"\"` for any value")]
-    EmptyValue(String),
-    /// An attribute stands twice in one map.
-    #[error("the attribute `{0}` is given twice")]
-    AttributeTwice(String),
-    /// No condition at all.
-    #[error("it holds no condition: write one, or leave it out to take every event")]
-    Empty,
-    /// Nested deeper than [`MAX_FILTER_DEPTH`].
-    #[error("it is nested deeper than {MAX_FILTER_DEPTH} levels")]
-    TooDeep,
-    /// More than [`MAX_FILTER_CLAUSES`].
-    #[error("it compares more than {MAX_FILTER_CLAUSES} attributes: split the trigger")]
-    TooManyClauses,
-}
-
-fn excerpt(name: &str) -> String {
-    name.chars().take(64).collect()
-}
-
 impl Serialize for Filter {
     /// Writes an item of a Trigger's `filters`; [`Filter::Everything`] as `{}` and [`Filter::Present`], which
     /// `filters` cannot say, as `{"present": name}`.
@@ -304,18 +213,15 @@ impl Serialize for Filter {
             Self::Exact(clauses) => map.serialize_entry("exact", clauses)?,
             Self::Prefix(clauses) => map.serialize_entry("prefix", clauses)?,
             Self::Suffix(clauses) => map.serialize_entry("suffix", clauses)?,
+            Self::Like(clauses) => map.serialize_entry("like", clauses)?,
+            Self::Cesql(expression) => map.serialize_entry("cesql", expression.text())?,
+            Self::Jsonpath(query) => map.serialize_entry("jsonpath", query)?,
             Self::Present(attribute) => map.serialize_entry("present", attribute)?,
             Self::All(filters) => map.serialize_entry("all", &**filters)?,
             Self::Any(filters) => map.serialize_entry("any", &**filters)?,
             Self::Not(negated) => map.serialize_entry("not", &**negated)?,
         }
         map.end()
-    }
-}
-
-impl Serialize for Clauses {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.iter().map(|clause| (&clause.attribute, &*clause.value)))
     }
 }
 

@@ -107,7 +107,7 @@ fn an_invalid_filter_cannot_be_built() {
         assert!(AttributeName::new(name).is_ok(), "{name}");
     }
     assert_eq!(Clause::new("type", ""), Err(InvalidFilter::EmptyValue("type".into())));
-    assert_eq!(Clauses::new(Vec::new()), Err(InvalidFilter::Empty));
+    assert_eq!(<Clauses>::new(Vec::new()), Err(InvalidFilter::Empty));
     assert_eq!(Filter::all(Vec::new()), Err(InvalidFilter::Empty));
     assert_eq!(Filter::any(Vec::new()), Err(InvalidFilter::Empty));
     let twice = ["a", "b"].map(|value| Clause::new("type", value).expect("a valid clause"));
