@@ -147,13 +147,13 @@ async fn a_filter_dialect_that_is_not_known_or_given_twice_or_not_at_all() {
 }
 
 #[tokio::test]
-async fn a_dialect_that_this_version_does_not_have_is_not_taken_in_silence() {
+async fn an_expression_that_cannot_be_read() {
     refused(
-        &with_filter("filters: [{cesql: \"type = 'x'\"}]"),
-        "E0112",
+        &with_filter("filters: [{cesql: \"type = 'x\"}]"),
+        "E0216",
         10,
         "spec.filters[0].cesql",
-        "cesql",
+        "column 8",
     )
     .await;
 }

@@ -2,20 +2,24 @@
 
 use std::sync::Arc;
 
-use super::Mark;
 use super::document::{Map, Node, Value};
 use super::reader::{Path, Reader, nearest};
+use super::{Mark, NATIVE};
 use crate::codes;
-use crate::filter::{AttributeName, Clause, Clauses, Filter, InvalidFilter};
+use crate::filter::like::Pattern;
+use crate::filter::{AttributeName, Clause, Clauses, Filter, InvalidFilter, cesql, jsonpath};
 
-/// The dialects of this version.
-const DIALECTS: [&str; 6] = ["exact", "prefix", "suffix", "all", "any", "not"];
+/// The dialects of every Trigger, which are Knative's.
+const DIALECTS: [&str; 7] = ["exact", "prefix", "suffix", "all", "any", "not", "cesql"];
+
+/// The dialects that only the native Trigger has besides.
+const NATIVE_DIALECTS: [&str; 2] = ["like", "jsonpath"];
 
 /// What a recorded filter may say besides: the empty value of `filter.attributes`.
 const PRESENT: &str = "present";
 
 /// Dialects that are named in the documentation and come later.
-const PLANNED: [&str; 3] = ["cesql", "cel", "jsonpath"];
+const PLANNED: [&str; 1] = ["cel"];
 
 /// Reads which events the trigger takes. `filters` wins over `filter`, and an empty list is as good as none;
 /// what is written is checked either way.
@@ -126,27 +130,16 @@ fn item(reader: &mut Reader<'_>, node: &Node, path: &Path<'_>) -> Option<Filter>
     if reader.recorded && map.is_empty() {
         return Some(Filter::Everything);
     }
-    let known = |name: &str| DIALECTS.contains(&name) || (reader.recorded && name == PRESENT);
+    let native = reader.strict || reader.recorded;
+    let known = |name: &str| {
+        DIALECTS.contains(&name)
+            || (native && NATIVE_DIALECTS.contains(&name))
+            || (reader.recorded && name == PRESENT)
+    };
     let (dialects, unknown): (Vec<_>, Vec<_>) = map.iter().partition(|(name, _)| known(name));
-    let mut valid = true;
+    let valid = unknown.is_empty();
     for (name, node) in unknown {
-        let path = path.field(name);
-        valid = false;
-        if PLANNED.contains(&name) {
-            reader.not_supported(node.mark, &path);
-        } else {
-            let help = match nearest(name, DIALECTS) {
-                Some(near) => format!("did you mean `{near}`?"),
-                None => format!("write one of {}", DIALECTS.join(", ")),
-            };
-            reader.error(
-                codes::FILTER_INVALID,
-                node.mark,
-                &path,
-                format!("`{name}` is not a filter dialect"),
-                help,
-            );
-        }
+        unknown_dialect(reader, name, node, &path.field(name));
     }
     match dialects.as_slice() {
         [] if valid => {
@@ -165,11 +158,37 @@ fn item(reader: &mut Reader<'_>, node: &Node, path: &Path<'_>) -> Option<Filter>
     }
 }
 
+fn unknown_dialect(reader: &mut Reader<'_>, name: &str, node: &Node, path: &Path<'_>) {
+    if PLANNED.contains(&name) {
+        reader.not_supported(node.mark, path);
+        return;
+    }
+    if NATIVE_DIALECTS.contains(&name) {
+        let message = format!("`{name}` is not a filter dialect of Knative's Trigger");
+        let help =
+            format!("write the Trigger with apiVersion {NATIVE}, which has it besides Knative's dialects");
+        reader.error(codes::FILTER_INVALID, node.mark, path, message, help);
+        return;
+    }
+    let native = if reader.strict { NATIVE_DIALECTS.as_slice() } else { &[] };
+    let dialects: Vec<_> = DIALECTS.iter().chain(native).copied().collect();
+    let help = match nearest(name, dialects.iter().copied()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("write one of {}", dialects.join(", ")),
+    };
+    let message = format!("`{name}` is not a filter dialect");
+    reader.error(codes::FILTER_INVALID, node.mark, path, message, help);
+}
+
 fn dialect(reader: &mut Reader<'_>, name: &str, node: &Node, path: &Path<'_>) -> Option<Filter> {
     match name {
-        "exact" => clauses(reader, node, path).map(Filter::Exact),
-        "prefix" => clauses(reader, node, path).map(Filter::Prefix),
-        "suffix" => clauses(reader, node, path).map(Filter::Suffix),
+        "exact" => clauses(reader, node, path, Clause::new).map(Filter::Exact),
+        "prefix" => clauses(reader, node, path, Clause::new).map(Filter::Prefix),
+        "suffix" => clauses(reader, node, path, Clause::new).map(Filter::Suffix),
+        "like" => clauses(reader, node, path, |name, pattern| Clause::like(name, Pattern::new(pattern)?))
+            .map(Filter::Like),
+        "cesql" => cesql(reader, node, path).map(Filter::Cesql),
+        "jsonpath" => jsonpath(reader, node, path).map(Filter::Jsonpath),
         PRESENT => {
             let name = reader.string(node, path)?;
             build(reader, node, path, AttributeName::new(name)).map(Filter::Present)
@@ -187,15 +206,19 @@ fn dialect(reader: &mut Reader<'_>, name: &str, node: &Node, path: &Path<'_>) ->
     }
 }
 
-fn clauses(reader: &mut Reader<'_>, node: &Node, path: &Path<'_>) -> Option<Clauses> {
+fn clauses<V>(
+    reader: &mut Reader<'_>,
+    node: &Node,
+    path: &Path<'_>,
+    clause: fn(&str, &str) -> Result<Clause<V>, InvalidFilter>,
+) -> Option<Clauses<V>> {
     let map = reader.map(node, path)?;
     let mut clauses = Vec::with_capacity(map.len());
     let mut valid = true;
     for (name, node) in map.iter() {
         let path = path.field(name);
-        let clause =
-            reader.string(node, &path).and_then(|value| build(reader, node, &path, Clause::new(name, value)));
-        match clause {
+        let value = reader.string(node, &path);
+        match value.and_then(|value| build(reader, node, &path, clause(name, value))) {
             Some(clause) => clauses.push(clause),
             None => valid = false,
         }
@@ -204,6 +227,36 @@ fn clauses(reader: &mut Reader<'_>, node: &Node, path: &Path<'_>) -> Option<Clau
         return None;
     }
     build(reader, node, path, Clauses::new(clauses))
+}
+
+fn cesql(reader: &mut Reader<'_>, node: &Node, path: &Path<'_>) -> Option<cesql::Expression> {
+    let text = reader.string(node, path)?;
+    let expression = match cesql::Expression::parse(text) {
+        Ok(expression) => expression,
+        Err(invalid) => {
+            reader.error(invalid.code(), node.mark, path, invalid.to_string(), invalid.help());
+            return None;
+        }
+    };
+    // What an earlier process recorded is not to be doubted again.
+    if !reader.recorded {
+        for warning in expression.warnings() {
+            reader.warning(warning.code(), node.mark, path, warning.to_string(), warning.help());
+        }
+    }
+    Some(expression)
+}
+
+fn jsonpath(reader: &mut Reader<'_>, node: &Node, path: &Path<'_>) -> Option<jsonpath::Query> {
+    let text = reader.string(node, path)?;
+    let query = jsonpath::Query::parse(text);
+    if let Err(invalid) = &query {
+        let column = 1 + text.get(..invalid.offset).map_or(0, |before| before.chars().count());
+        let message = format!("{invalid}, at column {column} of the query");
+        let help = "see RFC 9535 for what a query may say";
+        reader.error(codes::EXPRESSION_INVALID, node.mark, path, message, help);
+    }
+    query.ok()
 }
 
 fn build<T>(
@@ -253,6 +306,14 @@ mod tests {
             clauses().prop_map(Filter::Prefix),
             clauses().prop_map(Filter::Suffix),
             "[a-z][a-z0-9]{0,4}".prop_map(|name| Filter::Present(AttributeName::new(&name).unwrap())),
+            ("[a-z][a-z0-9]{0,4}", "[ -~]{1,6}").prop_map(|(name, pattern)| {
+                let clause = Clause::like(&name, Pattern::new(&pattern).unwrap()).unwrap();
+                Filter::Like(Clauses::new(vec![clause]).unwrap())
+            }),
+            // The second is one that a reader would warn of.
+            prop::sample::select(vec!["type = 'a'", "NOT subject LIKE \"it's%\" OR TRUE AND X(1)"])
+                .prop_map(|text| Filter::Cesql(cesql::Expression::parse(text).unwrap())),
+            Just(Filter::Jsonpath(jsonpath::Query::parse("$.a[?@.b == 'c']").unwrap())),
         ];
         leaf.prop_recursive(4, 24, 4, |inner| {
             prop_oneof![
@@ -274,7 +335,8 @@ mod tests {
     #[test]
     fn what_is_not_known_is_told_and_never_left_out() {
         for written in [
-            serde_json::json!({"cesql": "type = 'a'"}),
+            serde_json::json!({"cesql": "type ="}),
+            serde_json::json!({"jsonpath": "$["}),
             serde_json::json!({"exact": {"type": "a"}, "later": {}}),
             serde_json::json!({"all": [{"exact": {"type": "a"}}, {"any": [{"later": {}}]}]}),
             serde_json::json!({"present": ""}),

@@ -3,6 +3,7 @@
 use super::functions;
 use super::parse::place;
 use super::tree::{Chain, Kind, Node};
+use crate::codes::{self, Code};
 use crate::manifest::nearest;
 
 /// Something to look at in an expression that is valid.
@@ -27,6 +28,11 @@ enum Doubt {
 }
 
 impl Warning {
+    /// The code of every warning of this kind.
+    pub fn code(&self) -> Code {
+        codes::EXPRESSION_DOUBTFUL
+    }
+
     /// The line in the expression, from 1.
     pub fn line(&self) -> usize {
         self.line

@@ -347,7 +347,11 @@ fn each_rule_of_filters() {
             vec!["E0204 10 spec.filters[0].any[0]", "E0204 10 spec.filters[0].any[1].exact.type"],
         ),
         ("  filters:\n  - not: {}\n", vec!["E0204 10 spec.filters[0].not"]),
-        ("  filters:\n  - cesql: type = 'a'\n", vec!["E0112 10 spec.filters[0].cesql"]),
+        ("  filters:\n  - cesql: type =\n", vec!["E0216 10 spec.filters[0].cesql"]),
+        ("  filters:\n  - cesql: ''\n", vec!["E0216 10 spec.filters[0].cesql"]),
+        ("  filters:\n  - cesql: 5\n", vec!["E0110 10 spec.filters[0].cesql"]),
+        ("  filters:\n  - like: {type: 'a%'}\n", vec!["E0204 10 spec.filters[0].like"]),
+        ("  filters:\n  - jsonpath: $.a\n", vec!["E0204 10 spec.filters[0].jsonpath"]),
         ("  filters:\n  - cel: 'true'\n", vec!["E0112 10 spec.filters[0].cel"]),
         ("  filters:\n  - exakt: {type: a}\n", vec!["E0204 10 spec.filters[0].exakt"]),
         // Both are checked, although only one counts.
@@ -377,6 +381,37 @@ fn each_rule_of_filters() {
         let filter: Filter = trigger(&filtered(text)).filter;
         assert_eq!(serde_json::to_value(&filter).expect("JSON"), expected, "{text}");
     }
+}
+
+#[test]
+fn each_rule_of_the_dialects_of_expressions() {
+    for (group, item, expected) in [
+        (KNATIVE, "cesql: type = 'a'", vec![]),
+        (KNATIVE, "not: {cesql: type = 'a'}", vec![]),
+        // Valid all the same, so that these are warnings.
+        (KNATIVE, "cesql: a OR b AND c", vec!["E0217 10 spec.filters[0].cesql"]),
+        (
+            NATIVE,
+            "any: [{cesql: LENGHT(type) > 1}, {cesql: LEFT(type) = 'a'}]",
+            vec!["E0217 10 spec.filters[0].any[0].cesql", "E0217 10 spec.filters[0].any[1].cesql"],
+        ),
+        (NATIVE, "like: {type: 'a%', source: '_'}", vec![]),
+        (NATIVE, "like: {type: ''}", vec!["E0204 10 spec.filters[0].like.type"]),
+        (NATIVE, "like: {Type: 'a'}", vec!["E0204 10 spec.filters[0].like.Type"]),
+        (NATIVE, "jsonpath: $.order.id", vec![]),
+        (NATIVE, "jsonpath: $.order[", vec!["E0216 10 spec.filters[0].jsonpath"]),
+        (NATIVE, "{like: {type: 'a'}, cesql: 'TRUE'}", vec!["E0204 10 spec.filters[0]"]),
+        (NATIVE, "lik: {type: 'a'}", vec!["E0204 10 spec.filters[0].lik"]),
+    ] {
+        let text = trigger_of(group, &format!("  broker: b\n  filters:\n  - {item}\n"));
+        assert_eq!(told(&text), expected, "{text}");
+    }
+    let text = trigger_of(KNATIVE, "  broker: b\n  filters:\n  - cesql: type = 'a\n");
+    let file = read(&text);
+    assert_eq!(problems(&file)[0].message, "the string has no end, at line 1, column 8 of the expression");
+    let file = read(&trigger_of(KNATIVE, "  broker: b\n  filters: [{cesql: a OR b AND c}]\n"));
+    let Some(Spec::Trigger(doubtful)) = &file.resources[0].spec else { panic!("a trigger: {file:?}") };
+    assert_eq!(serde_json::to_value(&doubtful.filter).expect("JSON"), json!({"cesql": "a OR b AND c"}));
 }
 
 #[test]
