@@ -7,6 +7,7 @@
 pub mod candidate;
 pub mod cesql;
 mod clause;
+pub mod index;
 pub mod jsonpath;
 pub mod like;
 

@@ -125,4 +125,4 @@ impl InvalidQuery {
 }
 
 #[cfg(test)]
-mod suite;
+pub(in crate::filter) mod suite;

@@ -170,7 +170,8 @@ impl Pattern {
             if between.is_empty() && first.items.is_empty() && last.is_literal())
     }
 
-    fn literals(&self) -> impl Iterator<Item = &str> {
+    /// The literals without a wildcard that every text that fits holds somewhere; some may be empty.
+    pub(crate) fn literals(&self) -> impl Iterator<Item = &str> {
         let (first, between, last) = match &self.0.shape {
             Shape::Whole(part) => (part, [].as_slice(), None),
             Shape::Around { first, between, last } => (first, &**between, Some(last)),

@@ -1,0 +1,221 @@
+//! One event as the index looks at it.
+
+use smallvec::SmallVec;
+
+use super::access::{Kind, scalar_bytes};
+use super::condition::{Condition, Leaf, Text, Value};
+use super::entries::{Check, Entries, Entry};
+use super::scratch::{DataScratch, Scratch};
+use super::table::{Bucket, Field, Table};
+use super::{Index, NameId};
+use crate::filter::Candidate;
+use crate::filter::jsonpath::scalar::Scalar;
+
+/// How many attributes of an event are looked at without an allocation.
+const ATTRIBUTES: usize = 16;
+
+/// An event, and what was found out about it.
+pub(super) struct View<'i, 'v> {
+    index: &'i Index,
+    candidate: &'v Candidate<'v>,
+    scratch: &'v mut Scratch,
+    /// Those that filters ask about.
+    attributes: SmallVec<[(NameId, &'v str); ATTRIBUTES]>,
+    longest: usize,
+    data: Data<'v>,
+    /// Triggers that only the reference evaluator can decide.
+    undecided: SmallVec<[(u32, &'i Check); 16]>,
+}
+
+#[derive(Clone, Copy)]
+enum Data<'v> {
+    NotLookedAt,
+    None,
+    Text(&'v str),
+}
+
+impl<'i, 'v> View<'i, 'v> {
+    pub(super) fn new(index: &'i Index, candidate: &'v Candidate<'v>, scratch: &'v mut Scratch) -> Self {
+        let event = candidate.event();
+        let mut attributes = SmallVec::new();
+        let mut longest = 0;
+        for (name, value) in event.attributes() {
+            longest = longest.max(value.text.len());
+            if let Some(name) = index.names.find(name) {
+                attributes.push((name, value.text));
+            }
+        }
+        if let Some(name) = index.names.find("specversion") {
+            attributes.push((name, event.spec_version().as_str()));
+        }
+        scratch.matched.clear();
+        scratch.over_budget.clear();
+        let data = Data::NotLookedAt;
+        Self { index, candidate, scratch, attributes, longest, data, undecided: SmallVec::new() }
+    }
+
+    /// Finds all triggers that match.
+    pub(super) fn decide(mut self) {
+        let index = self.index;
+        self.look_up(&index.table);
+        self.ask_reference();
+        self.scratch.matched.sort_unstable();
+        self.scratch.matched.dedup();
+    }
+
+    fn look_up(&mut self, table: &'i Table) {
+        self.check(&table.always);
+        for place in 0..self.attributes.len() {
+            let (name, text) = self.attributes[place];
+            if let Some(field) = table.field(name) {
+                self.look_up_attribute(table, field, name, text.as_bytes());
+            }
+        }
+        if table.data_buckets > 0 {
+            self.look_up_data(table);
+        }
+    }
+
+    #[inline]
+    fn look_up_attribute(&mut self, table: &'i Table, field: &'i Field, name: NameId, text: &[u8]) {
+        if field.equal > 0 {
+            self.visit(table, Kind::Equal, name, text);
+        }
+        for (length, _) in &field.starts {
+            let Some(start) = text.get(..*length as usize) else { break };
+            self.visit(table, Kind::Starts, name, start);
+        }
+        for (length, _) in &field.ends {
+            let Some(from) = text.len().checked_sub(*length as usize) else { break };
+            self.visit(table, Kind::Ends, name, &text[from..]);
+        }
+        if field.present > 0 {
+            self.visit(table, Kind::Present, name, &[]);
+        }
+        if !field.literals.is_empty() {
+            let mut found = std::mem::take(&mut self.scratch.literals);
+            field.literals.each_in(text, &mut found, |literal| self.visit(table, Kind::Holds, name, literal));
+            self.scratch.literals = found;
+        }
+    }
+
+    fn look_up_data(&mut self, table: &'i Table) {
+        let Some(text) = self.text() else { return };
+        let mut buffer = self.scratch.data.take_text();
+        let mut place = 0;
+        while let Some(path) = self.scratch.data.path(place) {
+            place += 1;
+            if table.data.get(path as usize).is_none_or(|buckets| *buckets == 0) {
+                continue;
+            }
+            let Some(found) = self.index.paths.found(path, &self.scratch.data) else { continue };
+            let scalar = DataScratch::scalar(found, text, &mut buffer);
+            if let Scalar::Text(text) = scalar {
+                self.visit(table, Kind::DataText, path, text.as_bytes());
+            } else if let Some((kind, bytes)) = scalar_bytes(scalar) {
+                self.visit(table, kind, path, &bytes);
+            }
+        }
+        self.scratch.data.put_text(buffer);
+    }
+
+    #[inline]
+    fn visit(&mut self, table: &'i Table, kind: Kind, field: u32, value: &[u8]) {
+        let hash = self.index.hash(kind, field, value);
+        if let Some(bucket) = table.find(hash, kind, field, value) {
+            self.open(bucket);
+        }
+    }
+
+    fn open(&mut self, bucket: &'i Bucket) {
+        self.check(&bucket.entries);
+        if let Some(split) = &bucket.split {
+            self.look_up(split);
+        }
+    }
+
+    #[inline]
+    fn check(&mut self, entries: &'i Entries) {
+        for Entry { slot, check } in entries.iter() {
+            let Some(check) = check else {
+                self.scratch.matched.push(*slot);
+                continue;
+            };
+            if !self.holds(&check.condition) {
+                continue;
+            }
+            match &check.reference {
+                Some(reference) if reference.is_needed(self.longest) => self.undecided.push((*slot, check)),
+                _ => self.scratch.matched.push(*slot),
+            }
+        }
+    }
+
+    fn holds(&mut self, condition: &Condition) -> bool {
+        match condition {
+            Condition::Always => true,
+            Condition::Never => false,
+            Condition::Leaf(Leaf::Attribute(name, asked)) => {
+                let known = self.attributes.iter().find(|(known, _)| known == name);
+                known.is_some_and(|(_, text)| match asked {
+                    Text::Present => true,
+                    Text::Equal(value) => **text == **value,
+                    Text::Starts(value) => text.starts_with(&**value),
+                    Text::Ends(value) => text.ends_with(&**value),
+                    Text::Fits(pattern) => pattern.matches(text),
+                })
+            }
+            Condition::Leaf(Leaf::Data(path, asked)) => self.data_holds(*path, asked),
+            Condition::Not(part) => !self.holds(part),
+            Condition::All(parts) => parts.iter().all(|part| self.holds(part)),
+            Condition::Any(parts) => parts.iter().any(|part| self.holds(part)),
+        }
+    }
+
+    fn data_holds(&mut self, path: u32, asked: &Value) -> bool {
+        let Some(text) = self.text() else { return false };
+        let found = self.index.paths.found(path, &self.scratch.data);
+        match asked {
+            Value::Exists => found.is_some(),
+            Value::Filled => found.is_some_and(|found| found.filled),
+            Value::Compare(comparison, literal) => {
+                let mut buffer = self.scratch.data.take_text();
+                let scalar = found.map(|found| DataScratch::scalar(found, text, &mut buffer));
+                let holds = comparison.holds(scalar, literal);
+                self.scratch.data.put_text(buffer);
+                holds
+            }
+        }
+    }
+
+    /// The data, with all its places found; none where it is not JSON.
+    #[inline]
+    fn text(&mut self) -> Option<&'v str> {
+        if let Data::NotLookedAt = self.data {
+            let text = self.candidate.json_text().ok();
+            let read = text.filter(|text| self.index.paths.find_all(text, &mut self.scratch.data).is_ok());
+            self.data = read.map_or(Data::None, Data::Text);
+        }
+        match self.data {
+            Data::Text(text) => Some(text),
+            Data::NotLookedAt | Data::None => None,
+        }
+    }
+
+    /// Asks the filters that no condition decides, each once, with steps of its own.
+    fn ask_reference(&mut self) {
+        if self.undecided.is_empty() {
+            return;
+        }
+        self.undecided.sort_unstable_by_key(|(slot, _)| *slot);
+        self.undecided.dedup_by_key(|(slot, _)| *slot);
+        for (slot, check) in &self.undecided {
+            let Some(reference) = &check.reference else { continue };
+            match reference.filter.matches(self.candidate) {
+                Ok(true) => self.scratch.matched.push(*slot),
+                Ok(false) => {}
+                Err(_) => self.scratch.over_budget.push(*slot),
+            }
+        }
+    }
+}
