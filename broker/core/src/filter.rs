@@ -5,11 +5,13 @@
 //! CloudEvents Subscriptions API, read as the norm does where the implementations differ.
 
 pub mod candidate;
+pub mod cel;
 pub mod cesql;
 mod clause;
 pub mod index;
 pub mod jsonpath;
 pub mod like;
+mod necessary;
 
 use std::ops::Deref;
 
@@ -42,6 +44,8 @@ pub enum Filter {
     Like(Clauses<Pattern>),
     /// The CESQL expression yields true without an error.
     Cesql(cesql::Expression),
+    /// The CEL expression yields true.
+    Cel(cel::Expression),
     /// The query selects at least one node of the data.
     Jsonpath(jsonpath::Query),
     /// The attribute is there, whatever its value (`""` in a Trigger's `filter.attributes`).
@@ -96,6 +100,7 @@ impl Filter {
             Self::Suffix(clauses) => Ok(each(clauses, |text, value| text.ends_with(value))),
             Self::Like(clauses) => like(clauses, candidate),
             Self::Cesql(expression) => expression.holds(candidate),
+            Self::Cel(expression) => expression.holds(candidate),
             Self::Jsonpath(query) => query.selects(candidate),
             Self::Present(attribute) => Ok(candidate.event().attribute(attribute).is_some()),
             Self::All(filters) => first(filters, false),
@@ -132,7 +137,7 @@ impl Filter {
             Self::Everything => 0,
             Self::Exact(clauses) | Self::Prefix(clauses) | Self::Suffix(clauses) => clauses.len(),
             Self::Like(clauses) => clauses.len(),
-            Self::Present(_) | Self::Cesql(_) | Self::Jsonpath(_) => 1,
+            Self::Present(_) | Self::Cesql(_) | Self::Cel(_) | Self::Jsonpath(_) => 1,
             Self::All(filters) | Self::Any(filters) => filters.iter().map(Self::clauses).sum(),
             Self::Not(negated) => negated.clauses(),
         }
@@ -216,6 +221,7 @@ impl Serialize for Filter {
             Self::Suffix(clauses) => map.serialize_entry("suffix", clauses)?,
             Self::Like(clauses) => map.serialize_entry("like", clauses)?,
             Self::Cesql(expression) => map.serialize_entry("cesql", expression.text())?,
+            Self::Cel(expression) => map.serialize_entry("cel", expression.text())?,
             Self::Jsonpath(query) => map.serialize_entry("jsonpath", query)?,
             Self::Present(attribute) => map.serialize_entry("present", attribute)?,
             Self::All(filters) => map.serialize_entry("all", &**filters)?,

@@ -2,8 +2,10 @@
 
 use std::cell::{Cell, OnceCell};
 
+use ::cel::common::value::Val;
 use serde_json::Value as Json;
 
+use super::cel;
 use crate::event::{DataForm, Event};
 
 /// The steps that the evaluation of one trigger's filter on one event may take. A step is one node of an expression,
@@ -26,13 +28,14 @@ pub const MAX_DATA_DEPTH: usize = 127;
 pub struct Candidate<'e> {
     event: &'e Event,
     data: OnceCell<Result<Json, NoData>>,
+    data_for_cel: OnceCell<Option<Box<dyn Val>>>,
     steps: Cell<u32>,
 }
 
 impl<'e> Candidate<'e> {
     /// Looks at the event; costs nothing.
     pub fn new(event: &'e Event) -> Self {
-        Self { event, data: OnceCell::new(), steps: Cell::new(MAX_STEPS) }
+        Self { event, data: OnceCell::new(), data_for_cel: OnceCell::new(), steps: Cell::new(MAX_STEPS) }
     }
 
     /// The event.
@@ -69,6 +72,11 @@ impl<'e> Candidate<'e> {
                 .map_err(|error| NoData::Malformed { line: error.line(), column: error.column() })
         });
         parsed.as_ref().map_err(|absent| *absent)
+    }
+
+    /// The data as a value of CEL, made at most once.
+    pub(super) fn data_for_cel(&self) -> Option<&dyn Val> {
+        self.data_for_cel.get_or_init(|| self.data().ok().map(cel::value_of)).as_deref()
     }
 
     /// Starts the steps of the next trigger.

@@ -7,19 +7,16 @@ use super::reader::{Path, Reader, nearest};
 use super::{Mark, NATIVE};
 use crate::codes;
 use crate::filter::like::Pattern;
-use crate::filter::{AttributeName, Clause, Clauses, Filter, InvalidFilter, cesql, jsonpath};
+use crate::filter::{AttributeName, Clause, Clauses, Filter, InvalidFilter, cel, cesql, jsonpath};
 
 /// The dialects of every Trigger, which are Knative's.
 const DIALECTS: [&str; 7] = ["exact", "prefix", "suffix", "all", "any", "not", "cesql"];
 
 /// The dialects that only the native Trigger has besides.
-const NATIVE_DIALECTS: [&str; 2] = ["like", "jsonpath"];
+const NATIVE_DIALECTS: [&str; 3] = ["like", "cel", "jsonpath"];
 
 /// What a recorded filter may say besides: the empty value of `filter.attributes`.
 const PRESENT: &str = "present";
-
-/// Dialects that are named in the documentation and come later.
-const PLANNED: [&str; 1] = ["cel"];
 
 /// Reads which events the trigger takes. `filters` wins over `filter`, and an empty list is as good as none;
 /// what is written is checked either way.
@@ -159,10 +156,6 @@ fn item(reader: &mut Reader<'_>, node: &Node, path: &Path<'_>) -> Option<Filter>
 }
 
 fn unknown_dialect(reader: &mut Reader<'_>, name: &str, node: &Node, path: &Path<'_>) {
-    if PLANNED.contains(&name) {
-        reader.not_supported(node.mark, path);
-        return;
-    }
     if NATIVE_DIALECTS.contains(&name) {
         let message = format!("`{name}` is not a filter dialect of Knative's Trigger");
         let help =
@@ -188,6 +181,7 @@ fn dialect(reader: &mut Reader<'_>, name: &str, node: &Node, path: &Path<'_>) ->
         "like" => clauses(reader, node, path, |name, pattern| Clause::like(name, Pattern::new(pattern)?))
             .map(Filter::Like),
         "cesql" => cesql(reader, node, path).map(Filter::Cesql),
+        "cel" => cel(reader, node, path).map(Filter::Cel),
         "jsonpath" => jsonpath(reader, node, path).map(Filter::Jsonpath),
         PRESENT => {
             let name = reader.string(node, path)?;
@@ -245,6 +239,15 @@ fn cesql(reader: &mut Reader<'_>, node: &Node, path: &Path<'_>) -> Option<cesql:
         }
     }
     Some(expression)
+}
+
+fn cel(reader: &mut Reader<'_>, node: &Node, path: &Path<'_>) -> Option<cel::Expression> {
+    let text = reader.string(node, path)?;
+    let expression = cel::Expression::parse(text);
+    if let Err(invalid) = &expression {
+        reader.error(invalid.code(), node.mark, path, invalid.to_string(), invalid.help());
+    }
+    expression.ok()
 }
 
 fn jsonpath(reader: &mut Reader<'_>, node: &Node, path: &Path<'_>) -> Option<jsonpath::Query> {
@@ -313,6 +316,7 @@ mod tests {
             // The second is one that a reader would warn of.
             prop::sample::select(vec!["type = 'a'", "NOT subject LIKE \"it's%\" OR TRUE AND X(1)"])
                 .prop_map(|text| Filter::Cesql(cesql::Expression::parse(text).unwrap())),
+            Just(Filter::Cel(cel::Expression::parse("has(subject) && data.a == 'b'").unwrap())),
             Just(Filter::Jsonpath(jsonpath::Query::parse("$.a[?@.b == 'c']").unwrap())),
         ];
         leaf.prop_recursive(4, 24, 4, |inner| {
@@ -336,6 +340,7 @@ mod tests {
     fn what_is_not_known_is_told_and_never_left_out() {
         for written in [
             serde_json::json!({"cesql": "type ="}),
+            serde_json::json!({"cel": "type =="}),
             serde_json::json!({"jsonpath": "$["}),
             serde_json::json!({"exact": {"type": "a"}, "later": {}}),
             serde_json::json!({"all": [{"exact": {"type": "a"}}, {"any": [{"later": {}}]}]}),

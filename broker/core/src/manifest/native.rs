@@ -89,7 +89,7 @@ pub struct AttributesFilter {
     pub attributes: Option<BTreeMap<String, String>>,
 }
 
-/// A condition on the attributes of an event.
+/// A condition on an event.
 #[derive(Debug, Clone, JsonSchema)]
 #[schemars(rename_all = "camelCase")]
 pub enum Filter {
@@ -99,6 +99,14 @@ pub enum Filter {
     Prefix(BTreeMap<String, String>),
     /// Each attribute is there and ends with its value.
     Suffix(BTreeMap<String, String>),
+    /// Each attribute is there and fits its pattern: `%` stands for any number of characters, `_` for one.
+    Like(BTreeMap<String, String>),
+    /// The expression of CESQL 1.0 yields true without an error.
+    Cesql(String),
+    /// The expression of CEL yields true. Its variables are the attributes, and `data` where that is JSON.
+    Cel(String),
+    /// The query of RFC 9535 selects at least one node of the data, which is JSON.
+    Jsonpath(String),
     /// All of the filters match.
     All(Vec<Filter>),
     /// At least one of the filters matches.

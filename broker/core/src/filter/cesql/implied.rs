@@ -2,24 +2,15 @@
 
 use super::tree::{Chain, ComparisonOperator, Kind, LogicOperator, Node};
 use super::value::{Type, Value};
-use crate::filter::like::Pattern;
-use crate::filter::{AttributeName, Clause, Clauses, Filter};
+use crate::filter::Filter;
+use crate::filter::necessary::{Necessary, equals, fits, present};
 
 /// A filter that matches whenever the expression yields true without an error.
 ///
 /// An expression without an error has evaluated every operand but those that AND and OR passed over, and each of those
 /// that were evaluated found its attributes.
 pub(super) fn of(root: &Node) -> Filter {
-    simplified(truth(root))
-}
-
-/// A condition that is necessary.
-#[derive(Debug)]
-enum Necessary {
-    Nothing,
-    Is(Filter),
-    All(Vec<Necessary>),
-    Any(Vec<Necessary>),
+    truth(root).into_filter()
 }
 
 /// What is necessary for the node to be true.
@@ -119,38 +110,4 @@ fn attribute(node: &Node) -> Option<&str> {
         Kind::Attribute(name) => Some(name),
         _ => None,
     }
-}
-
-fn present(name: &str) -> Necessary {
-    AttributeName::new(name).map_or(Necessary::Nothing, |name| Necessary::Is(Filter::Present(name)))
-}
-
-fn equals(name: &str, text: &str) -> Necessary {
-    let clause = Clause::new(name, text).and_then(|clause| Clauses::new(vec![clause]));
-    clause.map_or_else(|_| present(name), |clauses| Necessary::Is(Filter::Exact(clauses)))
-}
-
-fn fits(name: &str, pattern: &Pattern) -> Necessary {
-    let clause = Clause::like(name, pattern.clone()).and_then(|clause| Clauses::new(vec![clause]));
-    clause.map_or_else(|_| present(name), |clauses| Necessary::Is(Filter::Like(clauses)))
-}
-
-fn simplified(necessary: Necessary) -> Filter {
-    let combined = match necessary {
-        Necessary::Nothing => return Filter::Everything,
-        Necessary::Is(filter) => return filter,
-        Necessary::All(parts) => {
-            let filters = parts.into_iter().map(simplified).filter(|filter| *filter != Filter::Everything);
-            Filter::all(filters.collect())
-        }
-        Necessary::Any(parts) => {
-            let filters: Vec<_> = parts.into_iter().map(simplified).collect();
-            if filters.contains(&Filter::Everything) {
-                return Filter::Everything;
-            }
-            Filter::any(filters)
-        }
-    };
-    // Nothing is left of it, or it is beyond the limits of a filter.
-    combined.unwrap_or(Filter::Everything)
 }

@@ -103,6 +103,9 @@ impl<'d> Compiler<'d> {
             Filter::Cesql(expression) => {
                 self.opaque(positive, |compiler| compiler.filter(&expression.implied(), true))
             }
+            Filter::Cel(expression) => {
+                self.opaque(positive, |compiler| compiler.filter(&expression.implied(), true))
+            }
             Filter::Jsonpath(query) => self.query(query, positive),
         }
     }

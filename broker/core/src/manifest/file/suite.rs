@@ -352,7 +352,7 @@ fn each_rule_of_filters() {
         ("  filters:\n  - cesql: 5\n", vec!["E0110 10 spec.filters[0].cesql"]),
         ("  filters:\n  - like: {type: 'a%'}\n", vec!["E0204 10 spec.filters[0].like"]),
         ("  filters:\n  - jsonpath: $.a\n", vec!["E0204 10 spec.filters[0].jsonpath"]),
-        ("  filters:\n  - cel: 'true'\n", vec!["E0112 10 spec.filters[0].cel"]),
+        ("  filters:\n  - cel: 'true'\n", vec!["E0204 10 spec.filters[0].cel"]),
         ("  filters:\n  - exakt: {type: a}\n", vec!["E0204 10 spec.filters[0].exakt"]),
         // Both are checked, although only one counts.
         (
@@ -398,6 +398,9 @@ fn each_rule_of_the_dialects_of_expressions() {
         (NATIVE, "like: {type: 'a%', source: '_'}", vec![]),
         (NATIVE, "like: {type: ''}", vec!["E0204 10 spec.filters[0].like.type"]),
         (NATIVE, "like: {Type: 'a'}", vec!["E0204 10 spec.filters[0].like.Type"]),
+        (NATIVE, "cel: has(subject) && data.total > 5", vec![]),
+        (NATIVE, "cel: data.total >", vec!["E0216 10 spec.filters[0].cel"]),
+        (NATIVE, "cel: true", vec!["E0110 10 spec.filters[0].cel"]),
         (NATIVE, "jsonpath: $.order.id", vec![]),
         (NATIVE, "jsonpath: $.order[", vec!["E0216 10 spec.filters[0].jsonpath"]),
         (NATIVE, "{like: {type: 'a'}, cesql: 'TRUE'}", vec!["E0204 10 spec.filters[0]"]),
