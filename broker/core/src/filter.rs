@@ -8,6 +8,7 @@ pub mod candidate;
 pub mod cel;
 pub mod cesql;
 mod clause;
+pub mod explain;
 pub mod index;
 pub mod jsonpath;
 pub mod like;

@@ -132,4 +132,6 @@ impl fmt::Display for Expression {
 }
 
 #[cfg(test)]
+pub(in crate::filter) mod generated;
+#[cfg(test)]
 mod suite;

@@ -1,6 +1,5 @@
 //! The traps of the norm, the places of errors, and what holds for every expression.
 
-mod generated;
 mod tck;
 
 use super::*;

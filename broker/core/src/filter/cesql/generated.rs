@@ -2,8 +2,9 @@
 
 use proptest::prelude::*;
 
+use super::tree::{ArithmeticOperator, Chain, ComparisonOperator, Kind, LogicOperator, Node};
 use super::*;
-use crate::filter::cesql::tree::{ArithmeticOperator, Chain, ComparisonOperator, Kind, LogicOperator, Node};
+use crate::event::Event;
 
 /// Writes a tree with parentheses around every operation, so that precedence cannot matter.
 fn write(node: &Node) -> String {
@@ -45,7 +46,7 @@ fn write(node: &Node) -> String {
     }
 }
 
-pub(crate) fn expressions() -> impl Strategy<Value = String> {
+pub(in crate::filter) fn expressions() -> impl Strategy<Value = String> {
     let leaf = prop_oneof![
         Just("TRUE".to_owned()),
         Just("false".to_owned()),
@@ -93,7 +94,7 @@ pub(crate) fn expressions() -> impl Strategy<Value = String> {
     })
 }
 
-pub(crate) fn events() -> impl Strategy<Value = Event> {
+pub(in crate::filter) fn events() -> impl Strategy<Value = Event> {
     let value = prop_oneof![
         any::<bool>().prop_map(crate::event::AttributeValue::from),
         (-3..9_i32).prop_map(crate::event::AttributeValue::from),
