@@ -175,6 +175,11 @@ impl Event {
         self.view().entries().map(|entry| (entry.name(), entry.value()))
     }
 
+    /// The names and texts of [`Event::attributes`], as bytes that are not checked again.
+    pub(crate) fn attribute_bytes(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.view().entries().map(|entry| (entry.name, entry.text))
+    }
+
     /// How many attributes there are, `specversion` apart.
     pub fn attribute_count(&self) -> usize {
         self.view().count()

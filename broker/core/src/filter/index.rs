@@ -27,8 +27,8 @@ use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 
 use self::access::{Key, Kind};
-use self::condition::{Compiled, Compiler, Reference};
-use self::entries::{ByReference, Check};
+use self::condition::{Compiled, Compiler, Condition, Reference};
+use self::entries::{ByReference, Check, Checks, Entry};
 use self::mentions::Mentions;
 use self::names::{NameId, Names};
 use self::paths::Paths;
@@ -47,6 +47,7 @@ pub struct Index {
     paths: Paths,
     table: Table,
     mentions: Mentions,
+    checks: Checks,
     hasher: foldhash::quality::RandomState,
     filters: usize,
     changes: usize,
@@ -59,6 +60,7 @@ impl Default for Index {
             paths: Paths::default(),
             table: Table::default(),
             mentions: Mentions::default(),
+            checks: Checks::default(),
             hasher: foldhash::quality::RandomState::default(),
             filters: 0,
             changes: 0,
@@ -99,8 +101,8 @@ impl Index {
     /// index is built anew; see [`Index::is_worn`].
     pub fn remove(&mut self, slot: u32, filter: &Filter) {
         let compiled = self.compile(filter);
-        let hashing = Hashing { hasher: &self.hasher, mentions: &self.mentions };
-        self.table.remove(slot, &compiled.condition, &hashing);
+        let Self { table, hasher, mentions, checks, .. } = self;
+        table.remove(slot, &compiled.condition, &mut Placing { hasher, mentions, checks });
         compiled.condition.each_key(&mut |key| self.mentions.remove(hash(&self.hasher, &key)));
         self.filters -= 1;
         self.changes += 1;
@@ -144,8 +146,8 @@ impl Index {
         let reference =
             reference.map(|unless_short| Arc::new(ByReference { filter: filter.clone(), unless_short }));
         let check = Check { condition: compiled.condition, reference };
-        let hashing = Hashing { hasher: &self.hasher, mentions: &self.mentions };
-        self.table.add(slot, &check, &hashing, 0);
+        let Self { table, hasher, mentions, checks, .. } = self;
+        table.add(slot, &check, &mut Placing { hasher, mentions, checks }, 0);
         self.filters += 1;
     }
 
@@ -164,19 +166,28 @@ impl fmt::Debug for Index {
     }
 }
 
-/// Hashes keys, and tells how many filters mention them.
-struct Hashing<'h> {
-    hasher: &'h foldhash::quality::RandomState,
-    mentions: &'h Mentions,
+/// What a table is changed with.
+struct Placing<'p> {
+    hasher: &'p foldhash::quality::RandomState,
+    mentions: &'p Mentions,
+    checks: &'p mut Checks,
 }
 
-impl Hashing<'_> {
-    fn of(&self, key: &Key) -> u64 {
+impl Placing<'_> {
+    fn hash(&self, key: &Key) -> u64 {
         hash(self.hasher, key)
     }
 
+    /// How many filters mention the key.
     fn mentions(&self, key: &Key) -> u64 {
-        self.mentions.of(self.of(key))
+        self.mentions.of(self.hash(key))
+    }
+
+    /// The entry of a trigger of which so much remains to be decided.
+    fn entry(&mut self, slot: u32, check: &Check, remains: Condition) -> Entry {
+        let decided = remains == Condition::Always && check.reference.is_none();
+        let remaining = Check { condition: remains, reference: check.reference.clone() };
+        Entry { slot, check: (!decided).then(|| self.checks.share(remaining)) }
     }
 }
 

@@ -28,7 +28,7 @@ pub(super) enum Kind {
 pub(super) struct Key {
     pub(super) kind: Kind,
     pub(super) field: u32,
-    pub(super) value: SmallVec<[u8; 40]>,
+    pub(super) value: SmallVec<[u8; 48]>,
 }
 
 impl Key {

@@ -1,6 +1,8 @@
 //! Filters as the index sees them: names and paths are numbers, and each leaf is decided by one attribute or one place
 //! in the data.
 
+use std::hash::Hasher;
+
 use super::names::{NameId, Names};
 use super::paths::{PathId, Paths};
 use crate::filter::Filter;
@@ -44,6 +46,34 @@ pub(super) enum Value {
     /// It is an object or an array that has something in it.
     Filled,
     Compare(Comparison, Literal),
+}
+
+impl Condition {
+    /// Feeds a hasher with what tells most conditions apart.
+    pub(super) fn hash(&self, hasher: &mut impl Hasher) {
+        match self {
+            Self::Always => hasher.write_u8(0),
+            Self::Never => hasher.write_u8(1),
+            Self::Leaf(Leaf::Attribute(name, text)) => {
+                hasher.write_u32(*name);
+                match text {
+                    Text::Present => hasher.write_u8(2),
+                    Text::Equal(value) | Text::Starts(value) | Text::Ends(value) => {
+                        hasher.write(value.as_bytes());
+                    }
+                    Text::Fits(pattern) => hasher.write(pattern.text().as_bytes()),
+                }
+            }
+            Self::Leaf(Leaf::Data(path, value)) => {
+                hasher.write_u32(*path);
+                if let Value::Compare(_, Literal::Text(text)) = value {
+                    hasher.write(text.as_bytes());
+                }
+            }
+            Self::Not(part) => part.hash(hasher),
+            Self::All(parts) | Self::Any(parts) => parts.iter().for_each(|part| part.hash(hasher)),
+        }
+    }
 }
 
 /// A filter, compiled.

@@ -1,7 +1,9 @@
 //! What a key leads to: the triggers to be checked.
 
+use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 
+use foldhash::fast::FixedState;
 use smallvec::SmallVec;
 
 use super::condition::Condition;
@@ -41,6 +43,33 @@ impl ByReference {
             let steps = weight.saturating_mul(longest / candidate::BYTES_PER_STEP + 1);
             steps > MAX_STEPS as usize
         })
+    }
+}
+
+/// Checks that were made lately. Many triggers are left with the same small check, and share it here.
+#[derive(Debug, Clone)]
+pub(super) struct Checks(Vec<Option<Arc<Check>>>);
+
+const CHECKS: usize = 256;
+
+impl Default for Checks {
+    fn default() -> Self {
+        Self(vec![None; CHECKS])
+    }
+}
+
+impl Checks {
+    pub(super) fn share(&mut self, check: Check) -> Arc<Check> {
+        if check.reference.is_some() {
+            return Arc::new(check);
+        }
+        let mut hasher = FixedState::default().build_hasher();
+        check.condition.hash(&mut hasher);
+        let place = &mut self.0[hasher.finish() as usize % CHECKS];
+        match place {
+            Some(known) if **known == check => Arc::clone(known),
+            _ => Arc::clone(place.insert(Arc::new(check))),
+        }
     }
 }
 

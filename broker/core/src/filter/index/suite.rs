@@ -307,7 +307,7 @@ fn the_key_that_the_fewest_filters_mention_is_taken() {
     let filters: Vec<_> =
         (0..100).map(|number| exact(&[("source", "/shop"), ("type", &format!("t{number}"))])).collect();
     let index = built(&filters);
-    let source = index.names.find("source").unwrap();
+    let source = index.names.find(b"source").unwrap();
     assert!(index.table.field(source).is_none_or(|field| field.equal == 0));
 }
 

@@ -2,13 +2,11 @@
 
 use std::sync::Arc;
 
-use smallvec::SmallVec;
-
 use super::access::{Key, Kind};
 use super::condition::Condition;
 use super::entries::{CHUNK, Check, Entries, Entry};
 use super::literals::Literals;
-use super::{Hashing, NameId};
+use super::{NameId, Placing};
 
 /// Pages in a group. A version has its own list of groups.
 const GROUP_BITS: u32 = 6;
@@ -19,8 +17,9 @@ const BUCKETS_PER_PAGE: usize = 4;
 /// How often a bucket with many entries is split by one more key.
 const MAX_SPLITS: usize = 3;
 
-type Page = SmallVec<[(u64, Arc<Bucket>); 4]>;
-type Group = Arc<[Arc<Page>]>;
+/// Buckets by the hash of their key. Read far more often than changed, so that it is one piece of memory.
+type Page = Arc<[(u64, Arc<Bucket>)]>;
+type Group = Arc<[Page]>;
 
 /// Triggers by what has to be true for them to match.
 #[derive(Debug, Clone)]
@@ -61,7 +60,7 @@ pub(super) struct Bucket {
 impl Default for Table {
     fn default() -> Self {
         Self {
-            groups: vec![[Arc::default()].into()],
+            groups: vec![[Page::default()].into()],
             bits: 0,
             buckets: 0,
             fields: Vec::new(),
@@ -78,39 +77,51 @@ impl Table {
         (page >> GROUP_BITS, page & ((1 << GROUP_BITS) - 1))
     }
 
-    /// The bucket of a key.
+    /// Calls back with each bucket whose key has this hash: at most one, but for chance. Whether the key is the one that
+    /// was meant is still to be asked.
     #[inline]
-    pub(super) fn find(&self, hash: u64, kind: Kind, field: u32, value: &[u8]) -> Option<&Bucket> {
+    pub(super) fn each_with<'t>(&'t self, hash: u64, mut each: impl FnMut(&'t Bucket)) {
         let (group, page) = self.place(hash);
-        let found = self.groups[group][page].iter().find(|(other, bucket)| {
-            *other == hash
-                && bucket.key.kind == kind
-                && bucket.key.field == field
-                && bucket.key.value.as_slice() == value
-        });
-        found.map(|(_, bucket)| &**bucket)
+        for (other, bucket) in &*self.groups[group][page] {
+            if *other == hash {
+                each(bucket);
+            }
+        }
     }
 
-    fn find_key(&self, hash: u64, key: &Key) -> Option<&Bucket> {
-        self.find(hash, key.kind, key.field, &key.value)
+    fn find(&self, hash: u64, key: &Key) -> Option<&Bucket> {
+        let mut found = None;
+        self.each_with(hash, |bucket| {
+            if bucket.key == *key {
+                found = Some(bucket);
+            }
+        });
+        found
     }
 
     /// Adds a trigger under keys that cover the condition, or for every event where there are none. Returns under how
     /// many.
-    pub(super) fn add(&mut self, slot: u32, check: &Check, hashing: &Hashing<'_>, splits: usize) -> usize {
-        match check.condition.cover(&|key| hashing.mentions(key)) {
+    pub(super) fn add(
+        &mut self,
+        slot: u32,
+        check: &Check,
+        placing: &mut Placing<'_>,
+        splits: usize,
+    ) -> usize {
+        match check.condition.cover(&|key| placing.mentions(key)) {
             None => {
-                self.always.push(entry(slot, check, check.condition.clone()));
+                self.always.push(placing.entry(slot, check, check.condition.clone()));
                 1
             }
             Some((_, keys)) => {
                 // Alternatives of many keys share what remains, rather than have it each.
                 let shared = keys.len().saturating_mul(check.condition.leaves()) > CHUNK;
-                let whole = shared.then(|| entry(slot, check, check.condition.clone()));
+                let whole = shared.then(|| placing.entry(slot, check, check.condition.clone()));
                 for key in &keys {
-                    let entry =
-                        whole.clone().unwrap_or_else(|| entry(slot, check, check.condition.given(key)));
-                    self.bucket_mut(hashing.of(key), key).add(entry, hashing, splits);
+                    let entry = whole
+                        .clone()
+                        .unwrap_or_else(|| placing.entry(slot, check, check.condition.given(key)));
+                    self.bucket_mut(placing.hash(key), key).add(entry, placing, splits);
                 }
                 keys.len()
             }
@@ -118,19 +129,19 @@ impl Table {
     }
 
     /// Removes a trigger from wherever [`Table::add`] may have put it.
-    pub(super) fn remove(&mut self, slot: u32, condition: &Condition, hashing: &Hashing<'_>) {
+    pub(super) fn remove(&mut self, slot: u32, condition: &Condition, placing: &mut Placing<'_>) {
         if self.always.holds(slot) {
             self.always.remove(slot);
         }
         let mut keys = Vec::new();
         condition.each_key(&mut |key| keys.push(key));
         for key in keys {
-            let hash = hashing.of(&key);
-            if !self.find_key(hash, &key).is_some_and(|bucket| bucket.holds(slot)) {
+            let hash = placing.hash(&key);
+            if !self.find(hash, &key).is_some_and(|bucket| bucket.holds(slot)) {
                 continue;
             }
             let bucket = self.bucket_mut(hash, &key);
-            bucket.remove(slot, condition, hashing);
+            bucket.remove(slot, condition, placing);
             if bucket.is_empty() {
                 self.drop_bucket(hash, &key);
             }
@@ -152,7 +163,7 @@ impl Table {
     }
 
     fn bucket_mut(&mut self, hash: u64, key: &Key) -> &mut Bucket {
-        let known = self.find_key(hash, key).is_some();
+        let known = self.find(hash, key).is_some();
         if !known {
             self.buckets += 1;
             if self.buckets > BUCKETS_PER_PAGE << self.bits {
@@ -161,24 +172,20 @@ impl Table {
             self.count(key, true);
         }
         let (group, page) = self.place(hash);
-        let page = Arc::make_mut(&mut Arc::make_mut(&mut self.groups[group])[page]);
-        let place = if known {
-            page.iter().position(|(other, bucket)| *other == hash && bucket.key == *key)
-        } else {
-            None
-        };
-        let place = place.unwrap_or_else(|| {
+        let page = &mut Arc::make_mut(&mut self.groups[group])[page];
+        if !known {
             let bucket = Bucket { key: key.clone(), entries: Entries::default(), split: None };
-            page.push((hash, Arc::new(bucket)));
-            page.len() - 1
-        });
-        Arc::make_mut(&mut page[place].1)
+            *page = page.iter().cloned().chain([(hash, Arc::new(bucket))]).collect();
+        }
+        let place = page.iter().position(|(other, bucket)| *other == hash && bucket.key == *key);
+        let place = place.expect("the bucket is there, or was added just now");
+        Arc::make_mut(&mut Arc::make_mut(page)[place].1)
     }
 
     fn drop_bucket(&mut self, hash: u64, key: &Key) {
         let (group, page) = self.place(hash);
-        let page = Arc::make_mut(&mut Arc::make_mut(&mut self.groups[group])[page]);
-        page.retain(|(other, bucket)| *other != hash || bucket.key != *key);
+        let page = &mut Arc::make_mut(&mut self.groups[group])[page];
+        *page = page.iter().filter(|(other, bucket)| *other != hash || bucket.key != *key).cloned().collect();
         self.buckets -= 1;
         self.count(key, false);
     }
@@ -186,16 +193,14 @@ impl Table {
     /// Doubles the pages. Each change pays for one bucket of it on average.
     fn double(&mut self) {
         let bits = self.bits + 1;
-        let mut pages: Vec<Page> = vec![Page::new(); 1 << bits];
+        let mut pages: Vec<Vec<(u64, Arc<Bucket>)>> = vec![Vec::new(); 1 << bits];
         for group in std::mem::take(&mut self.groups) {
-            for page in &*group {
-                for (hash, bucket) in page.iter() {
-                    let place = hash.checked_shr(u64::BITS - bits).unwrap_or(0) as usize;
-                    pages[place].push((*hash, Arc::clone(bucket)));
-                }
+            for (hash, bucket) in group.iter().flat_map(|page| page.iter()) {
+                let place = hash.checked_shr(u64::BITS - bits).unwrap_or(0) as usize;
+                pages[place].push((*hash, Arc::clone(bucket)));
             }
         }
-        let mut pages = pages.into_iter().map(Arc::new).peekable();
+        let mut pages = pages.into_iter().map(Page::from).peekable();
         while pages.peek().is_some() {
             self.groups.push(pages.by_ref().take(1 << GROUP_BITS).collect());
         }
@@ -247,14 +252,13 @@ fn count_length(lengths: &mut Vec<(u32, u32)>, length: usize, comes: bool) {
     }
 }
 
-fn entry(slot: u32, check: &Check, remains: Condition) -> Entry {
-    let decided = remains == Condition::Always && check.reference.is_none();
-    let check =
-        (!decided).then(|| Arc::new(Check { condition: remains, reference: check.reference.clone() }));
-    Entry { slot, check }
-}
-
 impl Bucket {
+    /// Whether this is its key.
+    #[inline]
+    pub(super) fn has_key(&self, kind: Kind, field: u32, value: &[u8]) -> bool {
+        self.key.kind == kind && self.key.field == field && self.key.value.as_slice() == value
+    }
+
     fn is_empty(&self) -> bool {
         self.entries.is_empty() && self.split.is_none()
     }
@@ -264,34 +268,34 @@ impl Bucket {
         self.split.is_some() || self.entries.holds(slot)
     }
 
-    fn add(&mut self, entry: Entry, hashing: &Hashing<'_>, splits: usize) {
+    fn add(&mut self, entry: Entry, placing: &mut Placing<'_>, splits: usize) {
         if splits == MAX_SPLITS {
             return self.entries.push(entry);
         }
-        if self.split.is_none() && self.entries.len() >= CHUNK && entry.has_key(hashing) {
+        if self.split.is_none() && self.entries.len() >= CHUNK && entry.has_key(placing) {
             self.split = Some(Box::default());
             for known in self.entries.take() {
-                self.add_to_split(known, hashing, splits);
+                self.add_to_split(known, placing, splits);
             }
         }
-        self.add_to_split(entry, hashing, splits);
+        self.add_to_split(entry, placing, splits);
     }
 
-    fn add_to_split(&mut self, entry: Entry, hashing: &Hashing<'_>, splits: usize) {
-        let keyed = entry.has_key(hashing);
+    fn add_to_split(&mut self, entry: Entry, placing: &mut Placing<'_>, splits: usize) {
+        let keyed = entry.has_key(placing);
         match (&mut self.split, &entry.check) {
             (Some(split), Some(check)) if keyed => {
-                split.add(entry.slot, check, hashing, splits + 1);
+                split.add(entry.slot, check, placing, splits + 1);
                 split.seal();
             }
             _ => self.entries.push(entry),
         }
     }
 
-    fn remove(&mut self, slot: u32, condition: &Condition, hashing: &Hashing<'_>) {
+    fn remove(&mut self, slot: u32, condition: &Condition, placing: &mut Placing<'_>) {
         self.entries.remove(slot);
         if let Some(split) = &mut self.split {
-            split.remove(slot, condition, hashing);
+            split.remove(slot, condition, placing);
             if split.buckets == 0 && split.always.is_empty() {
                 self.split = None;
             }
@@ -300,9 +304,9 @@ impl Bucket {
 }
 
 impl Entry {
-    fn has_key(&self, hashing: &Hashing<'_>) -> bool {
+    fn has_key(&self, placing: &Placing<'_>) -> bool {
         self.check.as_ref().is_some_and(|check| {
-            check.condition.cover(&|key| hashing.mentions(key)).is_some_and(|(_, keys)| !keys.is_empty())
+            check.condition.cover(&|key| placing.mentions(key)).is_some_and(|(_, keys)| !keys.is_empty())
         })
     }
 }

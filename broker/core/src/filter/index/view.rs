@@ -14,15 +14,28 @@ use crate::filter::jsonpath::scalar::Scalar;
 /// How many attributes of an event are looked at without an allocation.
 const ATTRIBUTES: usize = 16;
 
+/// How much is found without an allocation.
+const HITS: usize = 16;
+
+/// A bucket whose key has the hash of this one.
+struct Hit<'i, 'h> {
+    bucket: &'i Bucket,
+    kind: Kind,
+    field: u32,
+    value: &'h [u8],
+}
+
 /// An event, and what was found out about it.
 pub(super) struct View<'i, 'v> {
     index: &'i Index,
     candidate: &'v Candidate<'v>,
     scratch: &'v mut Scratch,
     /// Those that filters ask about.
-    attributes: SmallVec<[(NameId, &'v str); ATTRIBUTES]>,
+    attributes: SmallVec<[(NameId, &'v [u8]); ATTRIBUTES]>,
     longest: usize,
     data: Data<'v>,
+    /// Triggers that were found under a key, with what remains to be decided.
+    unchecked: SmallVec<[(u32, &'i Check); HITS]>,
     /// Triggers that only the reference evaluator can decide.
     undecided: SmallVec<[(u32, &'i Check); 16]>,
 }
@@ -39,63 +52,57 @@ impl<'i, 'v> View<'i, 'v> {
         let event = candidate.event();
         let mut attributes = SmallVec::new();
         let mut longest = 0;
-        for (name, value) in event.attributes() {
-            longest = longest.max(value.text.len());
+        for (name, text) in event.attribute_bytes() {
+            longest = longest.max(text.len());
             if let Some(name) = index.names.find(name) {
-                attributes.push((name, value.text));
+                attributes.push((name, text));
             }
         }
-        if let Some(name) = index.names.find("specversion") {
-            attributes.push((name, event.spec_version().as_str()));
+        if let Some(name) = index.names.find(b"specversion") {
+            attributes.push((name, event.spec_version().as_str().as_bytes()));
         }
         scratch.matched.clear();
         scratch.over_budget.clear();
-        let data = Data::NotLookedAt;
-        Self { index, candidate, scratch, attributes, longest, data, undecided: SmallVec::new() }
+        Self {
+            index,
+            candidate,
+            scratch,
+            attributes,
+            longest,
+            data: Data::NotLookedAt,
+            unchecked: SmallVec::new(),
+            undecided: SmallVec::new(),
+        }
     }
 
     /// Finds all triggers that match.
     pub(super) fn decide(mut self) {
         let index = self.index;
         self.look_up(&index.table);
+        self.check();
         self.ask_reference();
         self.scratch.matched.sort_unstable();
         self.scratch.matched.dedup();
     }
 
     fn look_up(&mut self, table: &'i Table) {
-        self.check(&table.always);
-        for place in 0..self.attributes.len() {
-            let (name, text) = self.attributes[place];
-            if let Some(field) = table.field(name) {
-                self.look_up_attribute(table, field, name, text.as_bytes());
+        self.take(&table.always);
+        // In three steps, each with reads of memory that do not wait for one another: pages, buckets, checks.
+        let mut hits: SmallVec<[Hit<'i, '_>; HITS]> = SmallVec::new();
+        let mut literals = std::mem::take(&mut self.scratch.literals);
+        for (name, text) in &self.attributes {
+            if let Some(field) = table.field(*name) {
+                self.index.look_up_attribute(table, field, (*name, text), &mut literals, &mut hits);
+            }
+        }
+        self.scratch.literals = literals;
+        for hit in hits {
+            if hit.bucket.has_key(hit.kind, hit.field, hit.value) {
+                self.open(hit.bucket);
             }
         }
         if table.data_buckets > 0 {
             self.look_up_data(table);
-        }
-    }
-
-    #[inline]
-    fn look_up_attribute(&mut self, table: &'i Table, field: &'i Field, name: NameId, text: &[u8]) {
-        if field.equal > 0 {
-            self.visit(table, Kind::Equal, name, text);
-        }
-        for (length, _) in &field.starts {
-            let Some(start) = text.get(..*length as usize) else { break };
-            self.visit(table, Kind::Starts, name, start);
-        }
-        for (length, _) in &field.ends {
-            let Some(from) = text.len().checked_sub(*length as usize) else { break };
-            self.visit(table, Kind::Ends, name, &text[from..]);
-        }
-        if field.present > 0 {
-            self.visit(table, Kind::Present, name, &[]);
-        }
-        if !field.literals.is_empty() {
-            let mut found = std::mem::take(&mut self.scratch.literals);
-            field.literals.each_in(text, &mut found, |literal| self.visit(table, Kind::Holds, name, literal));
-            self.scratch.literals = found;
         }
     }
 
@@ -111,42 +118,49 @@ impl<'i, 'v> View<'i, 'v> {
             let Some(found) = self.index.paths.found(path, &self.scratch.data) else { continue };
             let scalar = DataScratch::scalar(found, text, &mut buffer);
             if let Scalar::Text(text) = scalar {
-                self.visit(table, Kind::DataText, path, text.as_bytes());
+                self.look_up_value(table, Kind::DataText, path, text.as_bytes());
             } else if let Some((kind, bytes)) = scalar_bytes(scalar) {
-                self.visit(table, kind, path, &bytes);
+                self.look_up_value(table, kind, path, &bytes);
             }
         }
         self.scratch.data.put_text(buffer);
     }
 
-    #[inline]
-    fn visit(&mut self, table: &'i Table, kind: Kind, field: u32, value: &[u8]) {
-        let hash = self.index.hash(kind, field, value);
-        if let Some(bucket) = table.find(hash, kind, field, value) {
-            self.open(bucket);
-        }
+    fn look_up_value(&mut self, table: &'i Table, kind: Kind, path: u32, value: &[u8]) {
+        table.each_with(self.index.hash(kind, path, value), |bucket| {
+            if bucket.has_key(kind, path, value) {
+                self.open(bucket);
+            }
+        });
     }
 
     fn open(&mut self, bucket: &'i Bucket) {
-        self.check(&bucket.entries);
+        self.take(&bucket.entries);
         if let Some(split) = &bucket.split {
             self.look_up(split);
         }
     }
 
     #[inline]
-    fn check(&mut self, entries: &'i Entries) {
+    fn take(&mut self, entries: &'i Entries) {
         for Entry { slot, check } in entries.iter() {
-            let Some(check) = check else {
-                self.scratch.matched.push(*slot);
-                continue;
-            };
+            match check {
+                None => self.scratch.matched.push(*slot),
+                Some(check) => self.unchecked.push((*slot, check)),
+            }
+        }
+    }
+
+    /// Decides what was found under a key, as far as conditions do.
+    fn check(&mut self) {
+        let unchecked = std::mem::take(&mut self.unchecked);
+        for (slot, check) in unchecked {
             if !self.holds(&check.condition) {
                 continue;
             }
             match &check.reference {
-                Some(reference) if reference.is_needed(self.longest) => self.undecided.push((*slot, check)),
-                _ => self.scratch.matched.push(*slot),
+                Some(reference) if reference.is_needed(self.longest) => self.undecided.push((slot, check)),
+                _ => self.scratch.matched.push(slot),
             }
         }
     }
@@ -159,10 +173,11 @@ impl<'i, 'v> View<'i, 'v> {
                 let known = self.attributes.iter().find(|(known, _)| known == name);
                 known.is_some_and(|(_, text)| match asked {
                     Text::Present => true,
-                    Text::Equal(value) => **text == **value,
-                    Text::Starts(value) => text.starts_with(&**value),
-                    Text::Ends(value) => text.ends_with(&**value),
-                    Text::Fits(pattern) => pattern.matches(text),
+                    Text::Equal(value) => **text == *value.as_bytes(),
+                    Text::Starts(value) => text.starts_with(value.as_bytes()),
+                    Text::Ends(value) => text.ends_with(value.as_bytes()),
+                    // Texts of events are UTF-8, which is only checked again here.
+                    Text::Fits(pattern) => std::str::from_utf8(text).is_ok_and(|text| pattern.matches(text)),
                 })
             }
             Condition::Leaf(Leaf::Data(path, asked)) => self.data_holds(*path, asked),
@@ -216,6 +231,41 @@ impl<'i, 'v> View<'i, 'v> {
                 Ok(false) => {}
                 Err(_) => self.scratch.over_budget.push(*slot),
             }
+        }
+    }
+}
+
+impl Index {
+    /// Finds the buckets that an attribute may lead to.
+    #[inline]
+    fn look_up_attribute<'i: 'h, 'h>(
+        &self,
+        table: &'i Table,
+        field: &'i Field,
+        (name, text): (NameId, &'h [u8]),
+        literals: &mut Vec<u32>,
+        hits: &mut SmallVec<[Hit<'i, 'h>; HITS]>,
+    ) {
+        let mut look_up = |kind, value: &'h [u8]| {
+            let hash = self.hash(kind, name, value);
+            table.each_with(hash, |bucket| hits.push(Hit { bucket, kind, field: name, value }));
+        };
+        if field.equal > 0 {
+            look_up(Kind::Equal, text);
+        }
+        for (length, _) in &field.starts {
+            let Some(start) = text.get(..*length as usize) else { break };
+            look_up(Kind::Starts, start);
+        }
+        for (length, _) in &field.ends {
+            let Some(from) = text.len().checked_sub(*length as usize) else { break };
+            look_up(Kind::Ends, &text[from..]);
+        }
+        if field.present > 0 {
+            look_up(Kind::Present, &[]);
+        }
+        if !field.literals.is_empty() {
+            field.literals.each_in(text, literals, |literal| look_up(Kind::Holds, literal));
         }
     }
 }
