@@ -8,6 +8,7 @@ pub mod candidate;
 pub mod cel;
 pub mod cesql;
 mod clause;
+mod doubt;
 pub mod explain;
 pub mod index;
 pub mod jsonpath;
@@ -21,6 +22,7 @@ use serde::{Serialize, Serializer};
 
 pub use self::candidate::{BudgetSpent, Candidate, MAX_STEPS, NoData};
 pub use self::clause::{AttributeName, Clause, Clauses, InvalidFilter};
+pub use self::doubt::Doubt;
 use self::like::Pattern;
 use crate::event::Event;
 
@@ -108,6 +110,12 @@ impl Filter {
             Self::Any(filters) => first(filters, true),
             Self::Not(negated) => negated.holds(candidate).map(|holds| !holds),
         }
+    }
+
+    /// What is valid and most likely not meant: that it can never match, or that nobody can say what it costs. No doubt
+    /// is no proof.
+    pub fn doubts(&self) -> Vec<Doubt> {
+        doubt::of(self)
     }
 
     /// Every filter of the list matches; one filter alone stands for itself.
@@ -233,5 +241,7 @@ impl Serialize for Filter {
     }
 }
 
+#[cfg(test)]
+mod generated;
 #[cfg(test)]
 mod suite;

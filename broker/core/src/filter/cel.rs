@@ -152,6 +152,11 @@ impl Expression {
         implied::of(&self.0.root)
     }
 
+    /// Whether it asks about anything of the event.
+    pub(crate) fn asks(&self) -> bool {
+        !self.0.root.references().variables().is_empty()
+    }
+
     /// Whether it holds a loop over data, so that data decides about its cost.
     pub fn loops(&self) -> bool {
         fn any(expression: &IdedExpr) -> bool {

@@ -100,6 +100,11 @@ impl Expression {
         implied::of(self.root())
     }
 
+    /// Whether it asks about anything of the event.
+    pub(crate) fn asks(&self) -> bool {
+        self.root().asks()
+    }
+
     pub(crate) fn root(&self) -> &tree::Node {
         &self.0.root
     }

@@ -18,9 +18,20 @@ const NATIVE_DIALECTS: [&str; 3] = ["like", "cel", "jsonpath"];
 /// What a recorded filter may say besides: the empty value of `filter.attributes`.
 const PRESENT: &str = "present";
 
-/// Reads which events the trigger takes. `filters` wins over `filter`, and an empty list is as good as none;
-/// what is written is checked either way.
+/// Reads which events the trigger takes, and warns of a filter that is valid and doubtful.
 pub(super) fn filter(reader: &mut Reader<'_>, spec: &Map, path: &Path<'_>) -> Option<Filter> {
+    let filter = either(reader, spec, path)?;
+    let used = ["filters", "filter"].into_iter().find_map(|name| Some((name, spec.get(name)?)));
+    if let Some((name, node)) = used {
+        for doubt in filter.doubts() {
+            reader.warning(doubt.code(), node.mark, &path.field(name), doubt.to_string(), doubt.help());
+        }
+    }
+    Some(filter)
+}
+
+/// `filters` wins over `filter`, and an empty list is as good as none; what is written is checked either way.
+fn either(reader: &mut Reader<'_>, spec: &Map, path: &Path<'_>) -> Option<Filter> {
     let legacy = match spec.get("filter") {
         Some(node) => legacy(reader, node, &path.field("filter")),
         None => Some(Filter::Everything),

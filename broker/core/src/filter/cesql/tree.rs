@@ -99,6 +99,11 @@ impl Node {
         &text[self.span.start as usize..self.span.end as usize]
     }
 
+    /// Whether an attribute is named in it.
+    pub(crate) fn asks(&self) -> bool {
+        matches!(self.kind, Kind::Attribute(_) | Kind::Exists(_)) || self.parts().into_iter().any(Self::asks)
+    }
+
     /// The sub-expressions, in the order of the text.
     pub(crate) fn parts(&self) -> Vec<&Node> {
         fn chain<O>(chain: &Chain<O>) -> Vec<&Node> {
