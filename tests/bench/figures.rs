@@ -33,6 +33,9 @@ pub(crate) struct Settings {
     pub(crate) seconds: f64,
     pub(crate) warm_up_seconds: f64,
     pub(crate) connections: u16,
+    /// Whether generator and subscriber were scheduled as batch work.
+    #[serde(default)]
+    pub(crate) batch: bool,
     pub(crate) data_bytes: usize,
     /// The first line of `waypost --version`.
     pub(crate) waypost: String,

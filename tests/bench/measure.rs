@@ -10,7 +10,7 @@ use crate::failure::Failure;
 use crate::figures::{Figures, Settings};
 use crate::machine::Machine;
 use crate::request::DATA_BYTES;
-use crate::stage::{Log, Stage};
+use crate::stage::{self, Log, Stage};
 use crate::table::{Style, render};
 use crate::{goals, idle, isolation, latency, rounds, startup};
 
@@ -62,7 +62,7 @@ pub(crate) struct Measure {
     short: bool,
 
     /// The connections of the generator.
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..))]
     connections: u16,
 
     /// Where data directories are made, each new; beside this binary by default. Take the disk that is to be measured.
@@ -112,6 +112,7 @@ pub(crate) fn measure(arguments: &Measure) -> Result<ExitCode, Failure> {
         bench,
         scratch: scratch.path().to_owned(),
         connections: arguments.connections,
+        batch: stage::can_batch(),
     };
     let mut figures = figures(arguments, &stage)?;
     figures.goals = goals::judge(&figures);
@@ -151,6 +152,7 @@ fn figures(arguments: &Measure, stage: &Stage) -> Result<Figures, Failure> {
             seconds,
             warm_up_seconds: warm_up,
             connections: stage.connections,
+            batch: stage.batch,
             data_bytes: DATA_BYTES,
             waypost: version(&stage.waypost)?,
         },

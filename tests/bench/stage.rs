@@ -61,6 +61,26 @@ pub(crate) struct Stage {
     /// Data directories go here, each broker's into one of its own.
     pub(crate) scratch: PathBuf,
     pub(crate) connections: u16,
+    /// Whether generator and subscriber are scheduled as batch work.
+    pub(crate) batch: bool,
+}
+
+impl Stage {
+    /// Runs this binary beside the broker. As batch work it does not interrupt the broker whenever a byte comes for it:
+    /// it stands for other machines, which never do.
+    fn beside(&self) -> Command {
+        if !self.batch {
+            return Command::new(&self.bench);
+        }
+        let mut command = Command::new("chrt");
+        command.args(["--batch", "0"]).arg(&self.bench);
+        command
+    }
+}
+
+/// Whether processes can be started as batch work.
+pub(crate) fn can_batch() -> bool {
+    Command::new("chrt").args(["--batch", "0", "true"]).status().is_ok_and(|status| status.success())
 }
 
 /// How to generate.
@@ -104,7 +124,7 @@ pub(crate) struct Subscriber {
 impl Subscriber {
     /// Starts one that answers as the arguments say.
     pub(crate) fn start(stage: &Stage, arguments: &[&str]) -> Result<Self, Failure> {
-        let mut command = Command::new(&stage.bench);
+        let mut command = stage.beside();
         command.arg("subscribe").args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut process = Process::spawn(&mut command)?;
         let input = process.0.stdin.take().expect("the input is piped");
@@ -166,7 +186,7 @@ pub(crate) struct Generator {
 
 impl Generator {
     pub(crate) fn start(stage: &Stage, to: SocketAddr, path: &str, load: Load) -> Result<Self, Failure> {
-        let mut command = Command::new(&stage.bench);
+        let mut command = stage.beside();
         command
             .arg("generate")
             .args(["--to", &to.to_string(), "--path", path])

@@ -38,7 +38,7 @@ fn machine(figures: &Figures) -> String {
     let settings = &figures.settings;
     format!(
         "{}, on {} ({} cores, {} MiB), Linux {}, data on {}: write of 4 KiB and fdatasync p50 {:.0} us, p99 {:.0} us. \
-         Load average before: {:.2}. {} rounds of {} s after {} s to warm up, {} connections, {} bytes of data.\n",
+         Load average before: {:.2}. {} rounds of {} s after {} s to warm up, {} connections, {} bytes of data{}.\n",
         settings.waypost,
         machine.cpu,
         machine.cores,
@@ -53,6 +53,7 @@ fn machine(figures: &Figures) -> String {
         settings.warm_up_seconds,
         settings.connections,
         settings.data_bytes,
+        if settings.batch { "" } else { "; generator and subscriber interrupt the broker" },
     )
 }
 

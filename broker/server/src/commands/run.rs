@@ -7,11 +7,12 @@ use std::num::NonZero;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::runtime::{Handle, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use waypost_core::codes;
@@ -73,22 +74,61 @@ pub(crate) fn run(arguments: &Run) -> Result<ExitCode, Failure> {
     // Two runtimes, each with half of the processors: what takes events in and what sends them out then does not share a
     // scheduler, and each turn of one works off many events.
     let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
-    let ingress = runtime("ingress", processors / 2)?;
+    let ingress = IngressRuntime::start(processors / 2)?;
     let engine = runtime("waypost", processors.div_ceil(2))?;
-    let parts = Parts { clock, store, token, connections, ingress: ingress.handle().clone() };
+    let parts = Parts { clock, store, token, connections, ingress: ingress.handle.clone() };
     let ended = engine.block_on(Box::pin(serve(arguments, manifests, first, parts)));
-    ingress.shutdown_timeout(BLOCKING_GRACE);
+    ingress.end();
     engine.shutdown_timeout(BLOCKING_GRACE);
     ended
 }
 
-/// A runtime with so many threads, at least one.
+/// A runtime with so many threads, at least one. One thread alone needs no scheduler that shares work.
 fn runtime(name: &str, threads: usize) -> Result<Runtime, Failure> {
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    builder.worker_threads(threads.max(1)).max_blocking_threads(MAX_BLOCKING_THREADS);
-    builder.thread_name(name).enable_all().build().map_err(|error| {
-        Failure::new(codes::PROCESS_RESOURCE_MISSING, format!("no threads can be started: {error}"))
-    })
+    use tokio::runtime::Builder;
+    let mut builder = if threads > 1 { Builder::new_multi_thread() } else { Builder::new_current_thread() };
+    if threads > 1 {
+        builder.worker_threads(threads);
+    }
+    builder
+        .max_blocking_threads(MAX_BLOCKING_THREADS)
+        .thread_name(name)
+        .enable_all()
+        .build()
+        .map_err(no_threads)
+}
+
+fn no_threads(error: std::io::Error) -> Failure {
+    Failure::new(codes::PROCESS_RESOURCE_MISSING, format!("no threads can be started: {error}"))
+}
+
+/// The runtime of producers' connections, on a thread of its own.
+struct IngressRuntime {
+    handle: Handle,
+    thread: JoinHandle<()>,
+    end: oneshot::Sender<()>,
+}
+
+impl IngressRuntime {
+    fn start(threads: usize) -> Result<Self, Failure> {
+        let runtime = runtime("ingress", threads)?;
+        let handle = runtime.handle().clone();
+        let (end, ended) = oneshot::channel();
+        let thread = std::thread::Builder::new().name("ingress".to_owned()).spawn(move || {
+            // Its owner says so, or is gone.
+            let _ = runtime.block_on(ended);
+            runtime.shutdown_timeout(BLOCKING_GRACE);
+        });
+        Ok(Self { handle, thread: thread.map_err(no_threads)?, end })
+    }
+
+    /// Ends what still runs in it.
+    fn end(self) {
+        drop(self.end);
+        if self.thread.join().is_err() {
+            tracing::error!("the thread of producers' connections has panicked; please report this");
+        }
+    }
 }
 
 /// Whether there is no data of an earlier process, as far as can be told without opening it.
