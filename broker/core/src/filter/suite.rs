@@ -99,6 +99,39 @@ fn each_row_of_the_table() {
 }
 
 #[test]
+fn each_row_of_the_table_for_expressions() {
+    let read = |filter: serde_json::Value| crate::manifest::read_filter(filter).expect("a valid filter");
+    let data = Event::builder("1", "/shop", "com.example.order.created").attribute("count", 5);
+    let data = data.json_data(r#"{"total": 5}"#).build().expect("a valid event");
+    let not_json = data.to_builder().attribute("datacontenttype", "text/plain").text_data("5").build();
+    let not_json = not_json.expect("a valid event");
+    for (name, filter, expected) in [
+        ("cesql true", serde_json::json!({"cesql": "type LIKE '%.created'"}), true),
+        ("cesql false", serde_json::json!({"cesql": "type LIKE '%.deleted'"}), false),
+        ("cesql, a missing attribute", serde_json::json!({"cesql": "tenant != 'acme'"}), false),
+        ("cesql, a bad cast", serde_json::json!({"cesql": "type > 5"}), false),
+        ("cesql, no Boolean is cast", serde_json::json!({"cesql": "count"}), true),
+        ("cesql, no Boolean that cannot be cast", serde_json::json!({"cesql": "type"}), false),
+        ("not of a cesql error is a match", serde_json::json!({"not": {"cesql": "tenant = 'acme'"}}), true),
+        ("like", serde_json::json!({"like": {"type": "com.%._reated", "source": "/shop"}}), true),
+        ("like, one differs", serde_json::json!({"like": {"type": "com.%", "source": "/x%"}}), false),
+        ("not of like on a missing attribute", serde_json::json!({"not": {"like": {"tenant": "%"}}}), true),
+        ("a count compares its canonical text", serde_json::json!({"exact": {"count": "5"}}), true),
+        ("cel", serde_json::json!({"cel": "data.total == 5 && count == 5"}), true),
+        ("cel, no bool", serde_json::json!({"cel": "data.total"}), false),
+        ("not of a cel error is a match", serde_json::json!({"not": {"cel": "data.name == 'x'"}}), true),
+        ("jsonpath", serde_json::json!({"jsonpath": "$.total"}), true),
+        ("jsonpath, nothing there", serde_json::json!({"jsonpath": "$.name"}), false),
+    ] {
+        assert_eq!(read(filter).matches_event(&data), expected, "{name}");
+    }
+    for of_data in [serde_json::json!({"cel": "data == 5"}), serde_json::json!({"jsonpath": "$"})] {
+        assert!(!read(of_data.clone()).matches_event(&not_json), "{of_data}");
+        assert!(read(serde_json::json!({"not": of_data})).matches_event(&not_json));
+    }
+}
+
+#[test]
 fn an_invalid_filter_cannot_be_built() {
     for name in ["", "Type", "SOURCE", "souRce", "1a", "123", "a b", "a_b", "a-b", "é", "a.b", "😀", "!"] {
         assert!(matches!(AttributeName::new(name), Err(InvalidFilter::AttributeName(_))), "{name:?}");
