@@ -135,6 +135,8 @@ codes! {
     FILTER_NEVER_MATCHES = "E0218", "the filter can never match";
     /// An event can make the evaluation of the filter use up its steps.
     FILTER_UNBOUNDED = "E0219", "the cost of the filter cannot be bounded";
+    /// Event after event used up the steps that the evaluation of the filter may take, so that the trigger matches nothing.
+    FILTER_BUDGET_SPENT = "E0220", "the filter takes more steps than it may";
 
     // --- E03xx sources ---------------------------------------------------------------------------------
 

@@ -54,6 +54,8 @@ pub struct Broker {
     in_force_before: Mutex<HashSet<ResourceName>>,
     /// The text of the newest recorded set of triggers; none before the first.
     newest: Mutex<Option<Bytes>>,
+    /// The newest set of triggers of this process, which the next one is made from.
+    matcher: Mutex<Option<Arc<Matcher>>>,
     /// Lost match lists are being recorded again.
     restoring: Arc<AtomicBool>,
     /// When detached triggers were last asked to make room.
@@ -179,6 +181,7 @@ impl Broker {
             backlog: Mutex::default(),
             switch_failure: Mutex::default(),
             newest: Mutex::new(recorded.newest.clone()),
+            matcher: Mutex::default(),
             in_force_before: Mutex::new(std::mem::take(&mut recorded.triggers)),
             recorded: Mutex::new(Some(recorded)),
             restoring: Arc::default(),
@@ -421,7 +424,10 @@ impl Broker {
         for RecordedPlan { version, effective, filters } in plans {
             let row =
                 |(number, filter)| Row { filter, number, subscription: by_number.get(&number).cloned() };
-            let matcher = Arc::new(Matcher::new(version, filters.into_iter().map(row).collect()));
+            let Some(matcher) = self.matcher(version, filters.into_iter().map(row).collect()).await else {
+                return;
+            };
+            *self.matcher.lock() = Some(Arc::clone(&matcher));
             for (matchers, from) in matchers.iter_mut().zip(effective) {
                 matchers.push((from, Arc::clone(&matcher)));
             }
@@ -464,6 +470,13 @@ impl Broker {
         body: Bytes,
         taking: Vec<Taking>,
     ) -> Result<(), WriteError> {
+        let row = |row: &Taking| {
+            let subscription = Some(Arc::clone(&row.subscription));
+            Row { filter: row.filter.clone(), number: row.subscription.number, subscription }
+        };
+        // Made first, for the readers stand still from then on.
+        let matcher = self.matcher(version, taking.iter().map(row).collect()).await;
+        let matcher = matcher.ok_or(WriteError::Closed)?;
         let mut effective = Vec::with_capacity(self.readers.len());
         let mut stopped = Vec::with_capacity(self.readers.len());
         for reader in &self.readers {
@@ -499,17 +512,25 @@ impl Broker {
         for past in &pasts {
             past.subscription.hold();
         }
-        let rows = taking.into_iter().map(|row| {
-            let number = row.subscription.number;
-            Row { filter: row.filter, number, subscription: Some(row.subscription) }
-        });
-        let matcher = Arc::new(Matcher::new(version, rows.collect()));
+        matcher.forget_spending();
+        *self.matcher.lock() = Some(Arc::clone(&matcher));
         for go in stopped {
             // A reader that is gone has been stopped with the process.
             let _gone = go.send(Arc::clone(&matcher));
         }
         pasts.into_iter().for_each(|past| self.match_past(past));
         Ok(())
+    }
+
+    /// Makes the next set of triggers from the newest one. None where the process ends meanwhile.
+    async fn matcher(&self, version: PlanVersion, rows: Vec<Row>) -> Option<Arc<Matcher>> {
+        let previous = self.matcher.lock().clone();
+        let making = move || Matcher::next(previous.as_deref(), version, rows);
+        match tokio::task::spawn_blocking(making).await {
+            Ok(matcher) => Some(Arc::new(matcher)),
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_cancelled) => None,
+        }
     }
 
     /// Where a new trigger starts in each partition.

@@ -23,7 +23,7 @@ use crate::context::Context;
 use crate::dead_letter::dead_letter_event;
 use crate::delivery::{self, Verdict};
 use crate::subscriber::{Answer, Lane, Sending, Subscriber, Terms};
-use crate::subscription::Delivering;
+use crate::subscription::{Delivering, WRITE_RETRY};
 use crate::tasks::caught;
 
 /// The most dead letters of one trigger that are sent at one time.
@@ -51,6 +51,8 @@ struct Destination {
 #[derive(Debug, Default)]
 struct State {
     halted: bool,
+    /// Until when nothing is forwarded, because the log could not write down what became of a dead letter.
+    rests_until: Option<Timestamp>,
     workers: usize,
     under_way: HashSet<DeadLetterId>,
     alarms: Alarms,
@@ -140,7 +142,13 @@ impl Forwarder {
     fn next(&self) -> Option<UnderWay<'_>> {
         let now = self.context.clock.now();
         let mut state = self.state.lock();
-        let stopped = state.halted || self.context.cut.is_cancelled() || self.destination.load().is_none();
+        if state.rests_until.is_some_and(|until| until <= now) {
+            state.rests_until = None;
+        }
+        let stopped = state.halted
+            || state.rests_until.is_some()
+            || self.context.cut.is_cancelled()
+            || self.destination.load().is_none();
         let due = if stopped {
             None
         } else {
@@ -191,11 +199,19 @@ impl Forwarder {
 
     fn written(&self, letter: &DeadLetter, outcome: Result<bool, WriteError>) {
         if let Err(error) = outcome {
-            tracing::error!(
-                trigger = %self.trigger, dead_letter = letter.id.0, code = error.code().id(), %error,
-                "what became of a dead letter cannot be written down; it is forwarded again after a restart"
-            );
-            self.halt();
+            if matches!(error, WriteError::Closed) || self.context.logs.have_failed() {
+                tracing::error!(
+                    trigger = %self.trigger, dead_letter = letter.id.0, code = error.code().id(), %error,
+                    "what became of a dead letter cannot be written down; it is forwarded again after a restart"
+                );
+                self.halt();
+            } else {
+                tracing::warn!(
+                    trigger = %self.trigger, dead_letter = letter.id.0, code = error.code().id(), %error,
+                    "what became of a dead letter cannot be written down now; it is forwarded again in {WRITE_RETRY:?}"
+                );
+                self.state.lock().rests_until = Some(self.context.clock.now().after(WRITE_RETRY));
+            }
         }
     }
 
@@ -225,6 +241,7 @@ impl Forwarder {
             return;
         }
         let Some(due) = self.store.next_due(&self.trigger) else { return };
+        let due = state.rests_until.map_or(due, |until| until.max(due));
         if due <= self.context.clock.now() && !state.under_way.is_empty() {
             // Those that forward what is due look again when they are done.
             return;

@@ -39,6 +39,7 @@ pub(crate) struct TriggerSample {
     pub(crate) lag_events: u64,
     pub(crate) ready: bool,
     pub(crate) dead_letters_stored: u64,
+    pub(crate) over_budget: u64,
 }
 
 impl Default for Metrics {
@@ -154,6 +155,7 @@ fn bounded(mut triggers: Vec<TriggerSample>) -> Vec<TriggerSample> {
         lag_events: 0,
         ready: true,
         dead_letters_stored: 0,
+        over_budget: 0,
     };
     for other in others {
         sum.counts = sum.counts.and(&other.counts);
@@ -161,6 +163,7 @@ fn bounded(mut triggers: Vec<TriggerSample>) -> Vec<TriggerSample> {
         sum.lag_events += other.lag_events;
         sum.ready &= other.ready;
         sum.dead_letters_stored += other.dead_letters_stored;
+        sum.over_budget += other.over_budget;
     }
     triggers.push(sum);
     triggers
@@ -238,6 +241,9 @@ impl Snapshot {
         }
         let help = "what became of the events that a trigger matched";
         family(encoder, "waypost_trigger_events", help, MetricType::Counter, outcomes)?;
+        let over_budget = self.triggers.iter().map(|trigger| (of(trigger), trigger.over_budget as f64));
+        let help = "events that a filter took more steps for than it may";
+        family(encoder, "waypost_filter_over_budget", help, MetricType::Counter, over_budget.collect())?;
         type Gauge = (&'static str, &'static str, fn(&TriggerSample) -> f64);
         let gauges: [Gauge; 5] = [
             ("waypost_trigger_pending", "events still to be delivered", |trigger| {

@@ -111,6 +111,9 @@ pub struct TriggerStatus {
     pub lag_seconds: f64,
     /// Dead letters in the built-in store.
     pub dead_letters_stored: u64,
+    /// Events that it did not match because its filter takes more steps for them than it may, since the start of the
+    /// process.
+    pub over_budget: u64,
 }
 
 /// How one broker's log stands.

@@ -32,6 +32,7 @@ use self::window::{Halt, Item, Next, Window};
 use crate::alarm::Wake;
 use crate::context::Context;
 use crate::forwarder::Forwarder;
+use crate::matching::spending::Spending;
 use crate::plan::NamedTransformation;
 use crate::subscriber::{Subscriber, Terms};
 
@@ -46,6 +47,7 @@ pub(crate) struct Subscription {
     delivering: ArcSwap<Delivering>,
     forwarder: Arc<Forwarder>,
     window: Mutex<Window>,
+    spending: Spending,
     /// Until when attempts are made known to the disk before they are made.
     careful_until: Timestamp,
     /// Counts refills.
@@ -82,6 +84,10 @@ pub(crate) struct Standing {
     pub(crate) backlog_exceeded: Option<String>,
     /// The newest attempt that failed since the last one that succeeded.
     pub(crate) last_failure: Option<DeliveryError>,
+    /// Evaluations of the filter that used up their steps, since the start of the process.
+    pub(crate) over_budget: u64,
+    /// Whether the last ones did, one after the other.
+    pub(crate) filter_too_costly: bool,
 }
 
 /// How much is read at once when a subscription catches up.
@@ -91,7 +97,7 @@ const CATCH_UP_BYTES: usize = 1024 * 1024;
 const READ_RETRY: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// How long it waits before it goes on where the log takes no changes for the moment.
-const WRITE_RETRY: std::time::Duration = std::time::Duration::from_secs(1);
+pub(crate) const WRITE_RETRY: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// How long it waits while match lists are recorded again.
 const RESTORE_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
@@ -121,6 +127,7 @@ impl Subscription {
             delivering: ArcSwap::from_pointee(delivering),
             forwarder,
             window: Mutex::new(window),
+            spending: Spending::default(),
             careful_until,
             turn: AtomicUsize::new(0),
             me: me.clone(),
@@ -222,6 +229,11 @@ impl Subscription {
         Ok(dropped)
     }
 
+    /// How often the evaluation of its filter used up its steps.
+    pub(crate) fn spending(&self) -> &Spending {
+        &self.spending
+    }
+
     pub(crate) fn is_detached(&self) -> bool {
         self.lock().halt.detached
     }
@@ -246,6 +258,8 @@ impl Subscription {
             failed: window.halt.stopping,
             backlog_exceeded: window.backlog_exceeded.clone(),
             last_failure: window.last_failure.clone(),
+            over_budget: self.spending.total(),
+            filter_too_costly: self.spending.is_excessive(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! The engine as a whole, with sinks whose answers the test decides, on a clock that the test moves.
 
 mod backlog;
+mod budget;
 mod chaos;
 mod delivery;
 mod reload;
@@ -23,6 +24,7 @@ use waypost_core::sink::{ComponentContext, Outcome, Sink, SinkConfig, SinkType};
 use waypost_core::{Event, codes};
 use waypost_log::{Clock, Metadata, Record};
 
+use crate::matching::spending::MAX_SPENT_IN_A_ROW;
 use crate::plan::{Plan, Registry, plan};
 use crate::{DEFAULT_DETACHED_RETENTION, Engine, EngineOptions, Limits, StatusQuery, TriggerStatus};
 

@@ -11,6 +11,8 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
+use waypost_core::filter::Candidate;
+use waypost_core::filter::index::Scratch;
 use waypost_core::manifest::ResourceName;
 use waypost_log::{Entry, Log, MatchBatch, Offset, PlanVersion, ReadError, ReadLimit, Scope, WriteError};
 
@@ -52,6 +54,7 @@ pub(super) struct Reader {
     next: Offset,
     /// In the order of what they decide; the first one decides what is next.
     matchers: VecDeque<From>,
+    scratch: Scratch,
 }
 
 impl Reader {
@@ -62,7 +65,7 @@ impl Reader {
         orders: mpsc::Receiver<Order>,
     ) -> Self {
         let next = log.matched(partition);
-        Self { broker, partition, log, orders, next, matchers: VecDeque::new() }
+        Self { broker, partition, log, orders, next, matchers: VecDeque::new(), scratch: Scratch::default() }
     }
 
     /// Reads until `stop`. Nothing is examined before the first set of triggers is in force.
@@ -111,6 +114,9 @@ impl Reader {
     fn matcher(&mut self) -> Option<(Arc<Matcher>, Offset)> {
         while self.matchers.get(1).is_some_and(|(from, _)| *from <= self.next) {
             self.matchers.pop_front();
+            if let Some((_, matcher)) = self.matchers.front() {
+                matcher.forget_spending();
+            }
         }
         let border = self.matchers.get(1).map_or(Offset::MAX, |(from, _)| *from);
         self.matchers.front().map(|(_, matcher)| (Arc::clone(matcher), border))
@@ -186,7 +192,8 @@ impl Reader {
         let mut count = 0;
         let mut examined = 0;
         for (index, entry) in entries.iter().enumerate() {
-            let rows = matcher.matches(&entry.event);
+            let rows = matcher.matches(&Candidate::new(&entry.event), &mut self.scratch);
+            matcher.count_spending(&self.scratch);
             batch.to = entry.position.offset + 1;
             examined = index + 1;
             if rows.is_empty() {

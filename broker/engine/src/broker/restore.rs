@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use smallvec::SmallVec;
+use waypost_core::filter::index::Scratch;
 use waypost_core::filter::{Candidate, Filter};
 use waypost_core::manifest::ResourceName;
 use waypost_log::{Entry, Log, MatchBatch, Offset, PlanRecord, ReadError, ReadLimit, Scope, TriggerNumber};
@@ -13,7 +14,8 @@ use waypost_log::{Entry, Log, MatchBatch, Offset, PlanRecord, ReadError, ReadLim
 use super::Broker;
 use crate::context::Context;
 use crate::logs::NotedPast;
-use crate::matching::recorded::{self, RecordedPlan};
+use crate::matching::recorded::{self, RecordedPlan, UnreadableRecord};
+use crate::matching::{Matcher, Row};
 
 /// How much is read at once.
 const CHUNK: ReadLimit = ReadLimit { records: 512, bytes: 1024 * 1024 };
@@ -62,7 +64,7 @@ struct Restoring {
 
 /// What decides about a stretch of the log.
 struct Deciding {
-    plan: RecordedPlan,
+    matcher: Matcher,
     /// The first offset that another plan decides.
     border: Offset,
 }
@@ -94,12 +96,13 @@ impl Restoring {
     async fn restore(&self, partition: u16, range: Range<Offset>) -> Result<(), String> {
         let plans = self.log.plans();
         let later = self.later_starts(&plans)?;
+        let mut scratch = Scratch::default();
         let mut deciding: Option<Deciding> = None;
         let mut next = range.start;
         while next < range.end {
             let current = match deciding.take() {
                 Some(current) if next < current.border => current,
-                _ => Deciding::at(&plans, partition, next)?,
+                _ => Deciding::at(&plans, partition, next).await?,
             };
             let to = range.end.min(current.border);
             let entries = match self.log.read(partition, next, CHUNK).await {
@@ -117,9 +120,12 @@ impl Restoring {
                 partition,
                 from: next,
                 to: examined,
-                version: current.plan.version,
+                version: current.matcher.version,
                 scope: Scope::Restored,
-                matches: entries.iter().filter_map(|entry| matches(&current.plan, &later, entry)).collect(),
+                matches: entries
+                    .iter()
+                    .filter_map(|entry| matches(&current.matcher, &later, entry, &mut scratch))
+                    .collect(),
             };
             self.log.record_matches(&batch).map_err(|error| error.to_string())?;
             next = examined;
@@ -144,27 +150,37 @@ impl Restoring {
 }
 
 impl Deciding {
-    fn at(plans: &[PlanRecord], partition: u16, offset: Offset) -> Result<Self, String> {
+    async fn at(plans: &[PlanRecord], partition: u16, offset: Offset) -> Result<Self, String> {
         let from = |plan: &PlanRecord| plan.effective[usize::from(partition)];
         // In the order of versions, and so of what they decide.
         let after = plans.partition_point(|plan| from(plan) <= offset);
         let Some(newest) = after.checked_sub(1).map(|index| &plans[index]) else {
             return Err(format!("no plan is recorded that decides about offset {offset}"));
         };
-        let plan = recorded::read(newest).map_err(|error| error.to_string())?;
-        Ok(Self { plan, border: plans.get(after).map_or(Offset::MAX, from) })
+        let border = plans.get(after).map_or(Offset::MAX, from);
+        let newest = newest.clone();
+        let reading = move || {
+            let RecordedPlan { version, filters, .. } = recorded::read(&newest)?;
+            let row = |(number, filter)| Row { filter, number, subscription: None };
+            Ok(Matcher::next(None, version, filters.into_iter().map(row).collect()))
+        };
+        let read = tokio::task::spawn_blocking(reading).await.map_err(|error| error.to_string())?;
+        let matcher = read.map_err(|error: UnreadableRecord| error.to_string())?;
+        Ok(Self { matcher, border })
     }
 }
 
 /// The triggers that an entry matches, where there are any.
 fn matches(
-    plan: &RecordedPlan,
+    matcher: &Matcher,
     later: &[LaterStart],
     entry: &Entry,
+    scratch: &mut Scratch,
 ) -> Option<(Offset, SmallVec<[TriggerNumber; 4]>)> {
     let candidate = Candidate::new(&entry.event);
-    let taking = plan.filters.iter().filter(|(_, filter)| filter.matches(&candidate) == Ok(true));
-    let mut triggers: SmallVec<[TriggerNumber; 4]> = taking.map(|(number, _)| *number).collect();
+    let taking = matcher.matches(&candidate, scratch);
+    let mut triggers: SmallVec<[TriggerNumber; 4]> =
+        taking.into_iter().map(|place| matcher.number(place)).collect();
     for (past, filter) in later {
         let within = past.all.iter().any(|range| {
             range.partition == entry.position.partition

@@ -8,7 +8,7 @@ use waypost_core::transformation::Moment;
 use waypost_core::{Class, Event, codes};
 use waypost_log::{
     AppendError, Attempt, AttemptOutcome, Batch, Cause, DeadLetterReason, DropReason, Entry, Ledger, Log,
-    Offset, ReadError, Settlement, Timestamp, WriteError,
+    Offset, Position, ReadError, Settlement, Timestamp, WriteError,
 };
 
 use super::window::{Item, Misconfigured};
@@ -329,6 +329,11 @@ impl Subscription {
     /// What became of a delivery, or that it is made, cannot be written down: it stays pending. Where the log only has
     /// no room for it now the trigger goes on a little later; where it failed or is closed nothing more is attempted.
     fn storage_failed(&self, in_hand: InHand<'_>, error: &WriteError) {
+        self.not_written(error);
+        drop(in_hand);
+    }
+
+    fn not_written(&self, error: &WriteError) {
         if matches!(error, WriteError::Closed) || self.context.logs.have_failed() {
             tracing::error!(
                 trigger = %self.name, broker = %self.broker, code = error.code().id(), %error,
@@ -342,7 +347,6 @@ impl Subscription {
             );
             self.wait_for_log(WRITE_RETRY);
         }
-        drop(in_hand);
     }
 
     /// A record that is owed and can never be read again: it becomes a dead letter, so that its debt is settled.
@@ -359,8 +363,9 @@ impl Subscription {
             "an event that the trigger is owed cannot be read; it is dead-lettered"
         );
         if let Err(error) = ledger.settle(offset, Settlement::DeadLettered(reason, None), None) {
-            tracing::error!(trigger = %self.name, code = error.code().id(), %error, "the ledger cannot be written");
-            self.stop();
+            // It is owed as before. Where the log goes on, it is read again and given up then.
+            self.lock().unread.push_back(Position { partition: ledger.partition(), offset });
+            self.not_written(&error);
         }
     }
 

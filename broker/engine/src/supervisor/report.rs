@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use waypost_core::filter::MAX_STEPS;
 use waypost_core::manifest::{ResourceId, ResourceName};
 use waypost_core::{Class, codes};
 use waypost_log::{Durability, Log, Position, TriggerNumber};
 
 use super::{Applied, RunningBroker, Supervisor};
 use crate::broker::Broker;
+use crate::matching::spending::MAX_SPENT_IN_A_ROW;
 use crate::metrics::TriggerSample;
 use crate::plan::{Declared, DeclaredState};
 use crate::sources;
@@ -275,6 +277,7 @@ impl Supervisor {
             lag_events: standing.lag_events,
             lag_seconds: self.lag_seconds(broker.log(), subscription).await,
             dead_letters_stored: broker.log().dead_letters().count(&subscription.name),
+            over_budget: standing.over_budget,
         }
     }
 
@@ -299,7 +302,10 @@ impl Supervisor {
             counts: row.standing.counts,
             in_flight: row.standing.in_flight,
             lag_events: row.standing.lag_events,
-            ready: !row.standing.detached && row.standing.misconfigured.is_none(),
+            ready: !row.standing.detached
+                && row.standing.misconfigured.is_none()
+                && !row.standing.filter_too_costly,
+            over_budget: row.standing.over_budget,
             dead_letters_stored: row.broker.log().dead_letters().count(&row.subscription.name),
         });
         let context = &self.0.context;
@@ -318,6 +324,13 @@ fn trigger(row: &Row) -> Verdict {
         None if standing.failed => {
             Verdict::not_ready("StorageFailed", "the ledger cannot be written; restart the process")
         }
+        None if standing.filter_too_costly => Verdict::not_ready(
+            codes::FILTER_BUDGET_SPENT.id(),
+            format!(
+                "the last {MAX_SPENT_IN_A_ROW} events or more that its filter was evaluated for took more than \
+                 {MAX_STEPS} steps, and so matched nothing: simplify the filter, or split the trigger"
+            ),
+        ),
         None if standing.backlog_exceeded.is_some() => Verdict {
             ready: true,
             reason: "BacklogExceeded".to_owned(),

@@ -10,6 +10,7 @@ use crate::filter::jsonpath::scalar::{Number, Scalar};
 pub struct Scratch {
     pub(super) matched: Vec<u32>,
     pub(super) over_budget: Vec<u32>,
+    pub(super) within_budget: Vec<u32>,
     pub(super) literals: Vec<u32>,
     pub(super) data: DataScratch,
 }
@@ -23,6 +24,12 @@ impl Scratch {
     /// The slots whose steps were used up by the last event, in ascending order; none of them matched.
     pub fn over_budget(&self) -> &[u32] {
         &self.over_budget
+    }
+
+    /// The slots whose filters had to be evaluated as a whole for the last event, and were, whether or not they matched;
+    /// in ascending order.
+    pub fn within_budget(&self) -> &[u32] {
+        &self.within_budget
     }
 }
 

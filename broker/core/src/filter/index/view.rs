@@ -63,6 +63,7 @@ impl<'i, 'v> View<'i, 'v> {
         }
         scratch.matched.clear();
         scratch.over_budget.clear();
+        scratch.within_budget.clear();
         Self {
             index,
             candidate,
@@ -226,10 +227,13 @@ impl<'i, 'v> View<'i, 'v> {
         self.undecided.dedup_by_key(|(slot, _)| *slot);
         for (slot, check) in &self.undecided {
             let Some(reference) = &check.reference else { continue };
-            match reference.filter.matches(self.candidate) {
-                Ok(true) => self.scratch.matched.push(*slot),
-                Ok(false) => {}
-                Err(_) => self.scratch.over_budget.push(*slot),
+            let Ok(matches) = reference.filter.matches(self.candidate) else {
+                self.scratch.over_budget.push(*slot);
+                continue;
+            };
+            self.scratch.within_budget.push(*slot);
+            if matches {
+                self.scratch.matched.push(*slot);
             }
         }
     }
