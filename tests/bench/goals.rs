@@ -34,11 +34,11 @@ pub(crate) const NAMES: [&str; 11] = [
     "idle-one",
 ];
 
-fn at_most(name: &str, wanted: &str, limit: f64, measured: f64) -> Goal {
+pub(crate) fn at_most(name: &str, wanted: &str, limit: f64, measured: f64) -> Goal {
     Goal { name: name.to_owned(), wanted: wanted.to_owned(), measured, met: measured <= limit }
 }
 
-fn at_least(name: &str, wanted: &str, limit: f64, measured: f64) -> Goal {
+pub(crate) fn at_least(name: &str, wanted: &str, limit: f64, measured: f64) -> Goal {
     Goal { name: name.to_owned(), wanted: wanted.to_owned(), measured, met: measured >= limit }
 }
 

@@ -5,6 +5,7 @@
 //! - `waypost-bench generate` sends events over plain sockets, as fast as they are accepted or at a constant rate.
 //! - `waypost-bench subscribe` takes them, counts them and measures how long they were on their way.
 //! - `waypost-bench measure` starts these and `waypost`, and writes what it found as JSON and as a table.
+//! - `waypost-bench matcher` measures the matching of events by itself, in this process.
 //! - `waypost-bench show` prints the table of an earlier measurement again.
 //!
 //! `tests/bench/run.sh` builds everything and measures. Nothing here is a test: times depend on the machine.
@@ -20,6 +21,7 @@ mod idle;
 mod isolation;
 mod latency;
 mod machine;
+mod matcher;
 mod measure;
 mod procfs;
 mod request;
@@ -49,6 +51,8 @@ struct Cli {
 enum Command {
     /// Measure everything, or some parts of it.
     Measure(measure::Measure),
+    /// Measure the matching of events by itself: one thread, events that are decoded already.
+    Matcher(matcher::Arguments),
     /// Print the table of an earlier measurement.
     Show(measure::Show),
     /// Send events to a server until the time is over, then print one line of JSON.
@@ -60,6 +64,7 @@ enum Command {
 fn main() -> ExitCode {
     let ended = match Cli::parse().command {
         Command::Measure(arguments) => measure::measure(&arguments),
+        Command::Matcher(arguments) => matcher::measure(&arguments),
         Command::Show(arguments) => measure::show(&arguments),
         Command::Generate(arguments) => generate::generate(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Subscribe(arguments) => subscribe::subscribe(&arguments).map(|()| ExitCode::SUCCESS),

@@ -133,7 +133,7 @@ pub(crate) fn show(arguments: &Show) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn style(markdown: bool) -> Style {
+pub(crate) fn style(markdown: bool) -> Style {
     if markdown { Style::Markdown } else { Style::Plain }
 }
 

@@ -58,16 +58,16 @@ fn machine(figures: &Figures) -> String {
 }
 
 /// A table; the first row is the heading.
-struct Table {
-    rows: Vec<Vec<String>>,
+pub(crate) struct Table {
+    pub(crate) rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    fn new(heading: &[&str]) -> Self {
+    pub(crate) fn new(heading: &[&str]) -> Self {
         Self { rows: vec![heading.iter().map(ToString::to_string).collect()] }
     }
 
-    fn write(&self, style: Style, text: &mut String) {
+    pub(crate) fn write(&self, style: Style, text: &mut String) {
         let widths: Vec<usize> = (0..self.rows[0].len())
             .map(|column| self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0))
             .collect();
@@ -90,7 +90,7 @@ impl Table {
 }
 
 /// The median, and in brackets the lowest and highest where they differ from it.
-fn spread(spread: Spread, decimals: usize) -> String {
+pub(crate) fn spread(spread: Spread, decimals: usize) -> String {
     let number = |value: f64| grouped(value, decimals);
     if spread.lowest.to_bits() == spread.highest.to_bits() {
         return number(spread.median);
@@ -99,7 +99,7 @@ fn spread(spread: Spread, decimals: usize) -> String {
 }
 
 /// A number with its thousands apart.
-fn grouped(value: f64, decimals: usize) -> String {
+pub(crate) fn grouped(value: f64, decimals: usize) -> String {
     let text = format!("{value:.decimals$}");
     let (whole, fraction) = text.split_at(text.find('.').unwrap_or(text.len()));
     let mut grouped = String::new();

@@ -79,8 +79,9 @@ impl Matcher {
         for (place, slot) in (0_u32..).zip(&slots).filter(|(_, slot)| **slot != NO_PLACE) {
             places[*slot as usize] = place;
         }
-        let mut free = (0_u32..).zip(&places).filter(|(_, place)| **place == NO_PLACE).map(|(slot, _)| slot);
-        let mut free: Vec<u32> = free.by_ref().collect();
+        let mut free: Vec<u32> =
+            (0..).zip(&places).filter(|(_, place)| **place == NO_PLACE).map(|(slot, _)| slot).collect();
+        // The lowest first.
         free.reverse();
         for (place, slot) in slots.iter_mut().enumerate().filter(|(_, slot)| **slot == NO_PLACE) {
             let at = u32::try_from(place).expect("a broker has fewer triggers than an index has slots");
@@ -200,7 +201,7 @@ mod tests {
     fn rows_that_change_are_told() {
         let first = Matcher::next(None, PlanVersion(1), rows(&[(1, 1), (2, 2), (3, 3)]));
         let second = Matcher::next(Some(&first), PlanVersion(2), rows(&[(3, 3), (4, 1), (2, 1)]));
-        let mut changed = second.changed.clone();
+        let mut changed = second.changed;
         changed.sort_unstable();
         assert_eq!(changed, [1, 2]);
     }

@@ -41,7 +41,7 @@ use super::{Candidate, Filter};
 const FEW_CHANGES: usize = 1_024;
 
 /// Filters by slot, a number that the caller gives to each.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Index {
     names: Names,
     paths: Paths,
@@ -51,21 +51,6 @@ pub struct Index {
     hasher: foldhash::quality::RandomState,
     filters: usize,
     changes: usize,
-}
-
-impl Default for Index {
-    fn default() -> Self {
-        Self {
-            names: Names::default(),
-            paths: Paths::default(),
-            table: Table::default(),
-            mentions: Mentions::default(),
-            checks: Checks::default(),
-            hasher: foldhash::quality::RandomState::default(),
-            filters: 0,
-            changes: 0,
-        }
-    }
 }
 
 impl Index {
