@@ -15,8 +15,11 @@ use super::plan::selects_any;
 use crate::filter::candidate::BYTES_PER_STEP;
 use crate::filter::{BudgetSpent, Candidate};
 
-/// The sizes that a compiled regular expression may have, with the steps that compiling it takes. A larger one is
-/// refused.
+/// A visit of a node takes as long as some steps of other dialects: it allocates.
+const STEPS_PER_NODE: u64 = 4;
+
+/// The sizes that a compiled regular expression may have, with the visits of nodes that compiling it is
+/// worth. A larger one is refused.
 const PATTERN_CLASSES: [(usize, u64); 3] = [(16 * 1024, 64), (128 * 1024, 512), (1024 * 1024, 4_096)];
 
 /// A query that is evaluated by `jsonpath-rust`.
@@ -45,7 +48,7 @@ impl Other {
     pub(super) fn selects(&self, data: &Json, candidate: &Candidate<'_>) -> Result<bool, BudgetSpent> {
         let size = Size::of(data, &self.patterns, candidate)?;
         let root = Contexts { count: 1, size: size.weight };
-        let steps = size.segments(&self.query.segments, root).0;
+        let steps = size.segments(&self.query.segments, root).0.saturating_mul(STEPS_PER_NODE);
         candidate.spend(u32::try_from(steps).unwrap_or(u32::MAX))?;
         Ok(selects_any(&self.query, data))
     }

@@ -42,11 +42,6 @@ impl<'t> JsonText<'t> {
         Self { text, at: 0, depth: 0 }
     }
 
-    /// The place of a value within checked text.
-    pub(in crate::filter) fn at(text: &'t str, at: usize) -> Self {
-        Self { text, at, depth: 0 }
-    }
-
     pub(in crate::filter) fn place(&self) -> usize {
         self.at
     }

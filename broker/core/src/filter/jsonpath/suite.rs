@@ -142,7 +142,7 @@ fn queries_are_bounded_in_length_and_depth() {
 
 #[test]
 fn a_costly_query_is_not_evaluated() {
-    let wide = format!("[{}]", vec!["[0,1]"; 2_000].join(","));
+    let wide = format!("[{}]", vec!["[0,1]"; 500].join(","));
     let deep = format!("{}1{}", "[1,".repeat(100), "]".repeat(100));
     let long_name = format!("{{\"{}\":[{}]}}", "n".repeat(100_000), vec!["0"; 1_000].join(","));
     for (query, data, outcome) in [
