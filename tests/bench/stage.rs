@@ -185,13 +185,19 @@ pub(crate) struct Generator {
 }
 
 impl Generator {
-    pub(crate) fn start(stage: &Stage, to: SocketAddr, path: &str, load: Load) -> Result<Self, Failure> {
+    pub(crate) fn start(
+        stage: &Stage,
+        to: SocketAddr,
+        path: &str,
+        load: Load,
+        connections: u64,
+    ) -> Result<Self, Failure> {
         let mut command = stage.beside();
         command
             .arg("generate")
             .args(["--to", &to.to_string(), "--path", path])
             .args(["--seconds", &load.seconds.to_string(), "--run", &load.run.to_string()])
-            .args(["--connections", &stage.connections.to_string()])
+            .args(["--connections", &connections.to_string()])
             .stdout(Stdio::piped());
         if let Some(rate) = load.rate {
             command.args(["--rate", &rate.to_string()]);
@@ -431,7 +437,10 @@ impl Scene {
             .waypost
             .as_ref()
             .map_or((self.subscriber.address, "/0"), |waypost| (waypost.ingress, INGRESS_PATH));
-        let generated = Generator::start(stage, to, path, load)?.ended()?;
+        // As many deliveries are asked for at a time with every fan-out: what is measured is how fast they are made, not
+        // how fast a backlog grows beside them.
+        let connections = u64::from(stage.connections).div_ceil(self.fan_out);
+        let generated = Generator::start(stage, to, path, load, connections)?.ended()?;
         if generated.accepted == 0 {
             let detail = format!("refused {:?}, unanswered {}", generated.refused, generated.unanswered);
             return Err(Failure::NothingAccepted { case: self.name.clone(), detail });

@@ -71,11 +71,11 @@ pub(crate) fn run(arguments: &Run) -> Result<ExitCode, Failure> {
     if manifests.is_first_start() && refuses(&first) {
         return Ok(ExitCode::FAILURE);
     }
-    // Two runtimes, each with half of the processors: what takes events in and what sends them out then does not share a
-    // scheduler, and each turn of one works off many events.
+    // Two runtimes: what takes events in and what sends them out then does not share a scheduler, and each turn of one
+    // works off many events. Deliveries may have all processors, for one event may make many of them.
     let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
     let ingress = IngressRuntime::start(processors / 2)?;
-    let engine = runtime("waypost", processors.div_ceil(2))?;
+    let engine = runtime("waypost", processors)?;
     let parts = Parts { clock, store, token, connections, ingress: ingress.handle.clone() };
     let ended = engine.block_on(Box::pin(serve(arguments, manifests, first, parts)));
     ingress.end();
