@@ -214,16 +214,32 @@ fn compile(text: &str) -> Result<IdedExpr, ParseError> {
             let first = errors.errors.into_iter().next();
             return Err(first.map_or_else(
                 || failed("the expression cannot be read".to_owned(), (1, 1)),
-                |error| {
-                    let message = error.msg.strip_prefix("Syntax error: ").unwrap_or(&error.msg);
-                    failed(message.to_owned(), error.pos)
-                },
+                |error| failed(plainly(&error.msg), error.pos),
             ));
         }
         Err(_) => return Err(failed("the expression cannot be read".to_owned(), (1, 1))),
     };
     check(&root, 1).map_err(|message| failed(message, (1, 1)))?;
     Ok(root)
+}
+
+/// What the parser generator says, in words of ours where it speaks of tokens.
+fn plainly(message: &str) -> String {
+    let message = message.strip_prefix("Syntax error: ").unwrap_or(message);
+    let found =
+        |start| message.strip_prefix(start).map(|rest| rest.split(" expecting ").next().unwrap_or(rest));
+    let unexpected = ["mismatched input ", "extraneous input ", "no viable alternative at input "];
+    if let Some(found) = unexpected.into_iter().find_map(found) {
+        return if found == "'<EOF>'" {
+            "the expression ends too early".to_owned()
+        } else {
+            format!("{found} is not expected here")
+        };
+    }
+    match found("token recognition error at: ") {
+        Some(found) => format!("{found} has no meaning here"),
+        None => message.to_owned(),
+    }
 }
 
 fn check(expression: &IdedExpr, depth: usize) -> Result<(), String> {

@@ -115,6 +115,13 @@ fn an_error_has_its_place() {
         assert_eq!(error.code(), codes::EXPRESSION_INVALID);
         assert!(!error.help().is_empty());
     }
+    for (text, message) in [
+        ("type ==", "the expression ends too early, at line 1, column 8 of the expression"),
+        ("type = 'a'", "'= ' has no meaning here, at line 1, column 6 of the expression"),
+        ("type == )", "')' is not expected here, at line 1, column 9 of the expression"),
+    ] {
+        assert_eq!(Expression::parse(text).expect_err(text).to_string(), message);
+    }
     for text in ["subject.matches(type)", "subject.matches('(')", "subject.matches('(a{1,200}){1,200}')"] {
         let error = Expression::parse(text).expect_err(text).to_string();
         assert!(error.contains("the pattern of `matches`"), "{error}");

@@ -74,6 +74,8 @@ pub(super) enum Reason {
     StringOpen,
     #[error("a value is expected, not {0}")]
     Value(String),
+    #[error("`==` is not an operator")]
+    DoubleEquals,
     #[error("`{0}` is a keyword, not a value")]
     Keyword(String),
     #[error("an operator is expected, not {0}")]
@@ -105,6 +107,8 @@ impl Reason {
         match self {
             Self::Empty => "write a condition such as `type = 'com.example.order'`",
             Self::TooLong | Self::TooDeep => "split the trigger, or combine expressions with `all` and `any`",
+            Self::Character('&' | '|' | '!') => "write `AND`, `OR` and `NOT`",
+            Self::DoubleEquals => "write `=`",
             Self::Character(_) => "put text in quotes; the operators are those of CESQL 1.0",
             Self::StringOpen => "end the string with the quote that it begins with",
             Self::Value(_) => "write an attribute, a literal, a function or an expression in parentheses",
@@ -406,6 +410,9 @@ impl<'t> Parser<'t> {
             }
             TokenKind::Word if self.is_digits() => self.integer(start),
             TokenKind::Word => self.name(start),
+            TokenKind::Symbol("=") if self.text[..start].ends_with('=') => {
+                Err((Reason::DoubleEquals, start - 1))
+            }
             _ => Err(self.here(Reason::Value)),
         }
     }

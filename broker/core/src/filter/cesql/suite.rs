@@ -279,7 +279,8 @@ fn each_error_has_its_place_and_a_remedy() {
         ("a_b = 1", 1, 1),
         ("a1(2)", 1, 1),
         ("_a(2)", 1, 1),
-        ("type == 'a'", 1, 7),
+        ("type == 'a'", 1, 6),
+        ("a && b", 1, 3),
         ("99999999999", 1, 1),
         ("ABC(", 1, 5),
         ("type LIKE 5", 1, 11),
@@ -290,6 +291,17 @@ fn each_error_has_its_place_and_a_remedy() {
         assert_eq!((error.line(), error.column()), (line, column), "{text:?}: {error}");
         assert!(!error.help().is_empty());
         assert_eq!(error.code(), crate::codes::EXPRESSION_INVALID);
+    }
+}
+
+#[test]
+fn habits_of_other_languages_are_met() {
+    for (text, help) in [
+        ("type == 'a'", "write `=`"),
+        ("a && b", "write `AND`, `OR` and `NOT`"),
+        ("a || b", "write `AND`, `OR` and `NOT`"),
+    ] {
+        assert_eq!(error(text).help(), help, "{text}");
     }
 }
 
