@@ -149,9 +149,11 @@ impl Subscription {
 
     /// Starts, or goes on after having been detached.
     pub(crate) fn attach(&self) {
+        // Of many triggers hardly any has something that waits: the others need no worker to find that out.
+        let waits = self.ledgers.iter().any(|ledger| ledger.next_due().is_some());
         let mut window = self.lock();
         window.halt.detached = false;
-        window.look_for_due = true;
+        window.look_for_due = waits;
         self.kick(&mut window);
         drop(window);
         self.forwarder.resume();
