@@ -4,9 +4,9 @@ mod mix;
 mod trial;
 
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
-use clap::Args;
+use clap::{Args, ValueEnum as _};
 use serde::Serialize;
 
 use crate::failure::Failure;
@@ -17,7 +17,7 @@ use crate::measure::{progress, style};
 use crate::table::{Table, grouped, spread};
 
 use self::mix::Mix;
-use self::trial::{Trial, trial};
+use self::trial::{Trial, bytes_per_trigger, trial};
 
 /// The wildcards that are measured.
 const WILDCARDS: usize = 1_000;
@@ -47,7 +47,15 @@ pub(crate) struct Arguments {
     /// Exit with 1 when a goal is missed.
     #[arg(long)]
     check: bool,
+
+    /// Print only what an index of this mix and the first number of triggers takes: what the measurement itself starts a
+    /// process for.
+    #[arg(long, value_enum, hide = true)]
+    memory_of: Option<Mix>,
 }
+
+/// An index of fewer triggers is too small for its memory to be told.
+const COUNTED_FROM: usize = 10_000;
 
 /// All that was found.
 #[derive(Debug, Serialize)]
@@ -59,6 +67,10 @@ struct Found {
 }
 
 pub(crate) fn measure(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    if let (Some(mix), Some(triggers)) = (arguments.memory_of, arguments.triggers.first()) {
+        crate::print(&format!("{}\n", bytes_per_trigger(mix, *triggers)))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let machine = Machine::look(&std::env::temp_dir())?;
     let cases = [Mix::Attributes, Mix::Data]
         .into_iter()
@@ -67,7 +79,11 @@ pub(crate) fn measure(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let mut trials = Vec::new();
     for (mix, triggers) in cases {
         progress(&format!("{triggers} triggers, {}", mix.name()));
-        trials.push(trial(mix, triggers, usize::from(arguments.rounds), arguments.seconds));
+        let mut trial = trial(mix, triggers, usize::from(arguments.rounds), arguments.seconds);
+        if triggers >= COUNTED_FROM {
+            trial.bytes_per_trigger = Some(memory_of(mix, triggers)?);
+        }
+        trials.push(trial);
     }
     let goals = judge(&trials);
     let found = Found { machine, trials, goals };
@@ -86,6 +102,18 @@ pub(crate) fn measure(arguments: &Arguments) -> Result<ExitCode, Failure> {
     crate::print(&text)?;
     let missed = arguments.check && found.goals.iter().any(|goal| !goal.met);
     Ok(if missed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Asks a process of its own.
+fn memory_of(mix: Mix, triggers: usize) -> Result<f64, Failure> {
+    let bench = std::env::current_exe().map_err(Failure::io("finding this binary"))?;
+    let mix = mix.to_possible_value().expect("no mix is skipped");
+    let output = Command::new(bench)
+        .args(["matcher", "--memory-of", mix.get_name(), "--triggers", &triggers.to_string()])
+        .output()
+        .map_err(Failure::io("measuring the memory of an index"))?;
+    let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    text.parse().map_err(|_| Failure::Protocol { what: "the memory of an index", detail: text })
 }
 
 /// What the figures are held against.

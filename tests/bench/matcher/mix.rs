@@ -17,7 +17,7 @@ const TIERS: [&str; 4] = ["gold", "silver", "bronze", "none"];
 const REGIONS: [&str; 2] = ["eu-central-1", "us-east-2"];
 
 /// What triggers ask about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Mix {
     Attributes,
     Data,

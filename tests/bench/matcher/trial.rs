@@ -2,6 +2,7 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -16,6 +17,9 @@ use super::mix::{self, Mix};
 /// How many changes are made while events are matched.
 const CHANGES: usize = 500;
 
+/// They begin when so many events were matched.
+const UNDER_WAY: u64 = 20_000;
+
 /// What one number of triggers came to.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -28,7 +32,7 @@ pub(crate) struct Trial {
     /// The same with the reference evaluator, each filter after the other.
     pub(crate) naive_events_per_second: f64,
     pub(crate) build_milliseconds: f64,
-    /// Resident memory that the index takes; none where it is too small to be told.
+    /// Resident memory that the index takes; none where it is too small to be told. See [`bytes_per_trigger`].
     pub(crate) bytes_per_trigger: Option<f64>,
     /// Of changes to one trigger, published while another thread matches: a copy of the index, changed.
     pub(crate) change_microseconds: Change,
@@ -48,9 +52,6 @@ pub(crate) struct Change {
 /// So many copies of an index tell what one takes; what they take is counted in pages.
 const COPIES: usize = 3;
 
-/// An index of fewer triggers is too small for that.
-const COUNTED_FROM: usize = 10_000;
-
 /// How long the reference evaluator is measured.
 const NAIVE_SECONDS: f64 = 0.5;
 
@@ -61,7 +62,6 @@ pub(crate) fn trial(mix: Mix, triggers: usize, rounds: usize, seconds: f64) -> T
     let start = Instant::now();
     let index = build(&filters);
     let built = start.elapsed();
-    let bytes_per_trigger = (triggers >= COUNTED_FROM).then(|| bytes(&filters) / triggers as f64);
     let mut scratch = Scratch::default();
     let matches: usize = events.iter().map(|event| indexed(&index, event, &mut scratch)).sum();
     let mut run = || rate(&events, seconds, |event| indexed(&index, event, &mut scratch));
@@ -75,7 +75,7 @@ pub(crate) fn trial(mix: Mix, triggers: usize, rounds: usize, seconds: f64) -> T
         events_per_second,
         naive_events_per_second,
         build_milliseconds: built.as_secs_f64() * 1e3,
-        bytes_per_trigger,
+        bytes_per_trigger: None,
         change_microseconds,
         events_per_second_beside_changes,
     }
@@ -85,12 +85,17 @@ fn build(filters: &[Filter]) -> Index {
     Index::build((0..).zip(filters))
 }
 
-/// What an index of these filters takes.
-fn bytes(filters: &[Filter]) -> f64 {
+/// The resident memory that an index of so many triggers takes, for each of them. To be asked in a process that has
+/// freed nothing before: what was freed would be used again, and not be seen.
+pub(crate) fn bytes_per_trigger(mix: Mix, triggers: usize) -> f64 {
+    let filters = mix::filters(triggers, mix).expect("the filters of the mix are valid");
+    // The first one uses what making the filters has freed.
+    let first = build(&filters);
     let before = resident();
-    let copies: Vec<_> = (0..COPIES).map(|_| build(filters)).collect();
+    let copies: Vec<_> = (0..COPIES).map(|_| build(&filters)).collect();
     let grown = resident().saturating_sub(before);
-    grown as f64 / black_box(copies).len() as f64
+    black_box(&first);
+    grown as f64 / (black_box(copies).len() * triggers) as f64
 }
 
 fn indexed(index: &Index, event: &Event, scratch: &mut Scratch) -> usize {
@@ -129,6 +134,7 @@ fn changes(index: Index, filters: &[Filter], events: &[Event]) -> (Change, f64) 
     let current = Mutex::new(Some(Arc::new(index)));
     let mut times = Vec::with_capacity(CHANGES);
     let mut beside = 0.0;
+    let under_way = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let matching = scope.spawn(|| {
             let mut scratch = Scratch::default();
@@ -138,9 +144,15 @@ fn changes(index: Index, filters: &[Filter], events: &[Event]) -> (Change, f64) 
                 let Some(index) = current.lock().clone() else { break };
                 black_box(indexed(&index, event, &mut scratch));
                 done += 1;
+                if done == UNDER_WAY {
+                    under_way.store(true, Ordering::Release);
+                }
             }
             done as f64 / (cpu() - start).as_secs_f64()
         });
+        while !under_way.load(Ordering::Acquire) {
+            std::thread::yield_now();
+        }
         let step = (filters.len() / CHANGES).max(1);
         for change in 0..CHANGES {
             let place = (change * step) % filters.len();

@@ -31,6 +31,14 @@ pub(super) struct Key {
     pub(super) value: SmallVec<[u8; 48]>,
 }
 
+/// A key that was chosen for a condition.
+#[derive(Debug, Clone)]
+pub(super) struct Chosen {
+    pub(super) key: Key,
+    /// Whether the condition is true wherever the key is.
+    pub(super) decides: bool,
+}
+
 impl Key {
     fn new(kind: Kind, field: u32, value: &[u8]) -> Self {
         Self { kind, field, value: SmallVec::from_slice(value) }
@@ -107,25 +115,26 @@ impl Condition {
         }
     }
 
-    /// Keys of which at least one is true of every event that fulfils the condition, as cheap as there are: the cost, and
-    /// the keys, none twice. None where there are no such keys.
+    /// Keys of which at least one is true of every event that fulfils the condition, as cheap as there are, none twice.
+    /// None where there are no such keys.
     ///
     /// Of parts that must all be true the cheapest one will do; of alternatives all are needed.
-    pub(super) fn cover(&self, mentions: &impl Fn(&Key) -> u64) -> Option<(u64, Vec<Key>)> {
-        let mut cover = self.cover_in_any_order(mentions)?;
-        cover.1.sort_unstable();
-        cover.1.dedup();
-        Some(cover)
+    pub(super) fn cover(&self, mentions: &impl Fn(&Key) -> u64) -> Option<Vec<Chosen>> {
+        let (_, mut keys) = self.cheapest(mentions)?;
+        // Of the same key twice the one that decides is kept.
+        keys.sort_unstable_by(|one, two| one.key.cmp(&two.key).then(two.decides.cmp(&one.decides)));
+        keys.dedup_by(|later, kept| later.key == kept.key);
+        Some(keys)
     }
 
-    fn cover_in_any_order(&self, mentions: &impl Fn(&Key) -> u64) -> Option<(u64, Vec<Key>)> {
+    fn cheapest(&self, mentions: &impl Fn(&Key) -> u64) -> Option<(u64, Vec<Chosen>)> {
         match self {
             Self::Always | Self::Not(_) => None,
             Self::Never => Some((0, Vec::new())),
             Self::Leaf(leaf) => {
                 let mut best: Option<(u64, Key)> = None;
                 keys_of(leaf, &mut |key| {
-                    let cost = mentions(&key) * 4 + key.surcharge() * 4;
+                    let cost = mentions(&key) + key.surcharge();
                     // Of two that cost the same the longer one is true of fewer events.
                     let better = best
                         .as_ref()
@@ -134,16 +143,18 @@ impl Condition {
                         best = Some((cost, key));
                     }
                 });
-                best.map(|(cost, key)| (cost, vec![key]))
+                best.map(|(cost, key)| (cost, vec![Chosen { decides: leaf.has_one_key(), key }]))
             }
             Self::All(parts) => {
-                let covers = parts.iter().filter_map(|part| part.cover_in_any_order(mentions));
-                covers.min_by_key(|(cost, _)| *cost)
+                let covers = parts.iter().filter_map(|part| part.cheapest(mentions));
+                let (cost, mut keys) = covers.min_by_key(|(cost, _)| *cost)?;
+                keys.iter_mut().for_each(|chosen| chosen.decides = false);
+                Some((cost, keys))
             }
             Self::Any(parts) => {
                 let mut all = (0_u64, Vec::new());
                 for part in parts {
-                    let (cost, keys) = part.cover_in_any_order(mentions)?;
+                    let (cost, keys) = part.cheapest(mentions)?;
                     all.0 = all.0.saturating_add(cost);
                     all.1.extend(keys);
                 }
@@ -177,9 +188,14 @@ impl Condition {
 }
 
 impl Leaf {
+    /// Whether its key, where it has one, says all that it says.
+    fn has_one_key(&self) -> bool {
+        !matches!(self, Self::Attribute(_, Text::Fits(_)))
+    }
+
     /// Whether the leaf is true wherever the key is.
     fn is_decided_by(&self, key: &Key) -> bool {
-        if matches!(self, Self::Attribute(_, Text::Fits(_))) {
+        if !self.has_one_key() {
             return false;
         }
         let mut decided = false;

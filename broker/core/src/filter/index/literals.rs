@@ -28,7 +28,7 @@ impl Literals {
         self.recent.is_empty() && self.automata.is_empty()
     }
 
-    /// Adds a literal that is not there; `seal` is to be called sooner or later.
+    /// Adds a literal that is not there. Once there are too many of them, [`Literals::seal`] is to be called.
     pub(super) fn add(&mut self, literal: &[u8]) {
         self.recent.push(literal.into());
     }
@@ -37,11 +37,13 @@ impl Literals {
         self.recent.retain(|recent| **recent != *literal);
     }
 
-    /// Builds an automaton where there are too many literals to search for one by one.
+    /// Whether there are too many literals to search for one by one.
+    pub(super) fn are_too_many(&self) -> bool {
+        self.recent.len() > MAX_RECENT
+    }
+
+    /// Builds an automaton of the literals that are searched for one by one.
     pub(super) fn seal(&mut self) {
-        if self.recent.len() <= MAX_RECENT {
-            return;
-        }
         let mut literals = std::mem::take(&mut self.recent);
         while let Some(last) = self.automata.pop_if(|last| last.literals.len() <= literals.len()) {
             literals.extend(last.literals.iter().cloned());

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::access::{Key, Kind};
+use super::access::{Chosen, Key, Kind};
 use super::condition::Condition;
 use super::entries::{CHUNK, Check, Entries, Entry};
 use super::literals::Literals;
@@ -99,32 +99,22 @@ impl Table {
         found
     }
 
-    /// Adds a trigger under keys that cover the condition, or for every event where there are none. Returns under how
-    /// many.
-    pub(super) fn add(
-        &mut self,
-        slot: u32,
-        check: &Check,
-        placing: &mut Placing<'_>,
-        splits: usize,
-    ) -> usize {
-        match check.condition.cover(&|key| placing.mentions(key)) {
-            None => {
-                self.always.push(placing.entry(slot, check, check.condition.clone()));
-                1
-            }
-            Some((_, keys)) => {
-                // Alternatives of many keys share what remains, rather than have it each.
-                let shared = keys.len().saturating_mul(check.condition.leaves()) > CHUNK;
-                let whole = shared.then(|| placing.entry(slot, check, check.condition.clone()));
-                for key in &keys {
-                    let entry = whole
-                        .clone()
-                        .unwrap_or_else(|| placing.entry(slot, check, check.condition.given(key)));
-                    self.bucket_mut(placing.hash(key), key).add(entry, placing, splits);
-                }
-                keys.len()
-            }
+    /// Adds a trigger under keys that cover the condition, or for every event where there are none.
+    pub(super) fn add(&mut self, slot: u32, check: &Check, placing: &mut Placing<'_>, splits: usize) {
+        let Some(keys) = check.condition.cover(&|key| placing.mentions(key)) else {
+            self.always.push(placing.entry(slot, check, check.condition.clone()));
+            return;
+        };
+        // Alternatives of many keys share what remains, rather than have it each.
+        let shared = keys.len().saturating_mul(check.condition.leaves()) > CHUNK;
+        let shared = shared.then(|| placing.entry(slot, check, check.condition.clone()));
+        for Chosen { key, decides } in &keys {
+            let entry = match &shared {
+                _ if *decides => placing.entry(slot, check, Condition::Always),
+                Some(shared) => shared.clone(),
+                None => placing.entry(slot, check, check.condition.given(key)),
+            };
+            self.bucket_mut(placing.hash(key), key).add(entry, placing, splits);
         }
     }
 
@@ -156,7 +146,7 @@ impl Table {
     /// Ends a series of changes.
     pub(super) fn seal(&mut self) {
         for field in &mut self.fields {
-            if !field.literals.is_empty() {
+            if field.literals.are_too_many() {
                 Arc::make_mut(field).literals.seal();
             }
         }
@@ -306,7 +296,7 @@ impl Bucket {
 impl Entry {
     fn has_key(&self, placing: &Placing<'_>) -> bool {
         self.check.as_ref().is_some_and(|check| {
-            check.condition.cover(&|key| placing.mentions(key)).is_some_and(|(_, keys)| !keys.is_empty())
+            check.condition.cover(&|key| placing.mentions(key)).is_some_and(|keys| !keys.is_empty())
         })
     }
 }
