@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use crate::broker::{Broker, Home, Start, pause, trigger};
+use crate::explained::explained;
 use crate::failure::{Failure, ensure};
 use crate::manifests::{self, Trigger};
 use crate::subscriber::Subscriber;
@@ -31,6 +32,12 @@ pub(crate) struct Backlog {
     /// The longest that a start may take, in milliseconds.
     #[arg(long, default_value_t = 2_000)]
     start: u64,
+    /// How many events are explained at the end, half of them by position and half by source and id.
+    #[arg(long, default_value_t = 0)]
+    explain: u64,
+    /// The longest that one explanation may take, in milliseconds.
+    #[arg(long, default_value_t = 50)]
+    explain_within: u64,
     /// The most memory that may be resident while the backlog drains, in MB.
     #[arg(long, default_value_t = 200)]
     memory: u64,
@@ -72,6 +79,7 @@ pub(crate) fn backlog(arguments: &Backlog, directory: &Path) -> Result<(), Failu
     ensure(row["matched"] == arguments.events && row["delivered"] == arguments.events, || {
         format!("not all was delivered: {row}")
     })?;
+    let explained = explained(broker.admin, arguments.events, arguments.explain)?;
     broker.stop()?;
     kills::no_panic(&home)?;
     report(&format!(
@@ -82,6 +90,13 @@ pub(crate) fn backlog(arguments: &Backlog, directory: &Path) -> Result<(), Failu
         started.as_millis(),
         drained.as_secs_f64()
     ))?;
+    if let Some(longest) = explained.last() {
+        let middle = explained[explained.len() / 2];
+        report(&format!("{} explained: median {middle:.1?}, longest {longest:.1?}\n", explained.len()))?;
+        ensure(longest.as_millis() <= u128::from(arguments.explain_within), || {
+            "an explanation takes too long".to_owned()
+        })?;
+    }
     ensure(started.as_millis() <= u128::from(arguments.start), || "the start takes too long".to_owned())?;
     ensure(resident <= arguments.memory, || "it takes too much memory".to_owned())
 }

@@ -8,6 +8,7 @@ mod broker;
 mod chance;
 mod damage;
 mod event;
+mod explained;
 mod failure;
 mod faults;
 mod kills;

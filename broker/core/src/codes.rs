@@ -288,6 +288,8 @@ codes! {
     PROCESS_RESOURCE_MISSING = "E0711", "the operating system refused a resource";
     /// Changes of the manifest files cannot be watched.
     MANIFESTS_NOT_WATCHED = "E0712", "the manifests cannot be watched";
+    /// `waypost test` found no test.
+    TESTS_ABSENT = "E0713", "there is no test";
 
     // --- E08xx admin API -------------------------------------------------------------------------------
     /// The request has no bearer token, or a wrong one.
@@ -304,6 +306,10 @@ codes! {
     ADMIN_ANSWER_UNKNOWN = "E0806", "the answer is not one of the admin API";
     /// The path names a resource that does not run.
     ADMIN_RESOURCE_UNKNOWN = "E0807", "the admin API knows no such resource";
+    /// As many events are being explained as may be at one time.
+    ADMIN_EXPLAIN_BUSY = "E0808", "too many events are being explained";
+    /// No record of the broker has the source and id that are asked for.
+    ADMIN_EVENT_UNKNOWN = "E0809", "the broker has no such event";
 }
 
 #[cfg(test)]

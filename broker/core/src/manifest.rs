@@ -18,6 +18,7 @@ pub mod native;
 mod reader;
 mod service;
 mod spec;
+mod test_case;
 mod trigger;
 mod values;
 
@@ -32,7 +33,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use crate::Code;
 
 pub use self::address::{InvalidUrl, check_url, resolve_relative};
-pub use self::file::{Document, MAX_FILE_BYTES, ManifestFile, Manifests, Resource, StoredDocument};
+pub use self::file::{Document, MAX_FILE_BYTES, ManifestFile, Manifests, Piece, Resource, StoredDocument};
 pub use self::filters::{UnreadableFilter, read_filter};
 pub use self::kind::{KNATIVE_EVENTING, KNATIVE_SERVING, NATIVE};
 pub use self::reader::nearest;
@@ -41,6 +42,7 @@ pub use self::spec::{
     Reference, RetentionSpec, SourceSpec, Spec, StartFrom, Target, TransformationSpec, TransformationUse,
     TriggerSpec,
 };
+pub use self::test_case::{Expectation, TestCase, TestEvent};
 pub use crate::secret::Secrets;
 
 /// The namespace and name of a resource.

@@ -318,6 +318,11 @@ impl Broker {
         &self.log
     }
 
+    /// The newest set of triggers of this process, where there is one.
+    pub(crate) fn newest_matcher(&self) -> Option<Arc<Matcher>> {
+        self.matcher.lock().clone()
+    }
+
     pub(crate) fn usage(&self) -> Usage {
         self.log.usage()
     }

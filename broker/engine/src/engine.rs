@@ -17,6 +17,7 @@ use crate::alarm::Alarm;
 use crate::broker::{Broker, PublishError};
 use crate::budget::Budget;
 use crate::context::{Context, Directory, WindowBudget};
+use crate::explain::{ExplainError, ExplainQuery, Explained, Explaining};
 use crate::housekeeper;
 use crate::logs::Logs;
 use crate::metrics::Metrics;
@@ -86,6 +87,7 @@ pub struct Engine(Arc<Inner>);
 struct Inner {
     context: Arc<Context>,
     supervisor: Supervisor,
+    explaining: Explaining,
 }
 
 /// What counting a trigger's pending events anew found.
@@ -132,7 +134,8 @@ impl Engine {
         context.dispatch.spawn("alarm", context.alarm.clone().run(stop.clone()));
         let supervisor = Supervisor::new(Arc::clone(&context));
         context.dispatch.spawn("housekeeper", housekeeper::run(supervisor.clone(), detached_retention, stop));
-        Self(Arc::new(Inner { context, supervisor }))
+        let explaining = Explaining::new(Arc::clone(&context));
+        Self(Arc::new(Inner { context, supervisor, explaining }))
     }
 
     /// Brings what runs into line with the plan. Calls are worked off one after the other.
@@ -177,6 +180,12 @@ impl Engine {
     /// What runs, how it stands, and what is wrong.
     pub async fn status(&self, query: &StatusQuery) -> Status {
         self.0.supervisor.status(query).await
+    }
+
+    /// Why the triggers of a broker match an event that it has, or do not, and what became of it: as its match lists and
+    /// ledgers say. At most [`crate::explain::MAX_EXPLAINS`] are told at one time.
+    pub async fn explain(&self, query: ExplainQuery) -> Result<Explained, ExplainError> {
+        self.0.explaining.explain(&self.0.supervisor, query).await
     }
 
     /// The metrics in Prometheus' text format.

@@ -13,6 +13,7 @@ mod context;
 mod dead_letter;
 mod delivery;
 mod engine;
+pub mod explain;
 mod forwarder;
 mod housekeeper;
 mod logs;

@@ -140,6 +140,11 @@ impl Matcher {
     pub(crate) fn number(&self, place: usize) -> TriggerNumber {
         self.rows[place].number
     }
+
+    /// The filter of each trigger.
+    pub(crate) fn filters(&self) -> impl Iterator<Item = (TriggerNumber, &Filter)> {
+        self.rows.iter().map(|row| (row.number, &row.filter))
+    }
 }
 
 impl fmt::Debug for Matcher {

@@ -477,6 +477,16 @@ impl Supervisor {
         }
     }
 
+    /// A broker that runs, detached or not.
+    pub(crate) fn broker(&self, name: &ResourceName) -> Option<Arc<Broker>> {
+        self.0.running.lock().brokers.get(name).map(|broker| Arc::clone(&broker.broker))
+    }
+
+    /// The plan in force.
+    pub(crate) fn applied(&self) -> Arc<Applied> {
+        self.0.applied.load_full()
+    }
+
     fn brokers(&self) -> Vec<Arc<Broker>> {
         self.0.running.lock().brokers.values().map(|broker| Arc::clone(&broker.broker)).collect()
     }
@@ -510,7 +520,7 @@ impl Supervisor {
 
     /// See [`crate::Engine::accept_damage`].
     pub(crate) fn accept_damage(&self, name: &ResourceName) -> Option<Result<Vec<String>, WriteError>> {
-        let broker = self.0.running.lock().brokers.get(name).map(|broker| Arc::clone(&broker.broker))?;
+        let broker = self.broker(name)?;
         let logs = &self.0.context.logs;
         let damage = logs.damage(name);
         let accepted = logs.accept_damage(name);

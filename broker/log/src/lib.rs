@@ -50,4 +50,6 @@ pub use log::{
     Bounds, Commit, Committed, Durability, Epoch, Ledgers, Log, MatchBatch, Matches, Owed, PlanRecord,
     PlanVersion, ReadLimit, Records, Scope, TriggerNumber, Usage,
 };
-pub use record::{Batch, Cause, Checkpoint, Entry, Metadata, Offset, Origin, Position, Record};
+pub use record::{
+    Batch, Cause, Checkpoint, Entry, InvalidPosition, Metadata, Offset, Origin, Position, Record,
+};

@@ -3,6 +3,7 @@
 mod metadata;
 
 use std::fmt;
+use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -32,6 +33,26 @@ pub struct Position {
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.partition, self.offset)
+    }
+}
+
+/// The text is not that of a position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("write a position as PARTITION:OFFSET, such as 0:42")]
+pub struct InvalidPosition;
+
+impl FromStr for Position {
+    type Err = InvalidPosition;
+
+    /// Reads what `Display` writes.
+    fn from_str(text: &str) -> Result<Self, InvalidPosition> {
+        let (partition, offset) = text.split_once(':').ok_or(InvalidPosition)?;
+        let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+        if !digits(partition) || !digits(offset) {
+            return Err(InvalidPosition);
+        }
+        let partition = partition.parse().map_err(|_| InvalidPosition)?;
+        Ok(Self { partition, offset: offset.parse().map_err(|_| InvalidPosition)? })
     }
 }
 
@@ -242,5 +263,20 @@ impl Charge {
 impl Drop for Charge {
     fn drop(&mut self) {
         self.used.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_position_is_read_as_it_is_written() {
+        for position in [Position { partition: 0, offset: 42 }, Position { partition: 7, offset: u64::MAX }] {
+            assert_eq!(position.to_string().parse(), Ok(position));
+        }
+        for wrong in ["", "42", ":", "0:", ":1", "0:-1", "0:+1", "0:1:2", "70000:0", "0-42", " 0:1"] {
+            assert_eq!(wrong.parse::<Position>(), Err(InvalidPosition), "{wrong}");
+        }
     }
 }

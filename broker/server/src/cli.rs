@@ -1,5 +1,6 @@
 //! The command line. Every flag is also an environment variable, `WAYPOST_` and its name in capitals.
 
+mod explain;
 pub(crate) mod values;
 
 use std::path::PathBuf;
@@ -10,6 +11,7 @@ use clap_complete::Shell;
 
 use waypost_core::manifest::ResourceName;
 
+pub(crate) use self::explain::{Asked, Explain};
 use self::values::{bytes, duration, log_filter};
 
 /// A CloudEvents broker and trigger router in one binary.
@@ -26,10 +28,15 @@ pub(crate) enum Command {
     Run(Box<Run>),
     /// Check manifests without running anything, and print every problem.
     Check(Check),
+    /// Run the tests that manifests hold: which triggers match an event, and which do not.
+    Test(Test),
     /// Send one event, or what stdin holds, to a broker or any other receiver of CloudEvents.
     Send(Box<Send>),
     /// Show what a running broker has, and what became of the events of each trigger.
     Status(Status),
+    /// Show why triggers match an event or do not, and what became of it: an event from a file and the triggers of manifests,
+    /// or an event that a running broker has.
+    Explain(Box<Explain>),
     /// Look for damage in stored events, and go on after it.
     #[command(subcommand)]
     Log(Log),
@@ -45,7 +52,8 @@ pub(crate) enum Command {
 /// Where manifests are read from.
 #[derive(Debug, Args)]
 pub(crate) struct Manifests {
-    /// A file, a directory (all .yaml, .yml and .json files in it and below, hidden ones left out), or - for stdin.
+    /// A file, a directory (all .yaml, .yml and .json files in it and below; hidden ones and .event.json left out), or - for
+    /// stdin.
     /// May be given several times.
     #[arg(
         short = 'f',
@@ -259,6 +267,16 @@ pub(crate) struct Check {
     pub(crate) manifests: Manifests,
 
     /// How problems are printed.
+    #[arg(short, long, value_name = "FORMAT", env = "WAYPOST_OUTPUT", default_value = "text")]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Test {
+    #[command(flatten)]
+    pub(crate) manifests: Manifests,
+
+    /// How the outcome is printed.
     #[arg(short, long, value_name = "FORMAT", env = "WAYPOST_OUTPUT", default_value = "text")]
     pub(crate) output: Output,
 }

@@ -5,11 +5,12 @@ mod watch;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Read;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use waypost_core::codes;
-use waypost_core::manifest::{MAX_FILE_BYTES, ManifestFile, Manifests};
+use waypost_core::manifest::{MAX_FILE_BYTES, ManifestFile, Manifests, Piece};
 
 use self::discovery::{Found, Root};
 pub(crate) use self::watch::Watch;
@@ -114,12 +115,30 @@ impl Files {
         let changed = self.fingerprint != fingerprint;
         self.fingerprint = fingerprint;
         let files = contents.into_iter().map(|(path, content)| match content {
-            Ok(content) => ManifestFile::read(path, &content),
+            Ok(content) => read(&path, &content),
             Err(reason) => ManifestFile::unreadable(path, &reason),
         });
         Reading { manifests: Manifests { files: files.collect() }, changed }
     }
 }
+
+/// Reads the content of a file: a large one in pieces, on as many threads as there are processors.
+fn read(path: &Arc<str>, content: &[u8]) -> ManifestFile {
+    let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let mut pieces = Piece::divide(content, threads.min(MAX_READING_THREADS)).into_iter();
+    let first = pieces.next().expect("a content has at least one piece");
+    std::thread::scope(|scope| {
+        let others: Vec<_> = pieces
+            .map(|piece| scope.spawn(move || ManifestFile::read_piece(Arc::clone(path), piece)))
+            .collect();
+        others.into_iter().fold(ManifestFile::read_piece(Arc::clone(path), first), |file, other| {
+            file.join(other.join().expect("a manifest is read without a panic"))
+        })
+    })
+}
+
+/// The most threads that read one file.
+const MAX_READING_THREADS: usize = 8;
 
 /// A path, and what it holds or why that cannot be read.
 type Content = (Arc<str>, Result<Vec<u8>, String>);

@@ -7,6 +7,7 @@ mod commands;
 mod failure;
 mod files;
 mod ingress;
+mod input;
 mod listener;
 mod logging;
 mod open_files;
@@ -32,6 +33,8 @@ fn main() -> ExitCode {
         Command::Check(arguments) => commands::check::check(&arguments),
         Command::Send(arguments) => commands::send::send(&arguments),
         Command::Status(arguments) => commands::status::status(&arguments),
+        Command::Test(arguments) => commands::test::test(&arguments),
+        Command::Explain(arguments) => commands::explain::explain(&arguments),
         Command::Log(command) => commands::log::log(&command),
         Command::Schema => commands::schema::schema(),
         Command::Completions { shell } => commands::completions::completions(shell),

@@ -26,6 +26,11 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
+/// Writes a line to stderr. Where that is gone there is nobody left to tell.
+pub(crate) fn complain(line: &str) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
 /// Problems, one after the other, and their number.
 pub(crate) fn problems(problems: &[Problem]) -> String {
     let mut text = String::new();
@@ -112,7 +117,8 @@ pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     text
 }
 
-fn visible(cell: &str) -> String {
+/// Foreign text with its control characters made visible.
+pub(crate) fn visible(cell: &str) -> String {
     if cell.chars().any(char::is_control) { cell.escape_debug().to_string() } else { cell.to_owned() }
 }
 

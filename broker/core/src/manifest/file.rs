@@ -1,13 +1,17 @@
 //! A file of manifests to resources and problems.
 
+mod pieces;
+
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
+pub use self::pieces::Piece;
 use super::annotations::Annotations;
 use super::document::{self, Map, Node, Value};
 use super::kind::{self, Class, Names};
 use super::reader::{Path, Reader};
 use super::spec::{Destination, Spec};
+use super::test_case::{self, TestCase};
 use super::{Location, Mark, NATIVE, Problem, ResourceId, ResourceName, Severity};
 use super::{broker, component, service, trigger, values};
 use crate::Code;
@@ -55,6 +59,10 @@ pub struct ManifestFile {
     pub resources: Vec<Resource>,
     /// The problems that belong to no resource.
     pub problems: Vec<Problem>,
+    /// The valid tests, in the order of the file: `waypost test` runs them, nothing else looks at them.
+    pub tests: Vec<TestCase>,
+    /// What is wrong with its tests: no reason not to run its resources.
+    pub test_problems: Vec<Problem>,
     /// Whether everything in the file could be told apart. Where it could not, a resource that an earlier
     /// version of the file declared may still be meant.
     pub complete: bool,
@@ -109,12 +117,19 @@ impl Document {
 impl ManifestFile {
     /// Reads the content of a file. Never fails: what cannot be read is a problem of the file.
     pub fn read(path: impl Into<Arc<str>>, content: &[u8]) -> Self {
-        let mut file =
-            Self { path: path.into(), resources: Vec::new(), problems: Vec::new(), complete: true };
-        if let Err((code, message, help, mark)) = file.read_documents(content) {
-            file.fail(code, message, help.to_owned(), mark);
+        let whole = Piece::divide(content, 1);
+        Self::read_piece(path, whole[0])
+    }
+
+    fn empty(path: Arc<str>) -> Self {
+        Self {
+            path,
+            resources: Vec::new(),
+            problems: Vec::new(),
+            tests: Vec::new(),
+            test_problems: Vec::new(),
+            complete: true,
         }
-        file
     }
 
     /// What an earlier process kept of a file, read as the file itself is read.
@@ -122,8 +137,7 @@ impl ManifestFile {
         path: impl Into<Arc<str>>,
         documents: impl IntoIterator<Item = StoredDocument<'d>>,
     ) -> Self {
-        let mut file =
-            Self { path: path.into(), resources: Vec::new(), problems: Vec::new(), complete: true };
+        let mut file = Self::empty(path.into());
         let path = Arc::clone(&file.path);
         for StoredDocument { line, text } in documents {
             let mark = Mark { line, column: 1 };
@@ -149,15 +163,18 @@ impl ManifestFile {
 
     /// A file whose content could not be had.
     pub fn unreadable(path: impl Into<Arc<str>>, reason: &str) -> Self {
-        let mut file =
-            Self { path: path.into(), resources: Vec::new(), problems: Vec::new(), complete: false };
+        let mut file = Self::empty(path.into());
         let help = "check the path and the rights".to_owned();
         let message = format!("{} cannot be read: {reason}", file.path);
         file.fail(codes::MANIFEST_UNREADABLE, message, help, Mark::START);
         file
     }
 
-    fn read_documents(&mut self, content: &[u8]) -> Result<(), (Code, String, &'static str, Mark)> {
+    fn read_documents(
+        &mut self,
+        content: &[u8],
+        first_line: u32,
+    ) -> Result<(), (Code, String, &'static str, Mark)> {
         if content.len() > MAX_FILE_BYTES {
             let message = format!("the file is larger than {} MiB", MAX_FILE_BYTES / 1024 / 1024);
             return Err((codes::MANIFEST_TOO_LARGE, message, "split the file", Mark::START));
@@ -165,13 +182,14 @@ impl ManifestFile {
         let text = std::str::from_utf8(content).map_err(|error| {
             let before = &content[..error.valid_up_to()];
             let lines = before.iter().filter(|byte| **byte == b'\n').count();
-            let mark = Mark { line: u32::try_from(lines + 1).unwrap_or(u32::MAX), column: 1 };
+            let line = u32::try_from(lines).unwrap_or(u32::MAX).saturating_add(first_line);
+            let mark = Mark { line, column: 1 };
             let message = "the file is not text in UTF-8".to_owned();
             (codes::MANIFEST_SYNTAX, message, "save it as UTF-8", mark)
         })?;
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let path = Arc::clone(&self.path);
-        document::parse(text, |node| self.document(&path, node)).map_err(|problem| {
+        document::parse(text, first_line, |node| self.document(&path, node)).map_err(|problem| {
             let message = match problem.code {
                 codes::MANIFEST_SYNTAX => format!("the file is not valid YAML or JSON: {problem}"),
                 _ => problem.to_string(),
@@ -189,6 +207,8 @@ impl ManifestFile {
     fn fail(&mut self, code: Code, message: String, help: String, mark: Mark) {
         let location = Some(Location { file: Arc::clone(&self.path), mark });
         self.resources.clear();
+        self.tests.clear();
+        self.test_problems.clear();
         self.complete = false;
         self.problems = vec![Problem {
             code,
@@ -227,6 +247,10 @@ impl ManifestFile {
                 let problems = reader.problems;
                 self.resources.push(Resource { id, mark, spec, destinations, problems, document });
             }
+            Read::Test(case) => {
+                self.tests.extend(case.map(|case| *case).filter(|_| !reader.failed()));
+                self.test_problems.append(&mut reader.problems);
+            }
             Read::Ignored => self.problems.append(&mut reader.problems),
             Read::Unidentified => {
                 self.complete = false;
@@ -255,6 +279,8 @@ fn list_items(node: &Node) -> Option<&[Node]> {
 /// What a document turned out to be.
 enum Read {
     Resource(Box<(ResourceId, Mark, Option<Spec>)>),
+    /// A test, where it has a name and an event.
+    Test(Option<Box<TestCase>>),
     Ignored,
     Unidentified,
 }
@@ -294,7 +320,15 @@ fn read(reader: &mut Reader<'_>, node: &Node) -> Read {
         return Read::Unidentified;
     }
     reader.strict = api_version == NATIVE;
-    let Some((name, mark)) = name(reader, own) else { return Read::Unidentified };
+    let named = name(reader, own);
+    if class == Class::Test {
+        let case = named.and_then(|(name, mark)| {
+            let location = Location { file: Arc::clone(reader.file()), mark };
+            test_case::test_case(reader, own, name, location)
+        });
+        return Read::Test(case.map(Box::new));
+    }
+    let Some((name, mark)) = named else { return Read::Unidentified };
     let id = match names {
         Names::Known { api_version, kind } => ResourceId::new(api_version, kind, name),
         Names::AsWritten { api_version, kind } => {
@@ -436,7 +470,7 @@ fn spec(reader: &mut Reader<'_>, (map, mark): (&Map, Mark), class: Class, id: &R
         }
         Class::Secret => Some(Spec::Secret(Arc::new(values::secret(reader, map)))),
         Class::ConfigMap => Some(Spec::ConfigMap(Arc::new(values::config_map(reader, map)))),
-        Class::NotYet | Class::Ignored | Class::List => None,
+        Class::NotYet | Class::Ignored | Class::List | Class::Test => None,
     }
 }
 

@@ -24,6 +24,8 @@ pub(super) enum Class {
     Service,
     Secret,
     ConfigMap,
+    /// What `waypost test` looks at, and nothing else.
+    Test,
     /// A list of resources, as kubectl prints it.
     List,
     /// Known, would move events, and cannot be honoured yet.
@@ -43,7 +45,7 @@ pub(super) struct UnknownKind {
 }
 
 /// The kinds that are read.
-const READ: [(&str, &str, Class); 12] = [
+const READ: [(&str, &str, Class); 13] = [
     (KNATIVE_EVENTING, "Broker", Class::Broker),
     (KNATIVE_EVENTING, "Trigger", Class::Trigger),
     (NATIVE, "Broker", Class::Broker),
@@ -51,6 +53,7 @@ const READ: [(&str, &str, Class); 12] = [
     (NATIVE, "Source", Class::Source),
     (NATIVE, "Sink", Class::Sink),
     (NATIVE, "Transformation", Class::Transformation),
+    (NATIVE, "Test", Class::Test),
     (CORE, "Secret", Class::Secret),
     (CORE, "ConfigMap", Class::ConfigMap),
     (CORE, "Service", Class::Service),
@@ -188,6 +191,7 @@ mod tests {
             ("serving.knative.dev/v1", "Service", Class::Service),
             ("v1", "Service", Class::Service),
             ("v1", "List", Class::List),
+            ("waypost.dev/v1alpha1", "Test", Class::Test),
             ("waypost.dev/v1alpha1", "Replay", Class::NotYet),
             ("sources.knative.dev/v1", "PingSource", Class::NotYet),
             ("sources.triggermesh.io/v1alpha1", "AWSS3Source", Class::NotYet),

@@ -239,3 +239,18 @@ pub enum Ordering {
     /// No order.
     None,
 }
+
+/// An event, and the triggers that must match it or must not: `waypost test` looks at it, and nothing else.
+#[derive(Debug, Clone, JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TestSpec {
+    /// The event as the members of structured JSON: attributes, and `data` or `data_base64`. `specversion` and `id` may
+    /// be left out. Exactly one of `event` and `eventFile` is given.
+    pub event: Option<BTreeMap<String, serde_json::Value>>,
+    /// A file with one event in structured JSON, relative to the manifest.
+    pub event_file: Option<String>,
+    /// The triggers that must match: `name`, or `namespace/name`.
+    pub matches: Option<Vec<String>>,
+    /// The triggers that must not match.
+    pub misses: Option<Vec<String>>,
+}

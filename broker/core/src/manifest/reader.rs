@@ -68,6 +68,11 @@ impl<'f> Reader<'f> {
         }
     }
 
+    /// The path of the file.
+    pub(super) fn file(&self) -> &'f Arc<str> {
+        self.file
+    }
+
     /// Whether a problem keeps the resource from being applied.
     pub(super) fn failed(&self) -> bool {
         self.problems.iter().any(Problem::is_error)

@@ -176,7 +176,7 @@ fn scalar(text: &str, mark: Mark) -> Option<Node> {
 /// What is written as JSON or YAML in an annotation.
 fn embedded(reader: &mut Reader<'_>, text: &str, mark: Mark, path: &Path<'_>) -> Option<Node> {
     let mut documents = Vec::new();
-    if let Err(problem) = document::parse(text, |node| documents.push(node)) {
+    if let Err(problem) = document::parse(text, 1, |node| documents.push(node)) {
         let message = format!("`{path}` is not valid JSON: {problem}");
         reader.error(codes::FIELD_VALUE, mark, path, message, "write it as JSON");
         return None;

@@ -146,6 +146,8 @@ impl StoredPlan {
             path: Arc::clone(&file.path),
             resources: file.resources.iter().filter(|resource| is_value(&resource.spec)).cloned().collect(),
             problems: Vec::new(),
+            tests: Vec::new(),
+            test_problems: Vec::new(),
             complete: true,
         });
         let stored =

@@ -11,17 +11,19 @@ use crate::files::Files;
 use crate::present;
 use crate::registry::REGISTRY;
 
-/// Prints every problem of the manifests. The exit code is 1 if one of them is an error.
+/// Prints every problem of the manifests, and of the tests that they hold. The exit code is 1 if one of them is an error.
 pub(crate) fn check(arguments: &Check) -> Result<ExitCode, Failure> {
     let reading = Files::new(&arguments.manifests.paths)?.read();
     let plan = plan(&reading.manifests, &REGISTRY, None, 1);
+    let mut problems = plan.problems.clone();
+    problems.extend(super::test::problems(&reading.manifests, &plan));
     let text = match arguments.output {
         Output::Json => {
-            serde_json::to_string_pretty(&plan.problems).expect("problems have no keys but strings") + "\n"
+            serde_json::to_string_pretty(&problems).expect("problems have no keys but strings") + "\n"
         }
-        Output::Text if plan.problems.is_empty() => format!("no problems: {}\n", present::resources(&plan)),
-        Output::Text => present::problems(&plan.problems),
+        Output::Text if problems.is_empty() => format!("no problems: {}\n", present::resources(&plan)),
+        Output::Text => present::problems(&problems),
     };
     present::print(&text)?;
-    Ok(if plan.problems.iter().any(Problem::is_error) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(if problems.iter().any(Problem::is_error) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

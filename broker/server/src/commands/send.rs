@@ -1,7 +1,6 @@
 //! `waypost send`: one event, or what stdin holds, to any receiver of CloudEvents.
 
-use std::io::{IsTerminal, Read};
-use std::path::Path;
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use bytes::Bytes;
@@ -17,12 +16,11 @@ use waypost_core::{Event, codes};
 use crate::call::{self, Answer};
 use crate::cli::{Attributes, Mode, Output, Send};
 use crate::failure::Failure;
+use crate::input;
 use crate::present;
 
 /// The source of an event whose sender names none.
 const DEFAULT_SOURCE: &str = "/waypost/send";
-/// The most bytes of an event, a batch or data that are read.
-const MAX_INPUT_BYTES: u64 = 256 * 1024 * 1024;
 
 /// Sends, and prints the answer. The exit code is 1 if the receiver refused.
 pub(crate) fn send(arguments: &Send) -> Result<ExitCode, Failure> {
@@ -69,7 +67,7 @@ fn described_event(event_type: &str, attributes: &Attributes) -> Result<Event, F
     let mut builder = Event::builder(id, source, event_type);
     let data = match (&attributes.data, &attributes.data_file) {
         (Some(text), _) => Some(text.clone().into_bytes()),
-        (None, Some(path)) => Some(read_file(path)?),
+        (None, Some(path)) => Some(input::read_file(path)?),
         (None, None) => None,
     };
     let content_type = attributes.datacontenttype.as_deref().or_else(|| {
@@ -106,7 +104,7 @@ fn from_stdin(mode: Option<Mode>) -> Result<Outgoing, Failure> {
             "there is no event: describe one with --type and further flags, or pipe one in structured JSON to stdin",
         ));
     }
-    let body = Bytes::from(read(std::io::stdin().lock(), "stdin")?);
+    let body = Bytes::from(input::read_stdin()?);
     if body.iter().all(u8::is_ascii_whitespace) {
         return Err(Failure::new(
             codes::INPUT_UNREADABLE,
@@ -133,30 +131,6 @@ fn document(body: Bytes, mode: Option<Mode>) -> Result<Outgoing, Failure> {
         )),
         Err(error) => Err(Failure::new(error.code, error.to_string())),
     }
-}
-
-fn read_file(path: &Path) -> Result<Vec<u8>, Failure> {
-    if path == Path::new("-") {
-        return read(std::io::stdin().lock(), "stdin");
-    }
-    let name = path.display().to_string();
-    let file = std::fs::File::open(path);
-    read(file.map_err(|error| unreadable(&name, &error.to_string()))?, &name)
-}
-
-fn read(from: impl Read, name: &str) -> Result<Vec<u8>, Failure> {
-    let mut content = Vec::new();
-    from.take(MAX_INPUT_BYTES + 1)
-        .read_to_end(&mut content)
-        .map_err(|error| unreadable(name, &error.to_string()))?;
-    if content.len() as u64 > MAX_INPUT_BYTES {
-        return Err(unreadable(name, &format!("it is larger than {MAX_INPUT_BYTES} bytes")));
-    }
-    Ok(content)
-}
-
-fn unreadable(name: &str, reason: &str) -> Failure {
-    Failure::new(codes::INPUT_UNREADABLE, format!("{name} cannot be read: {reason}"))
 }
 
 /// What the receiver said.

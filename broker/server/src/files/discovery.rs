@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 const MAX_DEPTH: usize = 32;
 /// The endings of manifests in a directory. A file that is named itself may end in anything.
 const ENDINGS: [&str; 3] = ["yaml", "yml", "json"];
+/// What the names of files with events end in, which lie beside the tests that name them.
+const EVENT_ENDING: &str = ".event.json";
 
 /// A path of the command line.
 #[derive(Debug)]
@@ -112,7 +114,9 @@ impl Walk<'_> {
     }
 
     fn entry(&mut self, path: &Path) {
-        let is_manifest = path.extension().is_some_and(|ending| ENDINGS.iter().any(|known| ending == *known));
+        let is_event = path.as_os_str().as_encoded_bytes().ends_with(EVENT_ENDING.as_bytes());
+        let is_manifest =
+            !is_event && path.extension().is_some_and(|ending| ENDINGS.iter().any(|known| ending == *known));
         match fs::metadata(path) {
             Ok(metadata) if metadata.is_dir() => self.directory(path),
             Ok(metadata) if metadata.is_file() && is_manifest => self.seen.add(path, self.found),
@@ -160,12 +164,12 @@ mod tests {
     #[test]
     fn a_directory_is_walked_in_order_of_names() {
         let directory = tempfile::tempdir().unwrap();
-        for name in
-            ["b.yml", "a.yaml", "c/d.json", "c/e.txt", "README", ".hidden.yaml", ".git/f.yaml", "a.yaml~"]
-        {
+        let read = ["a.yaml", "b.test.yaml", "b.yml", "c/d.json"];
+        let others = ["c/e.txt", "README", ".hidden.yaml", ".git/f.yaml", "a.yaml~", "c/order.event.json"];
+        for name in read.iter().rev().chain(&others) {
             write(&directory.path().join(name));
         }
-        assert_eq!(found(directory.path()), ["a.yaml", "b.yml", "c/d.json"]);
+        assert_eq!(found(directory.path()), read);
     }
 
     #[test]

@@ -36,12 +36,13 @@ pub struct SyntaxProblem {
 }
 
 /// Reads a stream of YAML documents, or one JSON document, and hands over each that is not empty. The first
-/// error ends the reading.
-pub fn parse(text: &str, mut document: impl FnMut(Node)) -> Result<(), SyntaxProblem> {
-    let last_line = count_lines(text);
+/// error ends the reading. The text may be a piece of a file, which begins on its line `first_line`.
+pub fn parse(text: &str, first_line: u32, mut document: impl FnMut(Node)) -> Result<(), SyntaxProblem> {
+    let before = first_line.saturating_sub(1);
+    let lines = Lines { before, last: before.saturating_add(count_lines(text)) };
     let mut parser = Parser::new_from_str(text);
     let mut builder = Builder::default();
-    while let Some((event, span)) = next(&mut parser, last_line)? {
+    while let Some((event, span)) = next(&mut parser, lines)? {
         match event {
             Event::StreamEnd => break,
             Event::DocumentStart(_) => builder = Builder { weight: builder.weight, ..Builder::default() },
@@ -51,7 +52,7 @@ pub fn parse(text: &str, mut document: impl FnMut(Node)) -> Result<(), SyntaxPro
                 }
             }
             Event::Nothing | Event::StreamStart => {}
-            event => builder.event(event, mark(span.start, last_line))?,
+            event => builder.event(event, lines.mark(span.start))?,
         }
     }
     Ok(())
@@ -59,15 +60,25 @@ pub fn parse(text: &str, mut document: impl FnMut(Node)) -> Result<(), SyntaxPro
 
 fn next<'t>(
     parser: &mut Parser<'t, StrInput<'t>>,
-    last_line: u32,
+    lines: Lines,
 ) -> Result<Option<(Event<'t>, Span)>, SyntaxProblem> {
-    parser.next_event().transpose().map_err(|error| syntax(mark(*error.marker(), last_line), error.info()))
+    parser.next_event().transpose().map_err(|error| syntax(lines.mark(*error.marker()), error.info()))
 }
 
-/// The parser counts columns from 0, and puts the end of the text on the line behind the last.
-fn mark(marker: Marker, last_line: u32) -> Mark {
-    let number = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
-    Mark { line: number(marker.line()).clamp(1, last_line), column: number(marker.col()).saturating_add(1) }
+/// Where a text stands in its file.
+#[derive(Debug, Clone, Copy)]
+struct Lines {
+    before: u32,
+    last: u32,
+}
+
+impl Lines {
+    /// The parser counts columns from 0, and puts the end of the text on the line behind the last.
+    fn mark(self, marker: Marker) -> Mark {
+        let number = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
+        let line = number(marker.line()).max(1).saturating_add(self.before).min(self.last);
+        Mark { line, column: number(marker.col()).saturating_add(1) }
+    }
 }
 
 fn count_lines(text: &str) -> u32 {

@@ -7,7 +7,7 @@ use crate::codes;
 
 fn documents(text: &str) -> Result<Vec<Node>, SyntaxProblem> {
     let mut documents = Vec::new();
-    parse(text, |node| documents.push(node)).map(|()| documents)
+    parse(text, 1, |node| documents.push(node)).map(|()| documents)
 }
 
 fn only(text: &str) -> Node {

@@ -621,7 +621,7 @@ fn compare<T: JsonSchema>(text: &str, but: &[String]) {
     described.retain(|path| !but.contains(path));
     described.sort();
     let mut written = Vec::new();
-    document::parse(text, |node| {
+    document::parse(text, 1, |node| {
         let Value::Map(root) = node.value else { panic!("a map") };
         let Some(Value::Map(spec)) = root.get("spec").map(|node| node.value.clone()) else {
             panic!("a spec")

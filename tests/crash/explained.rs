@@ -1,0 +1,38 @@
+//! How long it takes to explain events of a log, wherever they stand in it.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use crate::chance::Chance;
+use crate::failure::{Failure, ensure};
+use crate::wire::Connection;
+
+/// Asks for events by position and by source and id, half of the times each, and returns the times in order. Each
+/// answer must tell of the event that was asked for, and that the trigger `all` has it.
+pub(crate) fn explained(admin: SocketAddr, events: u64, times: u64) -> Result<Vec<Duration>, Failure> {
+    let mut connection = Connection::open(admin).map_err(Failure::io("connecting"))?;
+    let mut chance = Chance::new(events);
+    let mut taken = Vec::new();
+    for time in 0..times {
+        let number = chance.below(events);
+        // One request at a time filled the log, so that an event stands at its number.
+        let record = match time % 2 {
+            0 => format!("position=0:{number}"),
+            _ => format!("source=%2Fcrash&id={number}"),
+        };
+        let request = format!(
+            "GET /api/v1/explain?broker=default&{record} HTTP/1.1\r\nhost: {admin}\r\ncontent-length: 0\r\n\r\n"
+        );
+        let asking = Instant::now();
+        let answer = connection.send(request.as_bytes()).map_err(Failure::io("asking for an explanation"))?;
+        taken.push(asking.elapsed());
+        let told = answer.json();
+        let trigger = &told["triggers"][0];
+        let right = told["event"]["id"].as_str().and_then(|id| id.parse().ok()) == Some(number)
+            && trigger["matched"] == true
+            && trigger["deliveries"][0]["state"] == "delivered";
+        ensure(right, || format!("event {number} by {record} is told wrongly: {told:#}"))?;
+    }
+    taken.sort_unstable();
+    Ok(taken)
+}
