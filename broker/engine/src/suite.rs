@@ -4,6 +4,7 @@ mod backlog;
 mod budget;
 mod chaos;
 mod delivery;
+mod explain;
 mod reload;
 mod restart;
 

@@ -341,7 +341,7 @@ impl Asking {
         };
         if let Some(plan) = deciding {
             let wanted = plan.triggers.iter().filter(|(_, name)| self.selection.takes(name));
-            let mut filters = self.filters(plan, wanted.map(|(number, _)| *number).collect())?;
+            let mut filters = self.filters(plan, &wanted.map(|(number, _)| *number).collect())?;
             for (number, name) in &plan.triggers {
                 if let Some(filter) = filters.remove(number) {
                     tell(name, Some(*number), By::Filter(filter, plan.version));
@@ -384,7 +384,7 @@ impl Asking {
     fn filters(
         &self,
         plan: &PlanRecord,
-        wanted: HashSet<TriggerNumber>,
+        wanted: &HashSet<TriggerNumber>,
     ) -> Result<HashMap<TriggerNumber, Filter>, ExplainError> {
         if wanted.is_empty() {
             return Ok(HashMap::new());
@@ -438,7 +438,7 @@ impl Asking {
             let Some(plan) = plans.iter().find(|plan| plan.version == version) else { continue };
             let Some((_, name)) = plan.triggers.iter().find(|(known, _)| *known == number) else { continue };
             if self.selection.takes(name)
-                && let Some(filter) = self.filters(plan, HashSet::from([number]))?.remove(&number)
+                && let Some(filter) = self.filters(plan, &HashSet::from([number]))?.remove(&number)
             {
                 found.push((name.clone(), number, filter, version));
             }
@@ -470,7 +470,7 @@ impl Asking {
             (None, Lists::Known | Lists::Gone) => vec![ExplainedDelivery::forgotten()],
         };
         let mut line = match by {
-            By::Invalid(problem) => invalid_line(name.clone(), problem),
+            By::Invalid(problem) => invalid_line(name, problem),
             By::Later(first) => self.without_filter(&name, matched, first, deciding),
             By::Filter(filter, version) => {
                 let explanation = Explanation::new(&filter, candidate);

@@ -6,7 +6,6 @@ use async_trait::async_trait;
 use proptest::prelude::*;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use waypost_core::delivery::BackoffPolicy;
 use waypost_core::manifest::{FieldProblem, ManifestFile};
