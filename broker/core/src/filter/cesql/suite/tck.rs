@@ -49,7 +49,7 @@ struct Case {
 
 fn cases(file: &'static str, source: &'static str) -> Vec<Case> {
     let mut documents = Vec::new();
-    document::parse(source, |node| documents.push(node)).unwrap();
+    document::parse(source, 1, |node| documents.push(node)).unwrap();
     let document::Value::Map(root) = &documents[0].value else { panic!("{file} is a map") };
     let Some(Node { value: document::Value::List(tests), .. }) = root.get("tests") else {
         panic!("{file} has tests")
