@@ -95,10 +95,10 @@ fn runtime(name: &str, threads: usize) -> Result<Runtime, Failure> {
         .thread_name(name)
         .enable_all()
         .build()
-        .map_err(no_threads)
+        .map_err(|error| no_threads(&error))
 }
 
-fn no_threads(error: std::io::Error) -> Failure {
+fn no_threads(error: &std::io::Error) -> Failure {
     Failure::new(codes::PROCESS_RESOURCE_MISSING, format!("no threads can be started: {error}"))
 }
 
@@ -119,7 +119,7 @@ impl IngressRuntime {
             let _ = runtime.block_on(ended);
             runtime.shutdown_timeout(BLOCKING_GRACE);
         });
-        Ok(Self { handle, thread: thread.map_err(no_threads)?, end })
+        Ok(Self { handle, thread: thread.map_err(|error| no_threads(&error))?, end })
     }
 
     /// Ends what still runs in it.
