@@ -6,7 +6,7 @@ use waypost_tests::process::Setup;
 
 use crate::manifests::{default_broker, file, only, trigger};
 
-fn test(name: &str, spec: Value) -> Value {
+fn test(name: &str, spec: &Value) -> Value {
     json!({"apiVersion": "waypost.dev/v1alpha1", "kind": "Test", "metadata": {"name": name}, "spec": spec})
 }
 
@@ -38,8 +38,8 @@ async fn tests_pass_and_fail_with_what_was_expected_and_found() {
     let event = json!({"specversion": "1.0", "id": "1", "source": "/shop", "type": "order", "tier": "gold"});
     write("events/gold.event.json", &event.to_string());
     let passing = [
-        test("order", json!({"event": order(), "matches": ["orders"], "misses": ["default/gold"]})),
-        test("gold", json!({"eventFile": "events/gold.event.json", "matches": ["orders", "gold"]})),
+        test("order", &json!({"event": order(), "matches": ["orders"], "misses": ["default/gold"]})),
+        test("gold", &json!({"eventFile": "events/gold.event.json", "matches": ["orders", "gold"]})),
     ];
     write("orders.test.yaml", &file(&passing));
     let passed = waypost(&["test", "-f", "manifests"]).await;
@@ -47,7 +47,7 @@ async fn tests_pass_and_fail_with_what_was_expected_and_found() {
     assert_eq!(passed.stdout, "ok      default/order\nok      default/gold\n2 tests passed\n");
     assert_eq!(waypost(&["check", "-f", "manifests", "-o", "json"]).await.json(), json!([]));
 
-    let failing = test("wrong", json!({"event": order(), "matches": ["gold"], "misses": ["orders"]}));
+    let failing = test("wrong", &json!({"event": order(), "matches": ["gold"], "misses": ["orders"]}));
     write("wrong.test.yaml", &file(&[failing]));
     let failed = waypost(&["test", "-f", "manifests"]).await;
     assert_eq!(failed.code, Some(1), "{failed:?}");
@@ -76,9 +76,9 @@ async fn tests_pass_and_fail_with_what_was_expected_and_found() {
 #[tokio::test]
 async fn what_is_wrong_with_a_test_is_located_and_keeps_no_broker_from_running() {
     let tests = [
-        test("unknown", json!({"event": order(), "matches": ["oders"]})),
-        test("later", json!({"event": order(), "matches": ["orders"], "emits": []})),
-        test("absent", json!({"eventFile": "absent.event.json", "misses": ["orders"]})),
+        test("unknown", &json!({"event": order(), "matches": ["oders"]})),
+        test("later", &json!({"event": order(), "matches": ["orders"], "emits": []})),
+        test("absent", &json!({"eventFile": "absent.event.json", "misses": ["orders"]})),
     ];
     let setup = Setup::new(&triggers()).file("bad.test.yaml", &file(&tests));
     let manifests = setup.manifests();
