@@ -409,6 +409,10 @@ impl Subscription {
                     drop(window);
                     let ledger = &self.ledgers[usize::from(position.partition)];
                     self.give_up_unreadable(ledger, position.offset, &error);
+                    if self.lock().halt.any() {
+                        // It could not be written down, and waits among the others until it can.
+                        return;
+                    }
                 }
             }
         }

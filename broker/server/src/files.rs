@@ -131,9 +131,13 @@ fn read(path: &Arc<str>, content: &[u8]) -> ManifestFile {
         let others: Vec<_> = pieces
             .map(|piece| scope.spawn(move || ManifestFile::read_piece(Arc::clone(path), piece)))
             .collect();
-        others.into_iter().fold(ManifestFile::read_piece(Arc::clone(path), first), |file, other| {
-            file.join(other.join().expect("a manifest is read without a panic"))
-        })
+        let first = ManifestFile::read_piece(Arc::clone(path), first);
+        // The first error of the text is the error of the file.
+        let (Ok(file) | Err(file)) = others.into_iter().fold(first, |file, other| {
+            let next = other.join().expect("a manifest is read without a panic");
+            Ok(file?.join(next?))
+        });
+        file
     })
 }
 

@@ -118,7 +118,8 @@ impl ManifestFile {
     /// Reads the content of a file. Never fails: what cannot be read is a problem of the file.
     pub fn read(path: impl Into<Arc<str>>, content: &[u8]) -> Self {
         let whole = Piece::divide(content, 1);
-        Self::read_piece(path, whole[0])
+        let (Ok(file) | Err(file)) = Self::read_piece(path, whole[0]);
+        file
     }
 
     fn empty(path: Arc<str>) -> Self {

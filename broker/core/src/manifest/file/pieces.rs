@@ -62,37 +62,29 @@ fn begins_document(content: &[u8], found: usize) -> bool {
 }
 
 impl ManifestFile {
-    /// Reads a piece of a file. Never fails: what cannot be read is a problem of the file.
-    pub fn read_piece(path: impl Into<Arc<str>>, piece: Piece<'_>) -> Self {
+    /// Reads a piece of a file.
+    ///
+    /// # Errors
+    /// The file as it is where its text is no manifest: then nothing of any piece counts.
+    pub fn read_piece(path: impl Into<Arc<str>>, piece: Piece<'_>) -> Result<Self, Self> {
         let mut file = Self::empty(path.into());
-        if let Err((code, message, help, mark)) = file.read_documents(piece.content, piece.first_line) {
-            file.fail(code, message, help.to_owned(), mark);
+        match file.read_documents(piece.content, piece.first_line) {
+            Ok(()) => Ok(file),
+            Err((code, message, help, mark)) => {
+                file.fail(code, message, help.to_owned(), mark);
+                Err(file)
+            }
         }
-        file
     }
 
-    /// The file whose pieces were read, in their order: as if it had been read in one. The first error of its text
-    /// is the error of the file.
+    /// The file with what its next piece declares: as if it had been read in one.
     pub fn join(mut self, next: Self) -> Self {
-        if self.is_unreadable() {
-            return self;
-        }
-        if next.is_unreadable() {
-            return next;
-        }
         self.resources.extend(next.resources);
         self.problems.extend(next.problems);
         self.tests.extend(next.tests);
         self.test_problems.extend(next.test_problems);
         self.complete &= next.complete;
         self
-    }
-
-    /// Whether the text is no manifest: then nothing of it counts.
-    fn is_unreadable(&self) -> bool {
-        !self.complete
-            && self.resources.is_empty()
-            && self.problems.iter().any(|problem| problem.path.is_empty())
     }
 }
 
@@ -115,7 +107,9 @@ mod tests {
         let pieces = Piece::divide(text.as_bytes(), at_most);
         let count = pieces.len();
         let read = pieces.into_iter().map(|piece| ManifestFile::read_piece("a.yaml", piece));
-        (count, read.reduce(ManifestFile::join).expect("there is one piece at least"))
+        let joined = read.reduce(|file, next| Ok(file?.join(next?))).expect("there is one piece at least");
+        let (Ok(file) | Err(file)) = joined;
+        (count, file)
     }
 
     #[test]
@@ -149,6 +143,16 @@ mod tests {
             let broken = text.lines().position(|line| line == "kind: [").expect("there is one") + 1;
             assert!((broken..=broken + 1).contains(&(line as usize)), "line {line}, not {broken}");
         }
+    }
+
+    #[test]
+    fn a_piece_without_a_resource_takes_nothing_from_the_others() {
+        let good = documents(60, "---\n");
+        let text = format!("{good}---\n- {}\n", "y".repeat(2 * LEAST_BYTES));
+        let (count, read) = in_pieces(&text, 2);
+        assert_eq!(count, 2);
+        assert_eq!(read.resources.len(), 60);
+        assert_eq!(read, ManifestFile::read("a.yaml", text.as_bytes()));
     }
 
     #[test]
