@@ -257,8 +257,10 @@ async fn serve(
                 code = codes::LOG_FAILED.id(), reason,
                 "the log cannot be written, and nothing is acknowledged any more: mend the disk and start again"
             );
+            stop_following.cancel();
             // What would be waited for needs the log: only answers on their way are let out.
             shut_down(&engine, &ingress, producers, admin, POISONED_SHUTDOWN.min(arguments.shutdown_timeout)).await;
+            following.shutdown().await;
             return Ok(ExitCode::FAILURE);
         }
     };

@@ -166,6 +166,8 @@ impl ManifestFollower {
             let plan;
             (self, plan) = match reading.await {
                 Ok(read) => read,
+                // The runtime ends.
+                Err(error) if error.is_cancelled() => return,
                 Err(error) => {
                     tracing::error!(%error, "reading the manifests panicked; they are not followed any more, please report this");
                     return;
