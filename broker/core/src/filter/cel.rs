@@ -4,13 +4,14 @@
 //! `string` in the text in which they came (`timestamp(time)` makes a timestamp). Data that is JSON is the variable
 //! `data`; whole numbers in it are `int`. An absent attribute is an undeclared variable, an error unless `||` or `&&`
 //! need not know it; `has(subject)` and `has(data)` ask whether it is there, as `has(data.order.id)` does for members.
-//! An error, and a result that is no `bool`, is no match.
+//! An error, and a result that is no `bool`, is no match. A loop over a map is over its keys in their order.
 //!
 //! The crate has neither steps nor a bound of its stack, so that both are added here: the length of an expression, the
 //! depth of its tree, and before an evaluation an estimate of what it may cost with the data at hand.
 
 mod cost;
 mod implied;
+mod order;
 mod presence;
 
 use std::collections::HashMap;
@@ -55,7 +56,11 @@ const EVALUATION_STACK: usize = 2 * 1024 * 1024;
 /// The longest error of the crate that is repeated, in characters: it may hold values.
 const EXCERPT: usize = 256;
 
-static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
+static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| {
+    let mut environment = Env::stdlib();
+    order::declare(&mut environment);
+    Arc::new(environment)
+});
 
 /// An expression that was parsed. A clone is a reference count; two are equal when they are written alike.
 #[derive(Clone)]
@@ -208,7 +213,7 @@ fn compile(text: &str) -> Result<IdedExpr, ParseError> {
     };
     // As for an evaluation: a parser that contradicts itself refuses the text, and holds nothing that outlives it.
     let parsed = catch_unwind(AssertUnwindSafe(parser));
-    let root = match parsed {
+    let mut root = match parsed {
         Ok(Ok(root)) => root,
         Ok(Err(errors)) => {
             let first = errors.errors.into_iter().next();
@@ -219,6 +224,7 @@ fn compile(text: &str) -> Result<IdedExpr, ParseError> {
         }
         Err(_) => return Err(failed("the expression cannot be read".to_owned(), (1, 1))),
     };
+    order::put(&mut root);
     check(&root, 1).map_err(|message| failed(message, (1, 1)))?;
     Ok(root)
 }

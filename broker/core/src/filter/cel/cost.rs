@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 use ::cel::common::ast::{CallExpr, ComprehensionExpr, Expr, IdedExpr, LiteralValue};
 use serde_json::Value as Json;
 
-use super::{of_entry, parts};
+use super::{of_entry, order, parts};
 use crate::filter::candidate::{BYTES_PER_STEP, BudgetSpent, Candidate, MAX_STEPS};
 
 /// What a value takes besides its text, in bytes.
@@ -216,6 +216,15 @@ impl<'c> Estimate<'c, '_> {
                 (_, Some(_)) => self.measured(bound)?.element().0,
                 (_, None) => bound.element().0,
             });
+        }
+        if let (order::FUNCTION, [range]) = (call.func_name.as_str(), operands.as_slice()) {
+            let range = self.node(range)?;
+            let range = self.measured(range)?;
+            if !matches!(range.json, Some(Json::Array(_))) {
+                let count = range.element().1;
+                self.add(count.saturating_mul(u64::from(count.checked_ilog2().unwrap_or(0))))?;
+            }
+            return ControlFlow::Continue(range);
         }
         let mut whole = Bound::default();
         for operand in &operands {

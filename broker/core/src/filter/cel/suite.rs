@@ -61,6 +61,35 @@ fn attributes_and_data_are_variables_of_their_types() {
 }
 
 #[test]
+fn a_loop_over_a_map_has_an_order() {
+    let text = |keys: &[String]| keys.iter().map(|key| format!("'{key}'")).collect::<Vec<_>>().join(", ");
+    let keys: Vec<_> = (0..15).map(|key| format!("{}{key:02}", ["a", "é", "z"][key % 3])).collect();
+    let members: Vec<_> = keys.iter().map(|key| format!(r#""{key}": {{"it": "{key}"}}"#)).collect();
+    let event = event(Some(&format!("{{{}}}", members.join(", "))));
+    let mut sorted = keys;
+    sorted.sort_unstable();
+    let (first, sorted) = (sorted[0].clone(), text(&sorted));
+    let numbers = "{3: 'c', 1: 'a', 7: 'g', 2: 'b', 5: 'e', 4: 'd', 6: 'f'}";
+    for expression in [
+        format!("data.map(key, key) == [{sorted}]"),
+        format!("data.map(key, data[key].it) == [{sorted}]"),
+        format!("data.filter(key, key != '').map(key, key) == [{sorted}]"),
+        format!("[data].all(of, of.map(key, of[key].it)[0] == '{first}')"),
+        format!("(mybool ? data : {{}}).map(key, key)[0] == '{first}'"),
+        format!("{numbers}.map(key, {numbers}[key]) == ['a', 'b', 'c', 'd', 'e', 'f', 'g']"),
+        "{true: 1, false: 2}.map(key, key) == [false, true]".to_owned(),
+        "data.exists_one(key, key == 'a00') && !data.all(key, key == 'a00')".to_owned(),
+    ] {
+        let expression = Expression::parse(&expression).unwrap();
+        for _ in 0..10 {
+            let outcome = expression.evaluate(&Candidate::new(&event));
+            assert_eq!(outcome, Ok(Outcome::Boolean(true)), "{expression}");
+        }
+    }
+    assert!(Expression::parse("@in_order(data) == data").is_err());
+}
+
+#[test]
 fn absence_is_asked_with_has_and_an_error_otherwise() {
     for (text, expected) in [
         ("has(subject)", true),
