@@ -38,9 +38,9 @@ pub use self::filters::{UnreadableFilter, read_filter};
 pub use self::kind::{KNATIVE_EVENTING, KNATIVE_SERVING, NATIVE};
 pub use self::reader::nearest;
 pub use self::spec::{
-    BackoffSpec, BrokerReference, BrokerSpec, Component, DeliveryExtras, DeliverySpec, Destination,
-    Reference, RetentionSpec, SourceSpec, Spec, StartFrom, Target, TransformationSpec, TransformationUse,
-    TriggerSpec,
+    BackoffSpec, BrokerReference, BrokerSpec, Component, Deduplication, DeliveryExtras, DeliverySpec,
+    Destination, Reference, RetentionSpec, SourceSpec, Spec, StartFrom, Target, TransformationSpec,
+    TransformationUse, TriggerSpec,
 };
 pub use self::test_case::{Expectation, TestCase, TestEvent};
 pub use crate::secret::Secrets;

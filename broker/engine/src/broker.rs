@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use waypost_core::error::DeliveryError;
 use waypost_core::filter::Filter;
-use waypost_core::manifest::ResourceName;
+use waypost_core::manifest::{Deduplication, ResourceName};
 use waypost_core::{Code, codes};
 use waypost_log::{
     AppendError, Batch, Commit, CommitError, DropReason, Durability, Log, PlanRecord, PlanVersion, Record,
@@ -43,6 +43,8 @@ pub struct Broker {
     damaged: AtomicBool,
     received: AtomicU64,
     refused: AtomicU64,
+    /// Events that matched nobody because they repeat earlier ones.
+    repeated: Arc<AtomicU64>,
     /// Whether a trigger is owed so much that no more events are taken, and which and why.
     refusing: AtomicBool,
     backlog: Mutex<Option<String>>,
@@ -159,10 +161,12 @@ impl Broker {
     ) -> Arc<Self> {
         let damaged = !context.logs.damage(&name).is_empty();
         let mut readers = Vec::new();
+        let repeated = Arc::<AtomicU64>::default();
         for partition in 0..log.partitions() {
             // One switch at a time: the supervisor waits for each.
             let (orders, receiver) = mpsc::channel(1);
-            let reader = Reader::new(name.clone(), partition, Arc::clone(&log), receiver);
+            let reader =
+                Reader::new(name.clone(), partition, Arc::clone(&log), receiver, Arc::clone(&repeated));
             context.dispatch.spawn("log readers", reader.run(context.dispatch.stop().clone()));
             readers.push(orders);
         }
@@ -177,6 +181,7 @@ impl Broker {
             damaged: AtomicBool::new(damaged),
             received: AtomicU64::new(0),
             refused: AtomicU64::new(0),
+            repeated,
             refusing: AtomicBool::new(false),
             backlog: Mutex::default(),
             switch_failure: Mutex::default(),
@@ -332,6 +337,16 @@ impl Broker {
         (self.received.load(Ordering::Relaxed), self.refused.load(Ordering::Relaxed))
     }
 
+    /// Events that matched nobody because they repeat earlier ones, since the start of the process.
+    pub(crate) fn repeated(&self) -> u64 {
+        self.repeated.load(Ordering::Relaxed)
+    }
+
+    /// Which events the newest plan takes for repeats.
+    pub(crate) fn deduplication(&self) -> Option<Deduplication> {
+        self.plan.load().deduplication
+    }
+
     pub(crate) fn set_plan(&self, plan: Arc<BrokerPlan>) {
         self.context.logs.set_retention(&self.name, &plan);
         self.plan.store(plan);
@@ -426,12 +441,11 @@ impl Broker {
             .map(|subscription| (subscription.number, subscription))
             .collect();
         let mut matchers = vec![Vec::new(); self.readers.len()];
-        for RecordedPlan { version, effective, filters } in plans {
+        for RecordedPlan { version, effective, filters, deduplication } in plans {
             let row =
                 |(number, filter)| Row { filter, number, subscription: by_number.get(&number).cloned() };
-            let Some(matcher) = self.matcher(version, filters.into_iter().map(row).collect()).await else {
-                return;
-            };
+            let rows = filters.into_iter().map(row).collect();
+            let Some(matcher) = self.matcher(version, deduplication, rows).await else { return };
             *self.matcher.lock() = Some(Arc::clone(&matcher));
             for (matchers, from) in matchers.iter_mut().zip(effective) {
                 matchers.push((from, Arc::clone(&matcher)));
@@ -473,6 +487,7 @@ impl Broker {
         &self,
         version: PlanVersion,
         body: Bytes,
+        deduplication: Option<Deduplication>,
         taking: Vec<Taking>,
     ) -> Result<(), WriteError> {
         let row = |row: &Taking| {
@@ -480,7 +495,7 @@ impl Broker {
             Row { filter: row.filter.clone(), number: row.subscription.number, subscription }
         };
         // Made first, for the readers stand still from then on.
-        let matcher = self.matcher(version, taking.iter().map(row).collect()).await;
+        let matcher = self.matcher(version, deduplication, taking.iter().map(row).collect()).await;
         let matcher = matcher.ok_or(WriteError::Closed)?;
         let mut effective = Vec::with_capacity(self.readers.len());
         let mut stopped = Vec::with_capacity(self.readers.len());
@@ -528,9 +543,14 @@ impl Broker {
     }
 
     /// Makes the next set of triggers from the newest one. None where the process ends meanwhile.
-    async fn matcher(&self, version: PlanVersion, rows: Vec<Row>) -> Option<Arc<Matcher>> {
+    async fn matcher(
+        &self,
+        version: PlanVersion,
+        deduplication: Option<Deduplication>,
+        rows: Vec<Row>,
+    ) -> Option<Arc<Matcher>> {
         let previous = self.matcher.lock().clone();
-        let making = move || Matcher::next(previous.as_deref(), version, rows);
+        let making = move || Matcher::next(previous.as_deref(), version, deduplication, rows);
         match tokio::task::spawn_blocking(making).await {
             Ok(matcher) => Some(Arc::new(matcher)),
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),

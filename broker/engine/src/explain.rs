@@ -95,6 +95,9 @@ pub struct ExplainedRecord {
     pub positions: Vec<String>,
     /// When it arrived, RFC 3339.
     pub arrived_at: String,
+    /// The position of the event that it repeats, so that it matches no trigger (`spec.deduplication` of the broker);
+    /// nothing where it repeats none.
+    pub repeats: Option<String>,
     /// The plan that decides which triggers match it; nothing before the first.
     pub plan: Option<u64>,
     /// The plan in force now.

@@ -11,6 +11,7 @@ mod budget;
 mod congestion;
 mod context;
 mod dead_letter;
+mod deduplication;
 mod delivery;
 mod engine;
 pub mod explain;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 use waypost_core::filter::index::{Index, Scratch};
 use waypost_core::filter::{Candidate, Filter};
+use waypost_core::manifest::Deduplication;
 use waypost_log::{PlanVersion, TriggerNumber};
 
 use crate::subscription::Subscription;
@@ -17,6 +18,8 @@ use crate::subscription::Subscription;
 /// The triggers of a broker at one version of the plan. A reader matches a record by exactly one of these.
 pub(crate) struct Matcher {
     pub(crate) version: PlanVersion,
+    /// Which records match nobody because they repeat earlier ones.
+    pub(crate) deduplication: Option<Deduplication>,
     /// In the order in which they are recorded.
     rows: Vec<Row>,
     /// The slot of each row in the index: it keeps its slot from one version to the next.
@@ -42,18 +45,24 @@ impl Matcher {
     /// The triggers in the order in which they are recorded. Changes the index of the version before where there is one, and
     /// builds one anew where there is none or that one has changed a lot. Computes for a second where there are hundreds
     /// of thousands of triggers.
-    pub(crate) fn next(previous: Option<&Self>, version: PlanVersion, rows: Vec<Row>) -> Self {
-        match previous {
+    pub(crate) fn next(
+        previous: Option<&Self>,
+        version: PlanVersion,
+        deduplication: Option<Deduplication>,
+        rows: Vec<Row>,
+    ) -> Self {
+        let next = match previous {
             Some(previous) if !previous.index.is_worn() => previous.changed_to(version, rows),
             _ => Self::built(version, rows),
-        }
+        };
+        Self { deduplication, ..next }
     }
 
     fn built(version: PlanVersion, rows: Vec<Row>) -> Self {
         let slots: Vec<u32> = (0..).take(rows.len()).collect();
         let index = Index::build(slots.iter().copied().zip(rows.iter().map(|row| &row.filter)));
         let changed = (0..rows.len()).collect();
-        Self { version, rows, places: slots.clone(), slots, changed, index }
+        Self { version, deduplication: None, rows, places: slots.clone(), slots, changed, index }
     }
 
     fn changed_to(&self, version: PlanVersion, rows: Vec<Row>) -> Self {
@@ -93,7 +102,7 @@ impl Matcher {
             index.insert(*slot, &rows[place].filter);
             changed.push(place);
         }
-        Self { version, rows, slots, places, changed, index }
+        Self { version, deduplication: None, rows, slots, places, changed, index }
     }
 
     /// The rows of the triggers that take the event, as places in this matcher, in their order. What `scratch` tells of
@@ -188,7 +197,7 @@ mod tests {
         fn each_version_matches_as_if_it_were_the_first(versions in prop::collection::vec(triggers(), 1..6)) {
             let mut matchers: Vec<Matcher> = Vec::new();
             for (number, triggers) in (1..).zip(&versions) {
-                let next = Matcher::next(matchers.last(), PlanVersion(number), rows(triggers));
+                let next = Matcher::next(matchers.last(), PlanVersion(number), None, rows(triggers));
                 matchers.push(next);
             }
             for value in 0..4 {
@@ -204,8 +213,8 @@ mod tests {
 
     #[test]
     fn rows_that_change_are_told() {
-        let first = Matcher::next(None, PlanVersion(1), rows(&[(1, 1), (2, 2), (3, 3)]));
-        let second = Matcher::next(Some(&first), PlanVersion(2), rows(&[(3, 3), (4, 1), (2, 1)]));
+        let first = Matcher::next(None, PlanVersion(1), None, rows(&[(1, 1), (2, 2), (3, 3)]));
+        let second = Matcher::next(Some(&first), PlanVersion(2), None, rows(&[(3, 3), (4, 1), (2, 1)]));
         let mut changed = second.changed;
         changed.sort_unstable();
         assert_eq!(changed, [1, 2]);

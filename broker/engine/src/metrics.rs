@@ -270,11 +270,17 @@ impl Snapshot {
     fn encode_logs(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let of = |log: &LogStatus| vec![("namespace", log.namespace.clone()), ("broker", log.name.clone())];
         type Row = (&'static str, &'static str, MetricType, fn(&LogStatus) -> f64);
-        let rows: [Row; 4] = [
+        let rows: [Row; 5] = [
             ("waypost_events_received", "events taken", MetricType::Counter, |log| log.received as f64),
             ("waypost_events_refused", "events refused by the log", MetricType::Counter, |log| {
                 log.refused as f64
             }),
+            (
+                "waypost_events_repeated",
+                "events that match nobody because they repeat earlier ones",
+                MetricType::Counter,
+                |log| log.repeated as f64,
+            ),
             ("waypost_log_used_bytes", "bytes in use", MetricType::Gauge, |log| log.used_bytes as f64),
             ("waypost_log_limit_bytes", "bytes allowed", MetricType::Gauge, |log| log.limit_bytes as f64),
         ];

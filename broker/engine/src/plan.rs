@@ -19,7 +19,7 @@ use std::time::Duration;
 use waypost_core::delivery::DeliveryPolicy;
 use waypost_core::filter::Filter;
 pub use waypost_core::manifest::StartFrom;
-use waypost_core::manifest::{Manifests, Problem, ResourceId, ResourceName, Secrets};
+use waypost_core::manifest::{Deduplication, Manifests, Problem, ResourceId, ResourceName, Secrets};
 use waypost_core::sink::{BuildSink, SinkType};
 use waypost_core::source::{BuildSource, SourceType};
 use waypost_core::transformation::{Transformation, TransformationType};
@@ -171,6 +171,8 @@ pub struct BrokerPlan {
     pub class: Option<String>,
     /// Knative's `spec.config` in normalised form, which may not change.
     pub config: Option<String>,
+    /// Which events match nobody because they repeat earlier ones.
+    pub deduplication: Option<Deduplication>,
 }
 
 /// Which log holds a broker's events.

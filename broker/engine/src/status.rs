@@ -138,4 +138,6 @@ pub struct LogStatus {
     pub received: u64,
     /// Events refused since the start of the process.
     pub refused: u64,
+    /// Events that matched nobody because they repeat earlier ones (`spec.deduplication`), since the start of the process.
+    pub repeated: u64,
 }

@@ -213,10 +213,12 @@ impl Supervisor {
             taking.push(Taking { filter: planned.filter.clone(), subscription, start });
         }
         broker.go_on().await;
-        let body = recorded::write(taking.iter().map(|row| (row.subscription.number, &row.filter)));
+        let deduplication = broker.deduplication();
+        let filters = taking.iter().map(|row| (row.subscription.number, &row.filter));
+        let body = recorded::write(filters, deduplication);
         // The first switch starts the readers, also of a broker without triggers.
         if !broker.matches_by(&body)
-            && let Err(error) = broker.switch(version, body, taking).await
+            && let Err(error) = broker.switch(version, body, deduplication, taking).await
         {
             tracing::error!(
                 broker = %name, code = error.code().id(), %error,

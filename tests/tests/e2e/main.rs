@@ -7,6 +7,7 @@ mod command_line;
 mod conformance;
 mod crash;
 mod dead_letters;
+mod deduplication;
 mod delivery;
 mod examples;
 mod explain;

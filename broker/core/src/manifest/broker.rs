@@ -5,12 +5,16 @@ use super::delivery::delivery;
 use super::destination::reference;
 use super::document::{Map, Node, Value};
 use super::reader::{Path, Reader};
-use super::spec::{Fixed, RetentionSpec};
+use super::spec::{Deduplication, Fixed, RetentionSpec};
 use super::{BrokerSpec, Mark};
 use crate::codes;
 
-const KNOWN: [&str; 5] = ["delivery", "log", "retention", "strictReplies", "acceptedStatus"];
-const PLANNED: [&str; 1] = ["deduplication"];
+const KNOWN: [&str; 6] = ["delivery", "log", "retention", "strictReplies", "acceptedStatus", "deduplication"];
+
+/// How many events are looked back at where a manifest does not say.
+const DEFAULT_DEDUPLICATION_EVENTS: u32 = 1_000_000;
+/// The most: each takes up to 48 bytes of memory.
+const MAX_DEDUPLICATION_EVENTS: u32 = 20_000_000;
 
 /// Knative's annotation that selects the implementation; any is taken, none may change.
 const CLASS: &str = "eventing.knative.dev/broker.class";
@@ -26,7 +30,7 @@ pub(super) fn broker(
     annotations.only(reader, &[], &[]);
     let class = annotations.get(CLASS).map(|(value, mark)| Fixed { value: value.to_owned(), mark });
     let Some(spec) = spec else { return BrokerSpec { class, ..BrokerSpec::default() } };
-    reader.only(spec, path, &KNOWN, &PLANNED);
+    reader.only(spec, path, &KNOWN, &[]);
     let delivery =
         reader.optional(spec, path, "delivery", |reader, node, path| delivery(reader, node, path, namespace));
     if reader.strict {
@@ -38,6 +42,7 @@ pub(super) fn broker(
             strict_replies: reader.optional(spec, path, "strictReplies", Reader::boolean).unwrap_or_default(),
             accepted_status: reader.optional(spec, path, "acceptedStatus", accepted_status),
             config: None,
+            deduplication: reader.optional(spec, path, "deduplication", deduplication),
         }
     } else {
         let config = |reader: &mut Reader<'_>, node: &Node, path: &Path<'_>| {
@@ -61,6 +66,20 @@ fn retention(reader: &mut Reader<'_>, node: &Node, path: &Path<'_>) -> Option<Re
         age: reader.optional(map, path, "age", |reader, node, path| reader.duration(node, path, false)),
         size: reader.optional(map, path, "size", Reader::size),
     })
+}
+
+fn deduplication(reader: &mut Reader<'_>, node: &Node, path: &Path<'_>) -> Option<(Deduplication, Mark)> {
+    let map = reader.map(node, path)?;
+    reader.only(map, path, &["window", "maxEvents"], &[]);
+    let help = "write how long an event is remembered, such as `PT10M`";
+    let window = reader.required((map, node.mark), path, "window", help, |reader, node, path| {
+        reader.duration(node, path, false)
+    });
+    let events = reader.optional(map, path, "maxEvents", |reader, node, path| {
+        reader.integer(node, path, 1, MAX_DEDUPLICATION_EVENTS)
+    });
+    let events = u64::from(events.unwrap_or(DEFAULT_DEDUPLICATION_EVENTS));
+    Some((Deduplication { window: window?, events }, node.mark))
 }
 
 /// The place where the memory mode is asked for; none inside for the log on disk, which is also what an absent field

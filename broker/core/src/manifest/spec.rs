@@ -50,6 +50,17 @@ pub struct BrokerSpec {
     pub class: Option<Fixed>,
     /// Knative's `spec.config` in normalised form, which may not change.
     pub config: Option<Fixed>,
+    /// Which events are taken for repeats; none where absent.
+    pub deduplication: Option<(Deduplication, Mark)>,
+}
+
+/// When an event repeats an earlier one with its source and id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deduplication {
+    /// The longest time after the earlier one.
+    pub window: Duration,
+    /// So many events of the broker before it are looked at, replies included.
+    pub events: u64,
 }
 
 /// What a broker keeps although nobody is owed it, as written.

@@ -7,16 +7,18 @@ mod past;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use smallvec::SmallVec;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use waypost_core::filter::Candidate;
 use waypost_core::filter::index::Scratch;
-use waypost_core::manifest::ResourceName;
+use waypost_core::manifest::{Deduplication, ResourceName};
 use waypost_log::{Entry, Log, MatchBatch, Offset, PlanVersion, ReadError, ReadLimit, Scope, WriteError};
 
 pub(super) use self::past::Past;
+use crate::deduplication::Repeats;
 use crate::matching::Matcher;
 
 /// How much a reader examines at once.
@@ -55,6 +57,10 @@ pub(super) struct Reader {
     /// In the order of what they decide; the first one decides what is next.
     matchers: VecDeque<From>,
     scratch: Scratch,
+    /// Judges which records are repeats, where the set that decides wants to know.
+    repeats: Option<Repeats>,
+    /// Counts those that are.
+    repeated: Arc<AtomicU64>,
 }
 
 impl Reader {
@@ -63,9 +69,20 @@ impl Reader {
         partition: u16,
         log: Arc<dyn Log>,
         orders: mpsc::Receiver<Order>,
+        repeated: Arc<AtomicU64>,
     ) -> Self {
         let next = log.matched(partition);
-        Self { broker, partition, log, orders, next, matchers: VecDeque::new(), scratch: Scratch::default() }
+        Self {
+            broker,
+            partition,
+            log,
+            orders,
+            next,
+            matchers: VecDeque::new(),
+            scratch: Scratch::default(),
+            repeats: None,
+            repeated,
+        }
     }
 
     /// Reads until `stop`. Nothing is examined before the first set of triggers is in force.
@@ -132,18 +149,14 @@ impl Reader {
                 self.next = start;
                 return Ok(());
             }
-            Err(error) => {
-                tracing::warn!(
-                    broker = %self.broker, partition = self.partition, code = error.code().id(), %error,
-                    "the log cannot be read; trying again in {READ_RETRY:?}"
-                );
-                return Err(READ_RETRY);
-            }
+            Err(error) => return Err(self.not_read(&error)),
         };
         let decided = entries.partition_point(|entry| entry.position.offset < border);
         let mut rest = &entries[..decided];
+        let repeats = self.judge(matcher.deduplication, rest).await.map_err(|error| self.not_read(&error))?;
         while !rest.is_empty() {
-            let examined = self.match_some(&matcher, rest).map_err(|error| self.not_recorded(&error))?;
+            let examined =
+                self.match_some(&matcher, rest, &repeats).map_err(|error| self.not_recorded(&error))?;
             rest = &rest[examined..];
             tokio::task::consume_budget().await;
         }
@@ -152,6 +165,38 @@ impl Reader {
             self.pass_over(matcher.version, border).map_err(|error| self.not_recorded(&error))?;
         }
         Ok(())
+    }
+
+    /// The offsets of those entries that are repeats, in order. Entries may come again, where what they match could not be
+    /// written down.
+    async fn judge(
+        &mut self,
+        rule: Option<Deduplication>,
+        entries: &[Arc<Entry>],
+    ) -> Result<Vec<Offset>, ReadError> {
+        let mut found = Vec::new();
+        // Made anew after an error: it may have seen some of the entries.
+        let known = self.repeats.take();
+        let (Some(rule), Some(first)) = (rule, entries.first()) else { return Ok(found) };
+        let mut repeats = match known {
+            Some(repeats) if repeats.goes_on_at(first.position.offset, rule) => repeats,
+            _ => Repeats::before(Arc::clone(&self.log), rule, first).await?,
+        };
+        for entry in entries {
+            if repeats.judge(entry).await?.is_some() {
+                found.push(entry.position.offset);
+            }
+        }
+        self.repeats = Some(repeats);
+        Ok(found)
+    }
+
+    fn not_read(&self, error: &ReadError) -> std::time::Duration {
+        tracing::warn!(
+            broker = %self.broker, partition = self.partition, code = error.code().id(), %error,
+            "the log cannot be read; trying again in {READ_RETRY:?}"
+        );
+        READ_RETRY
     }
 
     fn not_recorded(&self, error: &WriteError) -> std::time::Duration {
@@ -178,8 +223,13 @@ impl Reader {
     }
 
     /// Matches entries until the match list is long enough, records it, and offers each match. Returns how many
-    /// entries were examined.
-    fn match_some(&mut self, matcher: &Matcher, entries: &[Arc<Entry>]) -> Result<usize, WriteError> {
+    /// entries were examined. `repeats` are those that match nobody, in order.
+    fn match_some(
+        &mut self,
+        matcher: &Matcher,
+        entries: &[Arc<Entry>],
+        repeats: &[Offset],
+    ) -> Result<usize, WriteError> {
         let mut batch = MatchBatch {
             partition: self.partition,
             from: self.next,
@@ -191,7 +241,14 @@ impl Reader {
         let mut found: Vec<(usize, SmallVec<[usize; 4]>)> = Vec::new();
         let mut count = 0;
         let mut examined = 0;
+        let mut repeated = 0;
         for (index, entry) in entries.iter().enumerate() {
+            if repeats.binary_search(&entry.position.offset).is_ok() {
+                batch.to = entry.position.offset + 1;
+                examined = index + 1;
+                repeated += 1;
+                continue;
+            }
             let rows = matcher.matches(&Candidate::new(&entry.event), &mut self.scratch);
             matcher.count_spending(&self.scratch);
             batch.to = entry.position.offset + 1;
@@ -209,6 +266,7 @@ impl Reader {
         }
         self.log.record_matches(&batch)?;
         self.next = batch.to;
+        self.repeated.fetch_add(repeated, Ordering::Relaxed);
         for (index, rows) in found {
             for row in rows {
                 if let Some(subscription) = matcher.subscription(row) {

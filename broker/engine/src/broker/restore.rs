@@ -13,6 +13,7 @@ use waypost_log::{Entry, Log, MatchBatch, Offset, PlanRecord, ReadError, ReadLim
 
 use super::Broker;
 use crate::context::Context;
+use crate::deduplication::repeats_among;
 use crate::logs::NotedPast;
 use crate::matching::recorded::{self, RecordedPlan, UnreadableRecord};
 use crate::matching::{Matcher, Row};
@@ -116,6 +117,8 @@ impl Restoring {
             };
             let entries = &entries[..entries.partition_point(|entry| entry.position.offset < to)];
             let examined = entries.last().map_or(to, |entry| entry.position.offset + 1);
+            let rule = current.matcher.deduplication;
+            let repeats = repeats_among(&self.log, rule, entries).await.map_err(|error| error.to_string())?;
             let batch = MatchBatch {
                 partition,
                 from: next,
@@ -124,6 +127,7 @@ impl Restoring {
                 scope: Scope::Restored,
                 matches: entries
                     .iter()
+                    .filter(|entry| !repeats.contains(&entry.position.offset))
                     .filter_map(|entry| matches(&current.matcher, &later, entry, &mut scratch))
                     .collect(),
             };
@@ -160,9 +164,9 @@ impl Deciding {
         let border = plans.get(after).map_or(Offset::MAX, from);
         let newest = newest.clone();
         let reading = move || {
-            let RecordedPlan { version, filters, .. } = recorded::read(&newest)?;
+            let RecordedPlan { version, filters, deduplication, .. } = recorded::read(&newest)?;
             let row = |(number, filter)| Row { filter, number, subscription: None };
-            Ok(Matcher::next(None, version, filters.into_iter().map(row).collect()))
+            Ok(Matcher::next(None, version, deduplication, filters.into_iter().map(row).collect()))
         };
         let read = tokio::task::spawn_blocking(reading).await.map_err(|error| error.to_string())?;
         let matcher = read.map_err(|error: UnreadableRecord| error.to_string())?;

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::broker::Broker;
 use crate::context::Context;
+use crate::deduplication::repeated_by;
 use crate::logs::Logs;
 use crate::matching::recorded;
 use crate::plan::StartFrom;
@@ -172,6 +173,7 @@ impl Explaining {
                 return Err(ExplainError::EventUnknown { broker: name, source_text: source, id });
             }
         };
+        let repeats = repeats(&broker, &entry).await?;
         let asking = Asking {
             applied: supervisor.applied(),
             logs: self.context.logs.clone(),
@@ -179,6 +181,7 @@ impl Explaining {
             log,
             entry,
             positions,
+            repeats,
             selection,
         };
         self.off_runtime(asking, permit).await
@@ -223,6 +226,29 @@ async fn fetch(log: &dyn Log, broker: &ResourceName, position: Position) -> Resu
     })
 }
 
+/// The record that this one repeats, by the plan that decides about it.
+async fn repeats(broker: &Broker, entry: &Entry) -> Result<Option<Position>, ExplainError> {
+    let log = broker.log();
+    let plans = log.plans();
+    let Some(plan) = deciding(&plans, entry) else { return Ok(None) };
+    let newest = broker.newest_matcher().filter(|matcher| matcher.version == plan.version);
+    let rule = match newest {
+        Some(matcher) => matcher.deduplication,
+        None => {
+            recorded::deduplication(plan).map_err(|error| ExplainError::PlanUnreadable(error.to_string()))?
+        }
+    };
+    let Some(rule) = rule else { return Ok(None) };
+    repeated_by(&**log, rule, entry).await.map_err(ExplainError::Unreadable)
+}
+
+/// The plan that decides which triggers match a record.
+fn deciding<'p>(plans: &'p [PlanRecord], entry: &Entry) -> Option<&'p PlanRecord> {
+    let Position { partition, offset } = entry.position;
+    // In the order of versions, and so of what they decide.
+    plans.iter().take_while(|plan| plan.effective[usize::from(partition)] <= offset).last()
+}
+
 /// One question, with all that is needed to answer it.
 struct Asking {
     applied: Arc<Applied>,
@@ -231,6 +257,8 @@ struct Asking {
     log: Arc<dyn Log>,
     entry: Arc<Entry>,
     positions: Vec<Position>,
+    /// The record that it repeats, so that it matches nobody.
+    repeats: Option<Position>,
     selection: ExplainSelection,
 }
 
@@ -268,7 +296,7 @@ impl Asking {
         // Before the look at outcomes: what is examined between the two is then not taken for a miss.
         let lists = self.lists();
         let plans = self.log.plans();
-        let deciding = self.deciding(&plans);
+        let deciding = deciding(&plans, &self.entry);
         let candidate = Candidate::new(&self.entry.event);
         let mut ranked = Vec::new();
         for asked in self.asked(&plans, deciding)? {
@@ -299,6 +327,7 @@ impl Asking {
             position: self.entry.position.to_string(),
             positions: self.positions.iter().map(ToString::to_string).collect(),
             arrived_at: rfc3339(self.entry.arrived.0),
+            repeats: self.repeats.map(|position| position.to_string()),
             plan: deciding.map(|plan| plan.version.0),
             present_plan: self.applied.version,
         };
@@ -317,13 +346,6 @@ impl Asking {
         } else {
             Lists::Known
         }
-    }
-
-    /// The plan that decides which triggers match the record.
-    fn deciding<'p>(&self, plans: &'p [PlanRecord]) -> Option<&'p PlanRecord> {
-        let Position { partition, offset } = self.entry.position;
-        // In the order of versions, and so of what they decide.
-        plans.iter().take_while(|plan| plan.effective[usize::from(partition)] <= offset).last()
     }
 
     /// The triggers that are asked about, each with what decided about it.
@@ -458,6 +480,7 @@ impl Asking {
         let Asked { name, number, by } = asked;
         let outcome = number.and_then(|number| self.log.outcomes(self.entry.position, number));
         let taken = matches!(&by, By::Filter(filter, _) if filter.matches(candidate) == Ok(true));
+        let taken = taken && self.repeats.is_none();
         let matched = outcome.is_some() || (taken && lists != Lists::Known);
         let deliveries = match (&outcome, lists) {
             _ if !matched => Vec::new(),
@@ -474,10 +497,13 @@ impl Asking {
             By::Later(first) => self.without_filter(&name, matched, first, deciding),
             By::Filter(filter, version) => {
                 let explanation = Explanation::new(&filter, candidate);
-                let reason = match (matched, taken) {
+                let reason = match (matched, self.repeats) {
                     (true, _) => None,
-                    (false, true) => Some(PASSED.to_owned()),
-                    (false, false) => explanation.reason(),
+                    (false, Some(repeated)) => Some(format!(
+                        "it repeats the event at {repeated}, and the broker's deduplication lets repeats match no trigger"
+                    )),
+                    (false, None) if taken => Some(PASSED.to_owned()),
+                    (false, None) => explanation.reason(),
                 };
                 ExplainedTrigger {
                     matched,

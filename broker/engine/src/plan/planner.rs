@@ -6,8 +6,8 @@ use std::sync::Arc;
 use waypost_core::codes;
 use waypost_core::filter::Filter;
 use waypost_core::manifest::{
-    BrokerSpec, Location, ManifestFile, Manifests, NATIVE, Problem, Resource, ResourceId, ResourceName,
-    Secrets, Severity, SourceSpec, Spec, TransformationSpec,
+    BrokerSpec, Deduplication, Location, ManifestFile, Manifests, NATIVE, Problem, Resource, ResourceId,
+    ResourceName, Secrets, Severity, SourceSpec, Spec, TransformationSpec,
 };
 use waypost_core::secret::KeyValues;
 use waypost_core::transformation::Transformation;
@@ -309,6 +309,20 @@ impl<'m> Planner<'m> {
         for at in self.positions(&Family::Broker) {
             let Some((resource, Spec::Broker(spec))) = self.sound(at) else { continue };
             let Ok(dead_letter_sink) = self.dead_letter_sink(spec) else { continue };
+            let retention = spec.retention.age.unwrap_or(DEFAULT_RETENTION);
+            let too_long = |(rule, _): &(Deduplication, _)| rule.window > retention;
+            if let Some((_, mark)) = spec.deduplication.filter(too_long) {
+                let issue = Issue {
+                    code: codes::FIELD_VALUE,
+                    mark,
+                    path: "spec.deduplication.window".to_owned(),
+                    message: "events are to be remembered for longer than the broker keeps them".to_owned(),
+                    help: "shorten `window`, or lengthen `spec.retention.age` (7 days where it is absent)"
+                        .to_owned(),
+                };
+                self.fail(at, issue);
+                continue;
+            }
             let name = resource.id.resource_name();
             let earlier = self.previous.and_then(|previous| previous.brokers.get(&name));
             // What is fixed stays known while a manifest leaves it out, so that it cannot change in two steps.
@@ -318,7 +332,7 @@ impl<'m> Planner<'m> {
             let planned = BrokerPlan {
                 id: resource.id.clone(),
                 log: if spec.memory.is_some() { LogKind::Memory } else { LogKind::Embedded },
-                retention: spec.retention.age.unwrap_or(DEFAULT_RETENTION),
+                retention,
                 retention_bytes: spec.retention.size,
                 strict_replies: spec.strict_replies,
                 accepted_status: spec.accepted_status.unwrap_or(DEFAULT_ACCEPTED_STATUS),
@@ -327,6 +341,7 @@ impl<'m> Planner<'m> {
                 dead_letter_sink,
                 class: fixed(spec.class.as_ref().map(|class| class.value.clone()), |plan| &plan.class),
                 config: fixed(spec.config.as_ref().map(|config| config.value.clone()), |plan| &plan.config),
+                deduplication: spec.deduplication.map(|(rule, _)| rule),
             };
             self.plan.brokers.insert(name, Arc::new(planned));
         }
@@ -464,6 +479,7 @@ impl<'m> Planner<'m> {
             dead_letter_sink: None,
             class: None,
             config: None,
+            deduplication: None,
         };
         let mut trigger = TriggerPlan {
             id: ResourceId::new(NATIVE, "Trigger", name.clone()),

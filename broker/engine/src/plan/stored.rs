@@ -179,6 +179,7 @@ impl Plan {
             dead_letter_sink: None,
             class: None,
             config: None,
+            deduplication: None,
         };
         self.detached.brokers.insert(name.clone(), Arc::new(broker));
         self.declared.push(Declared { id, state: DeclaredState::Detached });

@@ -57,7 +57,7 @@ async fn left(directory: &Path, examined: Offset, border: Offset, damaged: Range
             version: PlanVersion(version),
             effective: vec![effective],
             triggers: vec![(number, name.clone())],
-            body: recorded::write([(number, &Filter::Everything)]),
+            body: recorded::write([(number, &Filter::Everything)], None),
         };
         log.record_plan(record).await.expect("the disk works");
     }

@@ -371,6 +371,7 @@ fn log_line(broker: &Arc<Broker>) -> LogStatus {
         held_by: usage.held_by.and_then(|number| name_of(broker, number)),
         received,
         refused,
+        repeated: broker.repeated(),
     }
 }
 

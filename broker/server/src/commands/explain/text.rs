@@ -71,6 +71,9 @@ fn head(explained: &Value) -> String {
             .filter_map(Value::as_str)
             .filter(|other| *other != position)
             .collect();
+        if let Some(repeated) = explained["repeats"].as_str() {
+            let _infallible = writeln!(text, "it repeats the event at {repeated}, and so matches no trigger");
+        }
         if !others.is_empty() {
             let _infallible = writeln!(text, "the same source and id also at {}", others.join(", "));
         }
@@ -242,7 +245,7 @@ mod tests {
         json!({
             "event": {"id": "4711", "source": "/shop", "type": "order"},
             "broker": "default/b", "position": "0:7", "positions": ["0:7", "0:3"],
-            "arrivedAt": "2026-11-21T12:00:00Z", "plan": 2, "presentPlan": 3,
+            "arrivedAt": "2026-11-21T12:00:00Z", "repeats": null, "plan": 2, "presentPlan": 3,
             "matched": 2, "notMatched": 1, "leftOut": 0,
             "triggers": [
                 {"namespace": "default", "name": "all", "broker": "b", "matched": true, "reason": null,
