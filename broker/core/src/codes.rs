@@ -310,6 +310,8 @@ codes! {
     ADMIN_EXPLAIN_BUSY = "E0808", "too many events are being explained";
     /// No record of the broker has the source and id that are asked for.
     ADMIN_EVENT_UNKNOWN = "E0809", "the broker has no such event";
+    /// As many look at events as may at one time.
+    ADMIN_TAIL_BUSY = "E0810", "too many are looking at events";
 }
 
 #[cfg(test)]

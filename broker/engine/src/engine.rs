@@ -25,6 +25,7 @@ use crate::plan::Plan;
 use crate::sinks::RunningSink;
 use crate::status::{Status, StatusQuery};
 use crate::supervisor::Supervisor;
+use crate::tail::{TailError, TailQuery, Tailed, Tailing};
 use crate::tasks::Tasks;
 
 /// What an engine is made from.
@@ -88,6 +89,7 @@ struct Inner {
     context: Arc<Context>,
     supervisor: Supervisor,
     explaining: Explaining,
+    tailing: Tailing,
 }
 
 /// What counting a trigger's pending events anew found.
@@ -135,7 +137,8 @@ impl Engine {
         let supervisor = Supervisor::new(Arc::clone(&context));
         context.dispatch.spawn("housekeeper", housekeeper::run(supervisor.clone(), detached_retention, stop));
         let explaining = Explaining::new(Arc::clone(&context));
-        Self(Arc::new(Inner { context, supervisor, explaining }))
+        let tailing = Tailing::new(Arc::clone(&context));
+        Self(Arc::new(Inner { context, supervisor, explaining, tailing }))
     }
 
     /// Brings what runs into line with the plan. Calls are worked off one after the other.
@@ -186,6 +189,12 @@ impl Engine {
     /// ledgers say. At most [`crate::explain::MAX_EXPLAINS`] are told at one time.
     pub async fn explain(&self, query: ExplainQuery) -> Result<Explained, ExplainError> {
         self.0.explaining.explain(&self.0.supervisor, query).await
+    }
+
+    /// The events of a broker, or those that a trigger matches, from a place on: what there is, or the first that come
+    /// within the wait. At most [`crate::tail::MAX_TAILS`] look at one time. Cancel-safe.
+    pub async fn tail(&self, query: TailQuery) -> Result<Tailed, TailError> {
+        self.0.tailing.tail(&self.0.supervisor, query).await
     }
 
     /// The metrics in Prometheus' text format.

@@ -177,13 +177,13 @@ fn page<T>(
 }
 
 /// The event as it is written in an answer.
-fn structured(event: &Event) -> Box<RawValue> {
+pub(crate) fn structured(event: &Event) -> Box<RawValue> {
     let text = String::from_utf8(json::encode(event).to_vec()).expect("an event is encoded in UTF-8");
     RawValue::from_string(text).expect("an event is encoded as JSON")
 }
 
 /// A moment, RFC 3339.
-fn rfc3339(nanoseconds: i64) -> String {
+pub(crate) fn rfc3339(nanoseconds: i64) -> String {
     jiff::Timestamp::from_nanosecond(i128::from(nanoseconds)).unwrap_or_default().to_string()
 }
 

@@ -29,6 +29,7 @@ mod subscription;
 #[cfg(test)]
 mod suite;
 mod supervisor;
+pub mod tail;
 mod tasks;
 
 pub use broker::{Broker, PublishError};

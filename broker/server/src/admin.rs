@@ -1,6 +1,7 @@
 //! The admin listener: health, metrics, and the API that the command line speaks to.
 
 mod explain;
+mod tail;
 mod token;
 
 use std::net::SocketAddr;
@@ -54,6 +55,7 @@ impl Admin {
             .route("/metrics", get(metrics))
             .route("/api/v1/status", get(status))
             .route("/api/v1/explain", get(explain::explain))
+            .route("/api/v1/tail", get(tail::tail))
             .route("/api/v1/recount", post(recount))
             .route("/api/v1/logs/{namespace}/{broker}/accept-damage", post(accept_damage))
             .layer(middleware::from_fn_with_state(Arc::clone(&shared), demand_token));

@@ -1,6 +1,7 @@
 //! The command line. Every flag is also an environment variable, `WAYPOST_` and its name in capitals.
 
 mod explain;
+mod tail;
 pub(crate) mod values;
 
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ use clap_complete::Shell;
 use waypost_core::manifest::ResourceName;
 
 pub(crate) use self::explain::{Asked, Explain};
+pub(crate) use self::tail::Tail;
 use self::values::{bytes, duration, log_filter};
 
 /// A CloudEvents broker and trigger router in one binary.
@@ -37,6 +39,8 @@ pub(crate) enum Command {
     /// Show why triggers match an event or do not, and what became of it: an event from a file and the triggers of manifests,
     /// or an event that a running broker has.
     Explain(Box<Explain>),
+    /// Show the events of a running broker as they come, or those that a trigger matches.
+    Tail(Box<Tail>),
     /// Look for damage in stored events, and go on after it.
     #[command(subcommand)]
     Log(Log),

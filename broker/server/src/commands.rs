@@ -8,4 +8,5 @@ pub(crate) mod run;
 pub(crate) mod schema;
 pub(crate) mod send;
 pub(crate) mod status;
+pub(crate) mod tail;
 pub(crate) mod test;

@@ -35,6 +35,7 @@ fn main() -> ExitCode {
         Command::Status(arguments) => commands::status::status(&arguments),
         Command::Test(arguments) => commands::test::test(&arguments),
         Command::Explain(arguments) => commands::explain::explain(&arguments),
+        Command::Tail(arguments) => commands::tail::tail(&arguments),
         Command::Log(command) => commands::log::log(&command),
         Command::Schema => commands::schema::schema(),
         Command::Completions { shell } => commands::completions::completions(shell),

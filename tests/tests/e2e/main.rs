@@ -24,4 +24,5 @@ mod replies;
 mod restart;
 mod routing;
 mod shutdown;
+mod tail;
 mod user_tests;
