@@ -40,11 +40,9 @@ pub mod record;
 pub mod suite;
 
 pub use clock::{Clock, Timestamp};
-pub use dead_letter::{DeadLetter, DeadLetterId, DeadLetterReason, DeadLetters, Forwarding};
-pub use error::{AppendError, CommitError, ReadError, WriteError};
-pub use ledger::{
-    Attempt, AttemptOutcome, Counts, DropReason, Dropped, Due, Ledger, Outcome, OutcomeState, Recount,
-    Settled, Settlement, WAITING_LIMIT,
+pub use dead_letter::{
+    DeadLetter, DeadLetterId, DeadLetterReason, DeadLetters, FailedAgain, Forwarding, LetterClaim, LetterClaims,
+    LetterSelection, RedriveId,
 };
 pub use log::{
     Bounds, Commit, Committed, Durability, Epoch, Ledgers, Log, MatchBatch, Matches, Owed, PlanRecord,

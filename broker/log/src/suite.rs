@@ -127,6 +127,9 @@ pub async fn all(bench: &dyn Bench) {
     dead_letters::forwarding_is_due_in_order(bench).await;
     dead_letters::a_dead_letter_outlives_its_record_and_its_trigger(bench).await;
 
+    dead_letters::dead_letters_are_selected(bench).await;
+    dead_letters::a_dead_letter_that_fails_again_stays(bench).await;
+    dead_letters::one_sends_a_dead_letter_at_a_time(bench).await;
     lifetime::only_what_nobody_is_owed_is_trimmed(bench).await;
     lifetime::records_are_kept_as_long_as_the_history_allows(bench).await;
     lifetime::a_full_log_goes_on_when_there_is_room(bench).await;

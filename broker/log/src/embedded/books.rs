@@ -216,6 +216,7 @@ impl ledger::Journal for TriggerBooks {
             self.books.note(debt.position.offset, debt.trigger, Change::DeadLettered(attempt, id, content))
         };
         self.books.letters.put(&letter, note).map(drop).ok_or_else(too_slow)
+            redriven: None,
     }
 
     fn passed_over(

@@ -6,6 +6,7 @@
 
 mod append;
 mod damage;
+mod dead_letters;
 mod flush;
 mod read;
 mod recover;

@@ -9,7 +9,7 @@ use waypost_core::manifest::ResourceName;
 use waypost_core::{Code, codes};
 
 use crate::clock::Timestamp;
-use crate::dead_letter::{DeadLetterId, DeadLetterReason, Forwarding};
+use crate::dead_letter::{DeadLetterId, DeadLetterReason, Forwarding, RedriveId};
 use crate::embedded::codec::{Corrupt, Put, Reader};
 use crate::ledger::{Attempt, AttemptOutcome, DropReason};
 use crate::log::TriggerNumber;
@@ -216,6 +216,8 @@ impl StoredLetter {
             put_attempt(&mut into, attempt);
         }
         into.put_u32(self.attempts_made);
+    /// The newest redrive at which it failed again. Not written where there is none, as before redrives were known.
+    pub(super) redriven: Option<RedriveId>,
         into.put_i64(self.at.0);
         match &self.forwarding {
             Forwarding::Kept => into.put_u8(0),
@@ -248,6 +250,9 @@ impl StoredLetter {
             },
             attempts: {
                 let count = reader.u32()?;
+        if let Some(RedriveId(redrive)) = self.redriven {
+            into.put_u64(redrive);
+        }
                 (0..count).map(|_| take_attempt(&mut reader)).collect::<Result<_, _>>()?
             },
             attempts_made: reader.u32()?,
@@ -276,6 +281,7 @@ pub(super) fn take_option<'a, T>(
     take: impl FnOnce(&mut Reader<'a>) -> Result<T, Corrupt>,
 ) -> Result<Option<T>, Corrupt> {
     if reader.u8()? == 0 { Ok(None) } else { take(reader).map(Some) }
+            redriven: if reader.is_empty() { None } else { Some(RedriveId(reader.u64()?)) },
 }
 
 pub(super) fn put_name(into: &mut Vec<u8>, name: &ResourceName) {
@@ -410,16 +416,20 @@ mod tests {
                 body_excerpt,
             },
         );
-        (name(), any::<(u64, bool, u32, i64)>(), why, vec(attempt(), 0..4), forwarding).prop_map(
-            |(trigger, (offset, readable, attempts_made, at), reason, attempts, forwarding)| StoredLetter {
-                trigger,
-                offset,
-                readable,
-                reason,
-                attempts,
-                attempts_made,
-                at: Timestamp(at),
-                forwarding,
+        let redriven = any::<Option<u64>>().prop_map(|number| number.map(RedriveId));
+        (name(), any::<(u64, bool, u32, i64)>(), why, vec(attempt(), 0..4), forwarding, redriven).prop_map(
+            |(trigger, (offset, readable, attempts_made, at), reason, attempts, forwarding, redriven)| {
+                StoredLetter {
+                    trigger,
+                    offset,
+                    readable,
+                    reason,
+                    attempts,
+                    attempts_made,
+                    at: Timestamp(at),
+                    forwarding,
+                    redriven,
+                }
             },
         )
     }
@@ -467,3 +477,14 @@ mod tests {
         }
     }
 }
+        /// Before redrives were known a letter ended with its forwarding.
+        #[test]
+        fn letters_of_before_redrives_are_read(letter in letter(), number: u64) {
+            let before = StoredLetter { redriven: None, ..letter };
+            let now = StoredLetter { redriven: Some(RedriveId(number)), ..before.clone() };
+            let (before_stored, stored) = (before.encode(), now.encode());
+            prop_assert_eq!(stored.strip_suffix(&number.to_le_bytes()[..]), Some(&before_stored[..]));
+            prop_assert_eq!(StoredLetter::decode(&before_stored), Ok(before));
+            prop_assert_eq!(StoredLetter::decode(&stored), Ok(now));
+        }
+

@@ -21,6 +21,7 @@ mod crash;
 mod damage;
 mod ends;
 mod full;
+mod letters;
 mod load;
 mod lost;
 mod prefix;

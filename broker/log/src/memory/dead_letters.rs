@@ -11,7 +11,10 @@ use parking_lot::Mutex;
 use waypost_core::manifest::ResourceName;
 
 use crate::clock::Timestamp;
-use crate::dead_letter::{DeadLetter, DeadLetterId, DeadLetterReason, DeadLetters, Forwarding};
+use crate::dead_letter::{
+    DeadLetter, DeadLetterId, DeadLetterReason, DeadLetters, FailedAgain, Forwarding, LetterClaims,
+    LetterSelection, RedriveId, Traits,
+};
 use crate::error::WriteError;
 use crate::ledger::Attempt;
 use crate::record::{Charge, Entry, Position};
@@ -26,6 +29,8 @@ pub(super) struct DeadLetterStore {
     used: Arc<AtomicU64>,
     closed: Arc<AtomicBool>,
     letters: Mutex<Letters>,
+    /// Who sends which; locked after the letters.
+    claims: LetterClaims,
 }
 
 #[derive(Debug, Default)]
@@ -38,7 +43,7 @@ struct Letters {
 #[derive(Debug)]
 struct Stored {
     letter: Arc<DeadLetter>,
-    _charge: Charge,
+    charge: Charge,
 }
 
 #[derive(Debug, Default)]
@@ -62,18 +67,21 @@ pub(super) struct NewDeadLetter {
 
 impl NewDeadLetter {
     fn cost(&self) -> u64 {
-        let attempts: usize =
-            self.attempts.iter().map(|attempt| size_of::<Attempt>() + attempt.heap_size()).sum();
-        let reason = self.reason.detail.len()
-            + self.reason.destination.len()
-            + self.reason.body_excerpt.as_ref().map_or(0, Bytes::len);
-        (DEAD_LETTER_OVERHEAD + attempts + reason) as u64
+        cost(&self.reason, &self.attempts)
     }
+}
+
+/// What a dead letter costs besides its event.
+fn cost(reason: &DeadLetterReason, attempts: &[Attempt]) -> u64 {
+    let attempts: usize = attempts.iter().map(|attempt| size_of::<Attempt>() + attempt.heap_size()).sum();
+    let reason =
+        reason.detail.len() + reason.destination.len() + reason.body_excerpt.as_ref().map_or(0, Bytes::len);
+    (DEAD_LETTER_OVERHEAD + attempts + reason) as u64
 }
 
 impl DeadLetterStore {
     pub(super) fn new(used: Arc<AtomicU64>, closed: Arc<AtomicBool>) -> Self {
-        Self { used, closed, letters: Mutex::default() }
+        Self { used, closed, letters: Mutex::default(), claims: LetterClaims::default() }
     }
 
     pub(super) fn put(&self, new: NewDeadLetter) -> DeadLetterId {
@@ -85,9 +93,20 @@ impl DeadLetterStore {
         let of_trigger = letters.triggers.entry(trigger.clone()).or_default();
         of_trigger.ids.insert(id);
         of_trigger.due.extend(due(&forwarding).map(|due| (due, id)));
-        let letter =
-            DeadLetter { id, trigger, position, entry, reason, attempts, attempts_made, at, forwarding };
-        letters.all.insert(id, Stored { letter: Arc::new(letter), _charge: charge });
+        let redriven = None;
+        let letter = DeadLetter {
+            id,
+            trigger,
+            position,
+            entry,
+            reason,
+            attempts,
+            attempts_made,
+            at,
+            forwarding,
+            redriven,
+        };
+        letters.all.insert(id, Stored { letter: Arc::new(letter), charge });
         id
     }
 
@@ -103,10 +122,36 @@ fn due(forwarding: &Forwarding) -> Option<Timestamp> {
     }
 }
 
+/// The most dead letters that are looked at under one lock.
+const JUDGED_AT_ONCE: usize = 4_096;
+
 impl Letters {
     fn of(&self, ids: impl Iterator<Item = DeadLetterId>) -> Vec<Arc<DeadLetter>> {
         ids.filter_map(|id| self.all.get(&id)).map(|stored| Arc::clone(&stored.letter)).collect()
     }
+
+    /// Looks at some of those above `after`: those that are selected, and the last that was looked at where others come
+    /// after it.
+    fn judge(
+        &self,
+        selection: &LetterSelection,
+        after: Option<DeadLetterId>,
+    ) -> (Vec<DeadLetterId>, Option<DeadLetterId>) {
+        let range = (after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
+        let (mut selected, mut last, mut looked_at) = (Vec::new(), None, 0);
+        for (id, stored) in self.all.range(range).take(JUDGED_AT_ONCE) {
+            selected.extend(is_selected(&stored.letter, selection).then_some(*id));
+            (last, looked_at) = (Some(*id), looked_at + 1);
+        }
+        (selected, last.filter(|_| looked_at == JUDGED_AT_ONCE))
+    }
+}
+
+fn is_selected(letter: &DeadLetter, selection: &LetterSelection) -> bool {
+    let DeadLetter { id, at, redriven, ref trigger, ref entry, ref reason, .. } = *letter;
+    let traits = Traits { id, trigger, code: reason.code, at, readable: entry.is_some(), redriven };
+    let event_type = entry.as_ref().map(|entry| entry.event.event_type());
+    selection.admits(&traits) && selection.admits_type(event_type)
 }
 
 #[async_trait]
@@ -127,6 +172,25 @@ impl DeadLetters for DeadLetterStore {
         }
     }
 
+    async fn select(
+        &self,
+        selection: &LetterSelection,
+        after: Option<DeadLetterId>,
+        limit: usize,
+    ) -> Vec<DeadLetterId> {
+        let (mut all, mut after) = (Vec::new(), after);
+        loop {
+            let (selected, more_after) = self.letters.lock().judge(selection, after);
+            all.extend(selected);
+            if more_after.is_none() || all.len() >= limit {
+                all.truncate(limit);
+                return all;
+            }
+            after = more_after;
+            tokio::task::yield_now().await;
+        }
+    }
+
     async fn get(&self, id: DeadLetterId) -> Option<Arc<DeadLetter>> {
         self.letters.lock().all.get(&id).map(|stored| Arc::clone(&stored.letter))
     }
@@ -135,11 +199,21 @@ impl DeadLetters for DeadLetterStore {
         self.letters.lock().triggers.get(trigger).map_or(0, |of_trigger| of_trigger.ids.len() as u64)
     }
 
+    fn count_failed(&self, redrive: RedriveId) -> u64 {
+        let letters = self.letters.lock();
+        letters.all.values().filter(|stored| stored.letter.redriven.is_some_and(|at| at >= redrive)).count()
+            as u64
+    }
+
+    fn claims(&self) -> &LetterClaims {
+        &self.claims
+    }
+
     fn due(&self, trigger: &ResourceName, now: Timestamp, limit: usize) -> Vec<DeadLetterId> {
         let letters = self.letters.lock();
         letters.triggers.get(trigger).map_or_else(Vec::new, |of_trigger| {
             let due = of_trigger.due.iter().take_while(|(due, _)| *due <= now).map(|(_, id)| *id);
-            due.take(limit).collect()
+            due.filter(|id| !self.claims.has(*id)).take(limit).collect()
         })
     }
 
@@ -159,6 +233,19 @@ impl DeadLetters for DeadLetterStore {
             of_trigger.due.extend(due(&forwarding).map(|due| (due, id)));
         }
         stored.letter = Arc::new(DeadLetter { forwarding, ..DeadLetter::clone(&stored.letter) });
+        Ok(true)
+    }
+
+    fn failed_again(&self, id: DeadLetterId, failure: &FailedAgain) -> Result<bool, WriteError> {
+        self.check_open()?;
+        let mut letters = self.letters.lock();
+        let Some(stored) = letters.all.get_mut(&id) else { return Ok(false) };
+        let mut letter = DeadLetter::clone(&stored.letter);
+        letter.attempts_made = failure.add_attempts(&mut letter.attempts, letter.attempts_made);
+        letter.redriven = letter.redriven.max(Some(failure.redrive));
+        (letter.reason, letter.at) = (failure.reason.clone(), failure.at);
+        stored.charge = Charge::take(&self.used, cost(&letter.reason, &letter.attempts));
+        stored.letter = Arc::new(letter);
         Ok(true)
     }
 

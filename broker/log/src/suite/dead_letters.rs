@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use waypost_core::codes;
+
 use crate::clock::Timestamp;
-use crate::dead_letter::{DeadLetter, DeadLetterId, Forwarding};
-use crate::ledger::{Ledger, Settlement};
+use crate::dead_letter::{DeadLetter, DeadLetterId, FailedAgain, Forwarding, LetterSelection, RedriveId};
+use crate::ledger::{ATTEMPTS_KEPT, Ledger, Settlement};
 use crate::suite::stage::{PARTITION, examine, failed, fill, given_up, name, owing, take};
 use crate::suite::{Bench, Hands, Setup};
 
@@ -117,4 +119,101 @@ pub(super) async fn a_dead_letter_outlives_its_record_and_its_trigger(bench: &dy
     let letters = log.dead_letters().list(Some(&name("t")), None, 10).await;
     assert_eq!(letters.len(), 1);
     assert_eq!(letters[0].entry.as_ref().expect("it has a body").event, event);
+}
+
+pub(super) async fn dead_letters_are_selected(bench: &dyn Bench) {
+    let hands = Hands::at(0);
+    let (log, first) = owing(bench, Setup { clock: hands.clock(), ..Setup::default() }, 6).await;
+    let second = log.ledger(PARTITION, log.trigger(&name("u")));
+    let range = fill(&*log, 1).await;
+    examine(&*log, range, |_| vec![second.trigger()]);
+    take(&*log, &first, 6).await;
+    for offset in 0..6 {
+        hands.set(i64::try_from(offset).expect("small") * 10);
+        let code = if offset < 3 { codes::SUBSCRIBER_TIMEOUT } else { codes::SUBSCRIBER_STATUS_PERMANENT };
+        let reason = crate::DeadLetterReason { code, ..given_up() };
+        first.settle(offset, Settlement::DeadLettered(reason, None), None).expect("it is settled");
+    }
+    for entry in take(&*log, &second, 1).await {
+        give_up(&second, entry.position.offset, None);
+    }
+    let store = log.dead_letters();
+    let all = store.select(&LetterSelection::default(), None, 100).await;
+    assert_eq!(all, ids(&store.list(None, None, 100).await));
+    assert_eq!(all.len(), 7);
+    let of = LetterSelection { trigger: Some(name("t")), ..LetterSelection::default() };
+    assert_eq!(store.select(&of, None, 100).await, all[..6]);
+    assert_eq!(store.select(&of, Some(all[1]), 2).await, all[2..4]);
+    let code = LetterSelection { code: Some(codes::SUBSCRIBER_TIMEOUT), ..LetterSelection::default() };
+    assert_eq!(store.select(&code, None, 100).await, all[..3]);
+    let [since, until] = [10, 30].map(|seconds| Some(Hands::at(seconds).now()));
+    let time = LetterSelection { since, until, ..LetterSelection::default() };
+    assert_eq!(store.select(&time, None, 100).await, all[1..3]);
+    let event_type = |wanted: &str| LetterSelection { event_type: Some(wanted.to_owned()), ..of.clone() };
+    for _ in 0..2 {
+        assert_eq!(store.select(&event_type("suite.record"), None, 4).await, all[..4]);
+        assert_eq!(store.select(&event_type("suite"), None, 4).await, []);
+    }
+    let through = LetterSelection { through: Some(all[4]), ..of.clone() };
+    assert_eq!(store.select(&through, Some(all[2]), 100).await, all[3..5]);
+    assert_eq!(store.select(&through, Some(all[4]), 100).await, []);
+    assert_eq!(store.select(&through, Some(all[6]), 100).await, []);
+    let nobody = LetterSelection { trigger: Some(name("nobody")), ..through };
+    assert_eq!(store.select(&nobody, None, 100).await, []);
+}
+
+pub(super) async fn a_dead_letter_that_fails_again_stays(bench: &dyn Bench) {
+    let (log, ledger) = owing(bench, Setup::default(), 2).await;
+    take(&*log, &ledger, 2).await;
+    let forwarded_at = Timestamp(30);
+    ledger.attempted(0, failed(1));
+    give_up(&ledger, 0, Some(forwarded_at));
+    give_up(&ledger, 1, None);
+    let store = log.dead_letters();
+    let all = ids(&store.list(None, None, 10).await);
+    let reason = crate::DeadLetterReason { detail: "again".to_owned(), ..given_up() };
+    let failure = |redrive, attempts: Vec<_>| FailedAgain {
+        redrive: RedriveId(redrive),
+        reason: reason.clone(),
+        attempts,
+        at: Timestamp(5_000),
+    };
+    assert_eq!(store.failed_again(all[0], &failure(7, vec![failed(2), failed(3)])), Ok(true));
+    let letter = store.get(all[0]).await.expect("it stays");
+    assert_eq!((&letter.reason, letter.at), (&reason, Timestamp(5_000)));
+    assert_eq!(letter.attempts, [failed(1), failed(2), failed(3)]);
+    assert_eq!((letter.attempts_made, letter.redriven), (3, Some(RedriveId(7))));
+    assert_eq!(letter.forwarding, Forwarding::Waiting { attempts: 0, due: forwarded_at });
+    assert_eq!(store.due(&name("t"), forwarded_at, 9), [all[0]], "it is forwarded as before");
+
+    let open_to =
+        |redrive| LetterSelection { open_to: Some(RedriveId(redrive)), ..LetterSelection::default() };
+    assert_eq!(store.select(&open_to(7), None, 9).await, all[1..]);
+    assert_eq!(store.select(&open_to(6), None, 9).await, all[1..], "a later one tried it");
+    assert_eq!(store.select(&open_to(8), None, 9).await, all);
+    assert_eq!([6, 7, 8].map(|redrive| store.count_failed(RedriveId(redrive))), [1, 1, 0]);
+
+    let many = (4..40).map(failed).collect();
+    assert_eq!(store.failed_again(all[0], &failure(6, many)), Ok(true));
+    let letter = store.get(all[0]).await.expect("it stays");
+    assert_eq!((letter.attempts.len(), letter.attempts_made), (ATTEMPTS_KEPT, 39));
+    assert_eq!(letter.attempts.last(), Some(&failed(39)));
+    assert_eq!(letter.redriven, Some(RedriveId(7)), "the newest redrive that tried it");
+    assert_eq!(store.remove(all[0]), Ok(true));
+    assert_eq!(store.failed_again(all[0], &failure(9, Vec::new())), Ok(false));
+}
+
+pub(super) async fn one_sends_a_dead_letter_at_a_time(bench: &dyn Bench) {
+    let (log, ledger) = owing(bench, Setup::default(), 2).await;
+    take(&*log, &ledger, 2).await;
+    give_up(&ledger, 0, Some(Timestamp(10)));
+    give_up(&ledger, 1, Some(Timestamp(20)));
+    let (store, trigger) = (log.dead_letters(), name("t"));
+    let all = ids(&store.list(None, None, 10).await);
+    let claim = store.claims().take(all[0]).expect("nobody has it");
+    assert!(log.dead_letters().claims().take(all[0]).is_none());
+    assert_eq!(store.due(&trigger, Timestamp(99), 9), all[1..]);
+    assert_eq!(store.next_due(&trigger), Some(Timestamp(10)));
+    drop(claim);
+    assert_eq!(store.due(&trigger, Timestamp(99), 9), all);
 }

@@ -3,21 +3,15 @@
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
-use waypost_core::manifest::ResourceName;
-
 use crate::clock::Timestamp;
-use crate::dead_letter::{DeadLetter, DeadLetterId, DeadLetters, Forwarding};
 use crate::embedded::batch::StoredRecord;
 use crate::embedded::checkpoint::Kind;
 use crate::embedded::codec::Reader;
 use crate::embedded::ids;
-use crate::embedded::letters::Content;
 use crate::embedded::lists::{Chunk, Lists, offsets_of};
 use crate::embedded::log::{BrokerLog, PARTITION};
-use crate::embedded::note::StoredLetter;
 use crate::embedded::segment::{Damage, Segment};
-use crate::error::{ReadError, WriteError};
+use crate::error::ReadError;
 use crate::log::{Owed, ReadLimit, TriggerNumber};
 use crate::record::{Entry, Offset, Position};
 
@@ -341,47 +335,6 @@ impl BrokerLog {
         })?;
         Ok(fits)
     }
-
-    async fn letter(&self, id: DeadLetterId) -> Option<Arc<DeadLetter>> {
-        let stored = self.stored_letter(id)?;
-        let entry = match stored.readable {
-            true => self.fetch_one(stored.offset).await,
-            false => Err(ReadError::Failed { reason: String::new() }),
-        };
-        let StoredLetter { trigger, offset, reason, attempts, attempts_made, at, forwarding, .. } = stored;
-        let position = self.position(offset);
-        let entry = entry.ok();
-        Some(Arc::new(DeadLetter {
-            id,
-            trigger,
-            position,
-            entry,
-            reason,
-            attempts,
-            attempts_made,
-            at,
-            forwarding,
-        }))
-    }
-
-    fn stored_letter(&self, id: DeadLetterId) -> Option<StoredLetter> {
-        let content = match self.books.letters.content(id) {
-            Content::Held(content) => content.to_vec(),
-            Content::Gone => return None,
-            Content::InCheckpoint => match self.shared.checkpoint.get(&self.name, Kind::Letter, id.0) {
-                Ok(content) => content?,
-                Err(error) => {
-                    tracing::error!(log = %self.name.name, letter = id.0, %error, "a dead letter cannot be read");
-                    return None;
-                }
-            },
-        };
-        StoredLetter::decode(&content)
-            .inspect_err(|corrupt| {
-                tracing::error!(log = %self.name.name, letter = id.0, %corrupt, "a dead letter is corrupt");
-            })
-            .ok()
-    }
 }
 
 /// Why the match lists from an offset on cannot be told.
@@ -410,47 +363,5 @@ impl Room {
         self.left.records = self.left.records.saturating_sub(1);
         self.left.bytes = self.left.bytes.saturating_sub(bytes);
         true
-    }
-}
-
-#[async_trait]
-impl DeadLetters for BrokerLog {
-    async fn list(
-        &self,
-        trigger: Option<&ResourceName>,
-        after: Option<DeadLetterId>,
-        limit: usize,
-    ) -> Vec<Arc<DeadLetter>> {
-        let mut all = Vec::new();
-        for id in self.books.letters.ids(trigger, after, limit) {
-            all.extend(self.letter(id).await);
-        }
-        all
-    }
-
-    async fn get(&self, id: DeadLetterId) -> Option<Arc<DeadLetter>> {
-        self.letter(id).await
-    }
-
-    fn count(&self, trigger: &ResourceName) -> u64 {
-        self.books.letters.count(trigger)
-    }
-
-    fn due(&self, trigger: &ResourceName, now: Timestamp, limit: usize) -> Vec<DeadLetterId> {
-        self.books.letters.due(trigger, now, limit)
-    }
-
-    fn next_due(&self, trigger: &ResourceName) -> Option<Timestamp> {
-        self.books.letters.next_due(trigger)
-    }
-
-    fn set_forwarding(&self, id: DeadLetterId, forwarding: Forwarding) -> Result<bool, WriteError> {
-        self.books.check_open()?;
-        let Some(letter) = self.stored_letter(id) else { return Ok(false) };
-        self.books.change_letter(id, &StoredLetter { forwarding, ..letter })
-    }
-
-    fn remove(&self, id: DeadLetterId) -> Result<bool, WriteError> {
-        self.books.remove_letter(id)
     }
 }
