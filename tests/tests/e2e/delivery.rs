@@ -432,3 +432,39 @@ async fn a_recount_finds_what_the_counters_say() {
     waypost.settled().await;
     waypost.stop().await;
 }
+
+#[tokio::test]
+async fn failures_in_a_pattern_are_retried_until_each_event_has_arrived_once() {
+    // Of a long row of calls those with a Fibonacci number fail; of another each event's first five.
+    let calls = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(1));
+    let subscriber = Subscriber::new(move |received| match received.path.as_str() {
+        "/fibonacci" => {
+            let call = calls.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let (mut low, mut high) = (1, 2);
+            while high <= call {
+                (low, high) = (high, low + high);
+            }
+            if low == call { 500.into() } else { 200.into() }
+        }
+        _ if received.attempt <= 5 => 503.into(),
+        _ => 200.into(),
+    })
+    .await;
+    let with = |name: &str| {
+        let delivery = json!({"retry": 5, "backoffPolicy": "linear", "backoffDelay": "PT0.05S"});
+        trigger(name, &subscriber.url(&format!("/{name}")), json!({"delivery": delivery}))
+    };
+    let waypost = Waypost::start(&default_broker(&[with("fibonacci"), with("first-five")])).await;
+    for id in 0..20 {
+        waypost.accept(event(INGRESS, &id.to_string(), "t", &[], vec![b'x'; 36_864])).await;
+    }
+    waypost.settled().await;
+    for name in ["fibonacci", "first-five"] {
+        let status = waypost.trigger(name).await;
+        assert_eq!((count(&status, "delivered"), count(&status, "deadLettered")), (20, 0), "{status}");
+    }
+    let of = |path: &str| subscriber.received().iter().filter(|received| received.path == path).count();
+    assert_eq!(of("/first-five"), 20 * 6);
+    assert!(of("/fibonacci") > 20, "nothing failed");
+    waypost.stop().await;
+}
