@@ -180,6 +180,10 @@ codes! {
     SINK_REFUSED = "E0421", "the sink refused the event";
     /// The sink accepts nothing until its configuration is changed.
     SINK_MISCONFIGURED = "E0422", "the sink is misconfigured";
+    /// As many keys of the trigger as may be wait for the next attempt of their first event.
+    KEYS_CLOSED = "E0430", "too many keys wait";
+    /// As many deliveries of the trigger as may wait for their next attempt, or behind another of their key.
+    DELIVERIES_WAITING = "E0431", "too many deliveries wait";
 
     // --- E05xx log -------------------------------------------------------------------------------------
     /// The size limit is reached, and everything that is held is owed to triggers.
@@ -312,6 +316,28 @@ codes! {
     ADMIN_EVENT_UNKNOWN = "E0809", "the broker has no such event";
     /// As many look at events as may at one time.
     ADMIN_TAIL_BUSY = "E0810", "too many are looking at events";
+    /// The trigger is not owed what stands at the position.
+    EVENT_NOT_PENDING = "E0820", "the trigger is not owed the event";
+    /// The trigger has not come to the event, so that it cannot be skipped alone.
+    EVENT_NOT_TAKEN = "E0821", "the trigger has not come to the event";
+    /// The trigger is beyond the place that it should be moved to.
+    SEEK_BACKWARDS = "E0822", "the trigger does not go back";
+    /// A replay of the name exists already: each runs once.
+    REPLAY_EXISTS = "E0850", "a replay of that name exists";
+    /// No replay has the name.
+    REPLAY_UNKNOWN = "E0851", "there is no such replay";
+    /// The replay is completed or cancelled, and cannot be changed any more.
+    REPLAY_ENDED = "E0852", "the replay has ended";
+    /// What is asked for cannot be replayed.
+    REPLAY_INVALID = "E0853", "the replay is not valid";
+    /// The manifest of the replay says that it is paused.
+    REPLAY_PAUSED_BY_MANIFEST = "E0854", "the replay is paused by its manifest";
+    /// There are as many replays as may be.
+    REPLAYS_TOO_MANY = "E0855", "there are too many replays";
+    /// The trigger of a replay takes the events of another broker.
+    REPLAY_TRIGGER_ELSEWHERE = "E0856", "the trigger is of another broker";
+    /// The broker of a replay does not run.
+    REPLAY_BROKER_STOPPED = "E0857", "the broker of the replay does not run";
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! What a manifest asks of a delivery: retries, backoff, timeouts and limits.
 
+use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How a trigger delivers. Every field has a value: defaults are filled in when the plan is made.
@@ -17,11 +19,34 @@ pub struct DeliveryPolicy {
     pub format: Format,
     /// The most calls to the subscriber at one time.
     pub max_in_flight: u32,
+    /// The most attempts per second; as many as come where absent.
+    pub rate: Option<Rate>,
+    /// Whether events of one key stay in order.
+    pub ordering: Ordering,
+    /// Whether events wait, instead of using up their attempts, while the subscriber is away.
+    pub hold_when_down: bool,
     /// The age, from the event's arrival in the log, after which it is dropped instead of attempted.
     pub deadline: Option<Duration>,
     /// How much the trigger may be owed before something is done about it; as much as the log holds where absent.
     pub max_backlog: Option<MaxBacklog>,
 }
+
+/// Whether events of one key stay in order.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Ordering {
+    /// No order.
+    #[default]
+    None,
+    /// No event is attempted before the one ahead of it with the same key was delivered, dropped or dead-lettered. An
+    /// event without a key is not ordered.
+    Key {
+        /// The attribute whose text is the key.
+        attribute: Arc<str>,
+    },
+}
+
+/// The attribute whose text is the key when a manifest says nothing: the one of the extension Partitioning.
+pub const DEFAULT_ORDERING_KEY: &str = "partitionkey";
 
 /// How much a trigger may be owed, and what is done when it is more. At least one of the limits is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,9 +93,29 @@ impl Default for DeliveryPolicy {
             retry_after_max: DEFAULT_RETRY_AFTER_MAX,
             format: Format::Binary,
             max_in_flight: DEFAULT_MAX_IN_FLIGHT,
+            rate: None,
+            ordering: Ordering::None,
+            hold_when_down: false,
             deadline: None,
             max_backlog: None,
         }
+    }
+}
+
+/// How many attempts may be made per second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// The most in the long run.
+    pub per_second: NonZeroU32,
+    /// The most at once, after a time without any.
+    pub burst: NonZeroU32,
+}
+
+impl Rate {
+    /// So many per second; a tenth of them at once, and at least one, where no burst is given.
+    pub fn new(per_second: NonZeroU32, burst: Option<NonZeroU32>) -> Self {
+        let tenth = NonZeroU32::new(per_second.get() / 10).unwrap_or(NonZeroU32::MIN);
+        Self { per_second, burst: burst.unwrap_or(tenth) }
     }
 }
 

@@ -11,6 +11,7 @@
 use std::time::Duration;
 
 use waypost_core::delivery::{Backoff, BackoffPolicy, DeliveryPolicy};
+use waypost_core::codes;
 use waypost_core::error::{Class, DeliveryError};
 use waypost_log::{DropReason, Timestamp};
 
@@ -59,6 +60,12 @@ pub(crate) fn judge(
         Some(end) => Verdict::Retry { due: due.min(end) },
         None => Verdict::Retry { due },
     }
+}
+
+/// Whether a failure says that the subscriber is away: a connection error, a timeout, 429 or 503. Such an attempt does
+/// not count where the trigger says `holdWhenDown`. A reply that finds no room is our own affair.
+pub(crate) fn says_away(error: &DeliveryError) -> bool {
+    error.class == Class::Retryable && error.congested && error.code != codes::REPLY_NOT_APPENDED
 }
 
 /// Whether an event is dropped instead of attempted: because the trigger's deadline has come, or because the event says

@@ -11,7 +11,7 @@ use waypost_clients::http::{Pool, PoolOptions};
 use waypost_core::manifest::ResourceName;
 use waypost_core::transformation::Transformation;
 use waypost_log::embedded::EmbeddedStore;
-use waypost_log::{Clock, WriteError};
+use waypost_log::{Clock, Position, WriteError};
 
 use crate::alarm::Alarm;
 use crate::broker::{Broker, PublishError};
@@ -25,6 +25,7 @@ use crate::plan::Plan;
 use crate::sinks::RunningSink;
 use crate::status::{Status, StatusQuery};
 use crate::supervisor::Supervisor;
+use crate::subscription::{OperateError, SeekTo};
 use crate::tail::{TailError, TailQuery, Tailed, Tailing};
 use crate::tasks::Tasks;
 
@@ -205,6 +206,19 @@ impl Engine {
     /// Counts anew what every trigger is owed, and corrects the ledgers where they differ.
     pub fn recount(&self) -> Vec<RecountLine> {
         self.0.supervisor.recount()
+    }
+
+    /// Drops one event that a trigger is owed, counted as dropped by an operator. It may be any that was taken, or the
+    /// oldest that was not. An attempt at it that is under way goes on, and counts for nothing. Not cancel-safe.
+    pub async fn skip(&self, trigger: &ResourceName, at: Position) -> Result<(), OperateError> {
+        self.0.supervisor.skip(trigger, at).await
+    }
+
+    /// Moves a trigger on: all that it is owed before the place is dropped, counted as dropped by an operator. Returns how
+    /// much that was. It never goes back. What is with the subscriber goes on, and is dropped where that attempt fails.
+    /// Not cancel-safe: what was dropped until then stays dropped.
+    pub async fn seek(&self, trigger: &ResourceName, to: SeekTo) -> Result<u64, OperateError> {
+        self.0.supervisor.seek(trigger, to).await
     }
 
     /// Passes over what is damaged in a broker's log from now on, because an operator accepts that it is lost. Returns

@@ -21,6 +21,7 @@ mod logs;
 mod matching;
 mod metrics;
 pub mod plan;
+mod rate;
 mod sinks;
 mod sources;
 mod status;
@@ -43,3 +44,4 @@ pub use status::{
     DEFAULT_STATUS_LIMIT, LogStatus, PlanStatus, ResourceStatus, Status, StatusQuery, TriggerStatus,
 };
 pub use subscriber::{is_passed_header, take_hops};
+pub use subscription::{OperateError, SeekTo};

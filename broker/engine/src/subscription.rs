@@ -10,11 +10,14 @@
 
 mod attempt;
 mod backlog;
+mod operator;
+mod order;
+mod pace;
 mod rest;
 mod window;
 
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
@@ -23,10 +26,11 @@ use waypost_core::delivery::DeliveryPolicy;
 use waypost_core::error::DeliveryError;
 use waypost_core::manifest::ResourceName;
 use waypost_log::{
-    Counts, DropReason, Entry, Ledger, Log, Owed, Position, ReadError, ReadLimit, Timestamp, TriggerNumber,
-    WriteError,
+    Counts, Crowding, DropReason, Entry, Ledger, Log, Offset, Owed, Position, ReadError, ReadLimit, Timestamp,
+    TriggerNumber, WriteError,
 };
 
+pub use self::operator::{OperateError, SeekTo};
 use self::rest::Rest;
 use self::window::{Halt, Item, Next, Window};
 use crate::alarm::Wake;
@@ -52,6 +56,8 @@ pub(crate) struct Subscription {
     careful_until: Timestamp,
     /// Counts refills.
     turn: AtomicUsize,
+    /// For each partition the offset below which an operator gave everything up.
+    sought: Vec<AtomicU64>,
     me: Weak<Self>,
 }
 
@@ -74,6 +80,10 @@ pub(crate) struct Standing {
     pub(crate) paused: bool,
     pub(crate) detached: bool,
     pub(crate) misconfigured: Option<DeliveryError>,
+    /// Why the subscriber is taken to be away, where the trigger holds its events until it is back.
+    pub(crate) away: Option<DeliveryError>,
+    /// Why the trigger takes no more for now.
+    pub(crate) crowding: Option<Crowding>,
     /// Committed records that the shared reader has not examined yet.
     pub(crate) lag_events: u64,
     /// Where the trigger sends.
@@ -115,7 +125,8 @@ impl Subscription {
         let forwarder =
             Forwarder::new(name.clone(), broker.clone(), number, log.dead_letters(), Arc::clone(&context));
         forwarder.set_destination(&delivering);
-        let window = Window::new(&delivering, &ledgers);
+        let window = Window::new(&delivering, &ledgers, context.clock.now());
+        let sought = ledgers.iter().map(|_| AtomicU64::new(0)).collect();
         let careful_until = attempt::careful_until(&*log, context.clock.now());
         Arc::new_cyclic(|me| Self {
             name,
@@ -130,6 +141,7 @@ impl Subscription {
             spending: Spending::default(),
             careful_until,
             turn: AtomicUsize::new(0),
+            sought,
             me: me.clone(),
         })
     }
@@ -138,7 +150,7 @@ impl Subscription {
     pub(crate) fn set_delivering(&self, delivering: Delivering) {
         self.forwarder.set_destination(&delivering);
         let mut window = self.lock();
-        window.set_policy(&delivering);
+        window.set_policy(&delivering, self.context.clock.now());
         self.delivering.store(Arc::new(delivering));
         self.kick(&mut window);
     }
@@ -150,7 +162,7 @@ impl Subscription {
     /// Starts, or goes on after having been detached.
     pub(crate) fn attach(&self) {
         // Of many triggers hardly any has something that waits: the others need no worker to find that out.
-        let waits = self.ledgers.iter().any(|ledger| ledger.next_due().is_some());
+        let waits = self.ledgers.iter().any(|ledger| ledger.next_due().is_some() || ledger.has_opened());
         let mut window = self.lock();
         window.halt.detached = false;
         window.look_for_due = waits;
@@ -201,16 +213,21 @@ impl Subscription {
     pub(crate) fn offer(&self, entry: &Arc<Entry>) {
         let partition = usize::from(entry.position.partition);
         let part = self.context.windows.part();
+        let mut taken = Ok(());
         let mut window = self.lock();
         if !window.places[partition].lagging {
             let room = window.has_room(entry.size(), part) && self.ledgers[partition].has_room();
-            if window.halt.any() || !room {
+            if window.halt.any() || window.recovering || !room {
                 window.places[partition].lagging = true;
-            } else if self.ledgers[partition].take(entry) {
-                self.push(&mut window, Item { entry: Arc::clone(entry) });
+            } else {
+                taken = self.take(&mut window, &self.ledgers[partition], entry);
             }
         }
         self.kick(&mut window);
+        drop(window);
+        if let Err(error) = taken {
+            self.not_written(&error);
+        }
     }
 
     /// Counts all that is pending as dropped: an operator, or the retention of what is detached, gave it up.
@@ -218,6 +235,7 @@ impl Subscription {
         let mut window = self.lock();
         let in_use = !window.is_empty();
         window.ready.clear();
+        window.behind.clear();
         window.unread.clear();
         window.bytes = 0;
         if in_use && window.is_empty() {
@@ -249,12 +267,18 @@ impl Subscription {
         for ledger in &self.ledgers {
             counts = counts.and(&ledger.counts());
         }
+        let halted = |away| {
+            let halted = window.halt.misconfigured.as_ref().filter(|halted| halted.away == away);
+            halted.map(|halted| halted.error.clone())
+        };
         Standing {
             counts,
             in_flight: window.in_hand as u64,
             paused: window.halt.paused,
             detached: window.halt.detached,
-            misconfigured: window.halt.misconfigured.as_ref().map(|halted| halted.error.clone()),
+            misconfigured: halted(false),
+            away: halted(true),
+            crowding: self.ledgers.iter().find_map(|ledger| ledger.crowding()),
             lag_events,
             subscriber: self.delivering.load().subscriber.destination(),
             failed: window.halt.stopping,
@@ -276,11 +300,46 @@ impl Subscription {
     }
 
     fn push(&self, window: &mut Window, item: Item) {
+        self.account(window, &item);
+        window.ready.push_back(item);
+    }
+
+    /// Counts an item that comes into the window.
+    fn account(&self, window: &mut Window, item: &Item) {
         if window.is_empty() {
             self.context.windows.used(true);
         }
         window.bytes += item.entry.size();
-        window.ready.push_back(item);
+    }
+
+    /// Takes an item that has left the window out of the count.
+    fn discount(&self, window: &mut Window, item: &Item) {
+        window.bytes = window.bytes.saturating_sub(item.entry.size());
+        if window.is_empty() {
+            self.context.windows.used(false);
+        }
+    }
+
+    /// Takes what waits in the window out of it, and gives the offsets.
+    fn withdraw(&self, window: &mut Window, partition: u16, goes: impl Fn(Offset) -> bool) -> Vec<Offset> {
+        let goes = |position: Position| position.partition == partition && goes(position.offset);
+        let in_use = !window.is_empty();
+        let (mut offsets, mut freed) = (Vec::new(), 0);
+        let mut keep = |item: &Item| {
+            let position = item.entry.position;
+            if goes(position) {
+                offsets.push(position.offset);
+                freed += item.entry.size();
+            }
+            !goes(position)
+        };
+        window.ready.retain(&mut keep);
+        window.behind.retain(|_, item| keep(item));
+        window.bytes = window.bytes.saturating_sub(freed);
+        if in_use && window.is_empty() {
+            self.context.windows.used(false);
+        }
+        offsets
     }
 
     /// Starts a worker where there is work and room for one more. Each worker that finds more work starts the
@@ -338,11 +397,17 @@ impl Subscription {
             self.kick(&mut window);
             return Next::Refill;
         }
-        let Some(item) = window.ready.pop_front() else {
+        let pause = if window.ready.is_empty() { None } else { window.pace.take(&self.context.clock).err() };
+        let item = if pause.is_none() { window.ready.pop_front() } else { None };
+        let Some(item) = item else {
             window.workers -= 1;
             window.resting.add(Arc::clone(rest));
             if !std::mem::replace(&mut window.resting.watched, true) {
                 self.context.resting.lock().push(self.me.clone());
+            }
+            drop(window);
+            if let Some(until) = pause {
+                self.wake_at(until);
             }
             return Next::Rest;
         };
@@ -354,6 +419,12 @@ impl Subscription {
     /// Takes what is due and, in the partitions that lag, what is owed. One worker does it at a time.
     async fn refill(&self) {
         let refilling = Refilling(self);
+        if self.lock().recovering {
+            self.read_unread().await;
+            if self.lock().recovering {
+                return;
+            }
+        }
         self.take_due().await;
         // From another partition each time, so that one that always fills the window does not starve the others.
         let (before, first) =
@@ -370,6 +441,7 @@ impl Subscription {
         self.lock().look_for_due = false;
         for ledger in &self.ledgers {
             let mut window = self.lock();
+            self.open(&mut window, ledger);
             let room = window.room_for_due();
             let due = ledger.due(now, room);
             window.places[usize::from(ledger.partition())].crowded = !ledger.has_room();
@@ -377,7 +449,7 @@ impl Subscription {
             window.look_for_due |= due.len() == room;
             for due in due {
                 match due.entry {
-                    Some(entry) => self.push(&mut window, Item { entry }),
+                    Some(entry) => self.push(&mut window, Item { entry, key: due.key }),
                     None => {
                         window
                             .unread
@@ -394,8 +466,17 @@ impl Subscription {
     /// where the schedule keeps no bodies, and at the start those that were in flight when the process ended.
     async fn read_unread(&self) {
         loop {
-            let next = self.lock().unread.front().copied();
+            let next = {
+                let mut window = self.lock();
+                let next = window.unread.front().copied();
+                if next.is_none() && std::mem::replace(&mut window.recovering, false) {
+                    // What is held behind it can be told now.
+                    window.look_for_due = true;
+                }
+                next
+            };
             let Some(position) = next else { return };
+            let ledger = &self.ledgers[usize::from(position.partition)];
             let read = self.log.fetch(position).await;
             let mut window = self.lock();
             if let Err(error @ ReadError::Failed { .. }) = &read {
@@ -404,10 +485,15 @@ impl Subscription {
             }
             window.unread.pop_front();
             match read {
-                Ok(entry) => self.push(&mut window, Item { entry }),
+                Ok(entry) => {
+                    let admitted = self.admit(&mut window, ledger, entry);
+                    drop(window);
+                    if let Err(error) = admitted {
+                        return self.not_written(&error);
+                    }
+                }
                 Err(error) => {
                     drop(window);
-                    let ledger = &self.ledgers[usize::from(position.partition)];
                     self.give_up_unreadable(ledger, position.offset, &error);
                     if self.lock().halt.any() {
                         // It could not be written down, and waits among the others until it can.
@@ -446,6 +532,7 @@ impl Subscription {
         let partition = usize::from(ledger.partition());
         let mut unreadable = owed.unreadable.into_iter().peekable();
         let mut given_up = Vec::new();
+        let mut refused = None;
         let mut window = self.lock();
         window.places[partition].read_to = owed.next;
         for entry in owed.entries {
@@ -454,9 +541,7 @@ impl Subscription {
             {
                 given_up.extend(ledger.take_unreadable(offset).then_some((offset, error)));
             }
-            if ledger.take(&entry) {
-                self.push(&mut window, Item { entry });
-            }
+            refused = self.take(&mut window, ledger, &entry).err().or(refused);
         }
         for (offset, error) in unreadable {
             given_up.extend(ledger.take_unreadable(offset).then_some((offset, error)));
@@ -469,6 +554,9 @@ impl Subscription {
         drop(window);
         for (offset, error) in given_up {
             self.give_up_unreadable(ledger, offset, &error);
+        }
+        if let Some(error) = refused {
+            self.not_written(&error);
         }
     }
 
@@ -516,10 +604,14 @@ impl Wake for Subscription {
         let mut window = self.lock();
         window.alarms.rang(due);
         window.halt.time_passes(now);
+        window.pace.time_passes(now);
         window.look_for_due = true;
         self.kick(&mut window);
-        let (halted, until) = (window.halt.any(), window.halt.until());
+        let (halted, until, paced) = (window.halt.any(), window.halt.until(), window.pace.until());
         drop(window);
+        if let Some(paced) = paced {
+            self.wake_at(paced);
+        }
         match until {
             Some(until) => self.wake_at(until),
             // Whoever ends the halt looks for what is due.

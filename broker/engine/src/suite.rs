@@ -3,6 +3,7 @@
 mod backlog;
 mod budget;
 mod chaos;
+mod control;
 mod deduplication;
 mod delivery;
 mod explain;

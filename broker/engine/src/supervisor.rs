@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use waypost_core::manifest::ResourceName;
-use waypost_log::{DropReason, Durability, PlanVersion, Timestamp, WriteError};
+use waypost_log::{DropReason, Durability, Log, PlanVersion, Position, Timestamp, WriteError};
 
 use crate::broker::{Broker, Taking};
 use crate::context::Context;
@@ -26,7 +26,7 @@ use crate::plan::{
 use crate::sinks::RunningSink;
 use crate::sources::RunningSource;
 use crate::subscriber::{Subscriber, Terms};
-use crate::subscription::{Delivering, Subscription};
+use crate::subscription::{Delivering, OperateError, SeekTo, Subscription};
 use crate::tasks::Tasks;
 
 /// Owns everything that runs.
@@ -518,6 +518,21 @@ impl Supervisor {
         }
         lines.sort_by(|one, other| (&one.namespace, &one.name).cmp(&(&other.namespace, &other.name)));
         lines
+    }
+
+    /// See [`crate::Engine::skip`].
+    pub(crate) async fn skip(&self, trigger: &ResourceName, at: Position) -> Result<(), OperateError> {
+        self.find_subscription(trigger)?.skip(at).await
+    }
+
+    /// See [`crate::Engine::seek`].
+    pub(crate) async fn seek(&self, trigger: &ResourceName, to: SeekTo) -> Result<u64, OperateError> {
+        self.find_subscription(trigger)?.seek(to).await
+    }
+
+    fn find_subscription(&self, trigger: &ResourceName) -> Result<Arc<Subscription>, OperateError> {
+        let found = self.brokers().iter().find_map(|broker| broker.subscription(trigger));
+        found.ok_or(OperateError::TriggerUnknown)
     }
 
     /// See [`crate::Engine::accept_damage`].

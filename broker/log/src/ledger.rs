@@ -6,6 +6,7 @@
 mod attempt;
 mod counts;
 mod journal;
+mod order;
 mod outcome;
 mod schedule;
 mod snapshot;
@@ -25,6 +26,8 @@ use crate::record::{Entry, Offset, Position};
 pub use attempt::{ATTEMPTS_KEPT, Attempt, AttemptOutcome};
 pub use counts::{Counts, DropReason, Dropped, Recount};
 pub(crate) use journal::{Debt, Journal, Settling};
+use order::Order;
+pub use order::{Key, Opened, Turn};
 pub use outcome::{Outcome, OutcomeState};
 use schedule::{Schedule, Waiting};
 pub(crate) use snapshot::{Delayed, Flying, Snapshot};
@@ -57,6 +60,8 @@ pub struct Due {
     pub offset: Offset,
     /// The attempts made so far.
     pub attempts: u32,
+    /// The key under which it stays in order, where it has one.
+    pub key: Option<Key>,
     /// The event, where the schedule keeps it in memory; otherwise [`crate::Records::fetch`] has it.
     pub entry: Option<Arc<Entry>>,
 }
@@ -64,6 +69,19 @@ pub struct Due {
 /// How many deliveries of one trigger may wait in one partition before it should take no more
 /// ([`Ledger::has_room`]): each takes about 120 bytes of memory.
 pub const WAITING_LIMIT: usize = 100_000;
+
+/// How many keys of one trigger may be closed by a delivery that waits for its next attempt, in one partition, before it
+/// should take no more ([`Ledger::has_room`]).
+pub const BLOCKED_KEYS_LIMIT: usize = 1_024;
+
+/// What keeps a trigger from taking more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Crowding {
+    /// As many deliveries wait as may: [`WAITING_LIMIT`].
+    Waiting,
+    /// As many keys are closed as may be: [`BLOCKED_KEYS_LIMIT`].
+    Keys,
+}
 
 /// What one trigger is owed from one partition: the debts that are pending, each in one place, and the counts of
 /// those that are settled.
@@ -93,6 +111,9 @@ struct State {
     untaken: u64,
     window: BTreeMap<Offset, Flight>,
     schedule: Schedule,
+    order: Order,
+    /// From where on the log is to be kept for matches that are still to be found in it.
+    reserved: Option<Offset>,
     /// Grows with every change, so that what is unchanged need not be written down again.
     changes: u64,
 }
@@ -108,6 +129,8 @@ struct Flight {
     parked: bool,
     /// Whether its record can be read, as far as is known.
     readable: bool,
+    /// The key under which it stays in order, as far as is known.
+    key: Option<Key>,
     entry: Option<Arc<Entry>>,
 }
 
@@ -117,6 +140,8 @@ pub(crate) enum Place {
     Untaken,
     Window,
     Waiting(Timestamp),
+    /// Behind another of its key.
+    Held,
     /// Settled, or never a debt.
     Gone,
 }
@@ -157,7 +182,16 @@ impl Ledger {
     /// Whether another match should be taken. False while as many deliveries wait as may ([`WAITING_LIMIT`]): the log
     /// holds the others as well, and a schedule is held in memory.
     pub fn has_room(&self) -> bool {
-        self.state.lock().schedule.len() < WAITING_LIMIT
+        self.crowding().is_none()
+    }
+
+    /// Why no other match should be taken, where none should.
+    pub fn crowding(&self) -> Option<Crowding> {
+        let state = self.state.lock();
+        if state.schedule.len() >= WAITING_LIMIT {
+            return Some(Crowding::Waiting);
+        }
+        (state.schedule.blocking() >= BLOCKED_KEYS_LIMIT).then_some(Crowding::Keys)
     }
 
     /// Says where a new trigger starts. Ignored once the ledger has a match or a place.
@@ -173,27 +207,32 @@ impl Ledger {
     /// Takes a match into the window. False where it was taken before, or where no match is left to take: then
     /// there is nothing to deliver. Offsets come in increasing order, none is left out.
     pub fn take(&self, entry: &Arc<Entry>) -> bool {
-        self.take_into_window(entry.position.offset, Some(Arc::clone(entry)))
+        self.take_into_window(entry.position.offset, Some(Arc::clone(entry)), None).is_some()
     }
 
     /// Takes a match whose record cannot be read ([`crate::Owed::unreadable`]), so that it can be settled. As with
     /// [`Ledger::take`], offsets come in increasing order.
     pub fn take_unreadable(&self, offset: Offset) -> bool {
-        self.take_into_window(offset, None)
+        self.take_into_window(offset, None, None).is_some()
     }
 
-    fn take_into_window(&self, offset: Offset, entry: Option<Arc<Entry>>) -> bool {
+    fn take_into_window(
+        &self,
+        offset: Offset,
+        entry: Option<Arc<Entry>>,
+        key: Option<Key>,
+    ) -> Option<Turn> {
         let mut state = self.state.lock();
         if offset < state.next || state.untaken == 0 {
-            return false;
+            return None;
         }
         state.next = offset + 1;
         state.untaken -= 1;
         state.changes += 1;
         let readable = entry.is_some();
-        let flight = Flight { attempts: 0, open: false, crashes: 0, parked: false, readable, entry };
+        let flight = Flight { attempts: 0, open: false, crashes: 0, parked: false, readable, key, entry };
         state.window.insert(offset, flight);
-        true
+        Some(key.map_or(Turn::Now, |key| state.order.insert(key, offset)))
     }
 
     /// Notes that an attempt at what is in the window is being started. Should the process end uncleanly before the
@@ -253,14 +292,15 @@ impl Ledger {
         let offset = entry.position.offset;
         let mut state = self.state.lock();
         let Some(attempts) = state.attempts(offset) else { return Ok(()) };
-        let charge = self.journal.waiting(self.debt(offset), entry, due, attempts)?;
+        let key = state.key(offset);
+        let charge = self.journal.waiting(self.debt(offset), entry, due, attempts, key)?;
         let crashes = match state.window.remove(&offset) {
             Some(flight) => flight.crashes,
             None => state.schedule.get(offset).map_or(0, |waiting| waiting.crashes),
         };
         state.changes += 1;
         let entry = self.journal.keeps_bodies_in_memory().then(|| Arc::clone(entry));
-        state.schedule.put(offset, Waiting { due, attempts, crashes, entry, _charge: charge });
+        state.schedule.put(offset, Waiting { due: Some(due), attempts, crashes, key, entry, _charge: charge });
         Ok(())
     }
 
@@ -270,11 +310,12 @@ impl Ledger {
         let mut all = Vec::new();
         while all.len() < limit {
             let Some((offset, waiting)) = state.schedule.pop_due(now) else { break };
-            all.push(Due { offset, attempts: waiting.attempts, entry: waiting.entry.clone() });
-            let Waiting { attempts, crashes, entry, .. } = waiting;
-            let flight = Flight { attempts, open: false, crashes, parked: true, readable: true, entry };
-            state.window.insert(offset, flight);
-            state.changes += 1;
+            let key = waiting.key;
+            state.schedule.put(offset, Waiting { due: None, ..waiting });
+            // It waited before its trigger was to keep the order, where another of its key is ahead.
+            if key.is_none_or(|key| state.order.turn(key, offset) == Turn::Now) {
+                all.extend(state.unschedule(offset));
+            }
         }
         all
     }
@@ -378,10 +419,13 @@ impl Ledger {
         let state = self.state.lock();
         let flying = state.window.iter().find(|(_, flight)| !flight.parked).map(|(offset, _)| *offset);
         let untaken = (state.untaken > 0).then(|| state.oldest_untaken.max(state.next));
-        match (flying, untaken) {
-            (Some(flying), Some(untaken)) => Some(flying.min(untaken)),
-            (flying, untaken) => flying.or(untaken),
-        }
+        [flying, untaken, state.reserved].into_iter().flatten().min()
+    }
+
+    /// Keeps the log from `from` on although nothing there is owed: what reads it will find matches there. It holds as long
+    /// as the process, or until `None` is said. A log in memory takes no heed of it.
+    pub fn reserve(&self, from: Option<Offset>) {
+        self.state.lock().reserved = from;
     }
 
     /// Adds a match, in the same step in which the log puts it into its match list. False where it cannot become
@@ -419,7 +463,8 @@ impl Ledger {
         if state.window.contains_key(&offset) {
             return Place::Window;
         }
-        state.schedule.get(offset).map_or(Place::Gone, |waiting| Place::Waiting(waiting.due))
+        let waiting = |waiting: &Waiting| waiting.due.map_or(Place::Held, Place::Waiting);
+        state.schedule.get(offset).map_or(Place::Gone, waiting)
     }
 
     /// Puts in the number of matches from `next` on, as `count_from(next)` finds it in the match lists, and what
@@ -522,8 +567,29 @@ impl State {
         self.window.get(&offset).is_none_or(|flight| flight.readable)
     }
 
+    /// The key of what was taken and is not settled, where it has one.
+    fn key(&self, offset: Offset) -> Option<Key> {
+        match self.window.get(&offset) {
+            Some(flight) => flight.key,
+            None => self.schedule.get(offset).and_then(|waiting| waiting.key),
+        }
+    }
+
+    /// Moves a delivery from the schedule to the window.
+    fn unschedule(&mut self, offset: Offset) -> Option<Due> {
+        let Waiting { attempts, crashes, key, entry, .. } = self.schedule.remove(offset)?;
+        let due = Due { offset, attempts, key, entry: entry.clone() };
+        let flight = Flight { attempts, open: false, crashes, parked: true, readable: true, key, entry };
+        self.window.insert(offset, flight);
+        self.changes += 1;
+        Some(due)
+    }
+
     fn remove(&mut self, offset: Offset) {
         self.changes += 1;
+        if let Some(key) = self.key(offset) {
+            self.order.remove(key, offset);
+        }
         if self.window.remove(&offset).is_none() {
             self.schedule.remove(offset);
         }

@@ -507,6 +507,7 @@ impl Ledgers for MemoryLog {
             Place::Untaken => return None,
             Place::Window => OutcomeState::InFlight,
             Place::Waiting(due) => OutcomeState::Waiting { due },
+            Place::Held => OutcomeState::Held,
             Place::Gone => match settled {
                 Some(state) => state,
                 None if listed || !attempts.is_empty() => OutcomeState::Unknown,

@@ -116,6 +116,7 @@ pub async fn all(bench: &dyn Bench) {
     ledgers::what_cannot_be_read_can_be_settled(bench).await;
     ledgers::attempts_are_counted_and_kept(bench).await;
     ledgers::the_schedule_gives_back_what_is_due_in_order(bench).await;
+    ledgers::a_key_is_worked_off_in_order(bench).await;
     ledgers::what_waits_does_not_hold_the_log(bench).await;
     ledgers::dropping_all_settles_all(bench).await;
     ledgers::a_recount_finds_what_the_ledger_says(bench).await;
@@ -126,10 +127,10 @@ pub async fn all(bench: &dyn Bench) {
     dead_letters::dead_letters_are_listed_in_pages(bench).await;
     dead_letters::forwarding_is_due_in_order(bench).await;
     dead_letters::a_dead_letter_outlives_its_record_and_its_trigger(bench).await;
-
     dead_letters::dead_letters_are_selected(bench).await;
     dead_letters::a_dead_letter_that_fails_again_stays(bench).await;
     dead_letters::one_sends_a_dead_letter_at_a_time(bench).await;
+
     lifetime::only_what_nobody_is_owed_is_trimmed(bench).await;
     lifetime::records_are_kept_as_long_as_the_history_allows(bench).await;
     lifetime::a_full_log_goes_on_when_there_is_room(bench).await;

@@ -182,8 +182,20 @@ pub struct DeliverySpec {
     pub deadline: Option<IsoDuration>,
     /// How much the trigger may be owed before something is done about it.
     pub max_backlog: Option<MaxBacklog>,
-    /// Whether events of one key stay in order. `none` is the only choice of this version.
+    /// The most attempts per second, retries among them. No limit where it is absent.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub rate_per_second: Option<u32>,
+    /// The most attempts at once after a time without any; a tenth of `ratePerSecond` by default, at least 1.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub burst: Option<u32>,
+    /// Whether events of one key stay in order, `none` by default.
     pub ordering: Option<Ordering>,
+    /// The attribute whose value is the key, `partitionkey` by default. It is read before transformations; an event
+    /// without it is not ordered.
+    pub ordering_key: Option<String>,
+    /// Whether events wait while the subscriber is away (a connection error, a timeout, 429 or 503), instead of using up
+    /// their attempts. `false` by default.
+    pub hold_when_down: Option<bool>,
 }
 
 /// How much a trigger may be owed. At least one of `size` and `age` is given.
@@ -238,6 +250,8 @@ pub enum Format {
 pub enum Ordering {
     /// No order.
     None,
+    /// No event is attempted before the one ahead of it with the same key is settled.
+    Key,
 }
 
 /// An event, and the triggers that must match it or must not: `waypost test` looks at it, and nothing else.

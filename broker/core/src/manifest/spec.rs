@@ -236,10 +236,16 @@ pub struct BackoffSpec {
 }
 
 /// What this API adds to Knative's delivery; fields of native kinds, annotations of Knative's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct DeliveryExtras {
     /// The most calls to the subscriber at one time.
     pub max_in_flight: Option<u32>,
+    /// The most attempts per second.
+    pub rate: Option<Rate>,
+    /// Whether events of one key stay in order.
+    pub ordering: Option<Ordering>,
+    /// Whether events wait while the subscriber is away.
+    pub hold_when_down: Option<bool>,
     /// The longest wait between attempts.
     pub backoff_max: Option<Duration>,
     /// The age after which an event is dropped instead of attempted.

@@ -2,7 +2,9 @@
 
 use super::annotations::{Annotations, with_path};
 use super::component::transformations;
-use super::delivery::{MAX_IN_FLIGHT, PLANNED, delivery, max_backlog};
+use super::delivery::{
+    MAX_IN_FLIGHT, MAX_RATE, delivery, keeps_order, max_backlog, ordering, ordering_key, rate,
+};
 use super::destination::{destination, reference};
 use super::document::{self, Map, Node, Value};
 use super::filters::filter;
@@ -26,8 +28,20 @@ const KNOWN: [&str; 9] = [
 ];
 
 /// What a Knative Trigger may say by annotation, since its spec has no such fields.
-const ANNOTATIONS: [&str; 7] =
-    ["transformations", "maxInFlight", "backoffMax", "deadline", "maxBacklog", "startFrom", "paused"];
+const ANNOTATIONS: [&str; 12] = [
+    "transformations",
+    "maxInFlight",
+    "ratePerSecond",
+    "burst",
+    "ordering",
+    "orderingKey",
+    "holdWhenDown",
+    "backoffMax",
+    "deadline",
+    "maxBacklog",
+    "startFrom",
+    "paused",
+];
 
 /// Knative's annotation that lets the broker `default` be made when it is needed.
 const INJECTION: &str = "eventing.knative.dev/injection";
@@ -56,7 +70,7 @@ pub(super) fn trigger(
         annotations.only(reader, &[], &[]);
         fields(reader, spec, path)
     } else {
-        annotations.only(reader, &ANNOTATIONS, &[PLANNED.as_slice(), &["ordering"]].concat());
+        annotations.only(reader, &ANNOTATIONS, &[]);
         from_annotations(reader, annotations)
     };
     knative_annotations(reader, annotations, broker.as_ref());
@@ -141,6 +155,22 @@ fn from_annotations(reader: &mut Reader<'_>, annotations: &Annotations<'_>) -> E
     let duration = |reader: &mut Reader<'_>, text: &str, mark: Mark, path: &Path<'_>| {
         reader.duration_text(text, mark, path, false)
     };
+    let whole = |reader: &mut Reader<'_>, text: &str, mark: Mark, path: &Path<'_>| {
+        let number = scalar(text, mark).and_then(|node| reader.integer(&node, path, 1, MAX_RATE))?;
+        Some((number, mark))
+    };
+    let boolean = |reader: &mut Reader<'_>, text: &str, mark: Mark, path: &Path<'_>| {
+        scalar(text, mark).and_then(|node| reader.boolean(&node, path))
+    };
+    let per_second = annotations.own(reader, "ratePerSecond", whole).map(|(number, _)| number);
+    let burst = annotations.own(reader, "burst", whole);
+    // What is wrong with the rate is told already.
+    let told = per_second.is_none() && annotations.get("waypost.dev/ratePerSecond").is_some();
+    let burst = burst.filter(|_| !told);
+    let keeps_order = annotations.own(reader, "ordering", keeps_order);
+    let attribute = annotations.own(reader, "orderingKey", |reader, text, mark, path| {
+        ordering_key(reader, text, mark, path).map(|attribute| (attribute, mark))
+    });
     Extras {
         transformations: annotations
             .own(reader, "transformations", |reader, text, mark, path| {
@@ -152,6 +182,11 @@ fn from_annotations(reader: &mut Reader<'_>, annotations: &Annotations<'_>) -> E
             max_in_flight: annotations.own(reader, "maxInFlight", |reader, text, mark, path| {
                 scalar(text, mark).and_then(|node| reader.integer(&node, path, 1, MAX_IN_FLIGHT))
             }),
+            rate: with_path("waypost.dev/burst", |path| rate(reader, per_second, burst, path)),
+            ordering: with_path("waypost.dev/orderingKey", |path| {
+                ordering(reader, keeps_order, attribute, path)
+            }),
+            hold_when_down: annotations.own(reader, "holdWhenDown", boolean),
             backoff_max: annotations.own(reader, "backoffMax", duration),
             deadline: annotations.own(reader, "deadline", duration),
             max_backlog: annotations.own(reader, "maxBacklog", |reader, text, mark, path| {
@@ -159,11 +194,7 @@ fn from_annotations(reader: &mut Reader<'_>, annotations: &Annotations<'_>) -> E
                 max_backlog(reader, &node, path)
             }),
         },
-        paused: annotations
-            .own(reader, "paused", |reader, text, mark, path| {
-                scalar(text, mark).and_then(|node| reader.boolean(&node, path))
-            })
-            .unwrap_or_default(),
+        paused: annotations.own(reader, "paused", boolean).unwrap_or_default(),
         start_from: annotations.own(reader, "startFrom", start_from).unwrap_or_default(),
     }
 }
@@ -221,8 +252,8 @@ fn knative_annotations(
     }
     if let Some(("ordered", mark)) = annotations.get(KAFKA_ORDER) {
         with_path(KAFKA_ORDER, |path| {
-            let message = "ordered delivery is not supported by this version: events may overtake each other";
-            let help = "leave the annotation out once the subscriber does not need the order";
+            let message = "this annotation of Knative's Kafka broker is not honoured: events may overtake each other";
+            let help = "write `waypost.dev/ordering: key`, which keeps events of one `partitionkey` in order";
             reader.warning(codes::ANNOTATION_IGNORED, mark, path, message, help);
         });
     }

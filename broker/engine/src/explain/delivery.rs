@@ -17,7 +17,7 @@ pub struct ExplainedDelivery {
     /// Why it is pending, was given up or was dropped, in a sentence.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Where a pending one stands: `notExamined`, `untaken`, `inFlight` or `waiting`.
+    /// Where a pending one stands: `notExamined`, `untaken`, `inFlight`, `waiting`, or `held` behind another of its key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub place: Option<&'static str>,
     /// When the next attempt of a waiting one is due, RFC 3339.
@@ -93,7 +93,10 @@ impl ExplainedDelivery {
     pub(super) fn new(outcome: &Outcome, standing: Option<&Standing>) -> Self {
         let attempts: Vec<_> = outcome.attempts.iter().map(ExplainedAttempt::from).collect();
         match outcome.state {
-            OutcomeState::Untaken | OutcomeState::InFlight | OutcomeState::Waiting { .. } => {
+            OutcomeState::Untaken
+            | OutcomeState::InFlight
+            | OutcomeState::Waiting { .. }
+            | OutcomeState::Held => {
                 let reason = match standing.and_then(halted) {
                     Some(halted) => halted,
                     None => pending(outcome.state, &attempts),
@@ -148,6 +151,9 @@ fn halted(standing: &Standing) -> Option<String> {
     if let Some(error) = misconfigured {
         return Some(format!("the trigger makes no attempts until this is mended: {error}"));
     }
+    if let Some(error) = &standing.away {
+        return Some(format!("the trigger holds its events until the subscriber is back: {error}"));
+    }
     let unresolved =
         standing.misconfigured.as_ref().filter(|error| error.code == codes::SUBSCRIBER_NOT_RESOLVED);
     unresolved.map(|error| format!("the trigger has nowhere to send: {error}"))
@@ -160,6 +166,7 @@ fn pending(state: OutcomeState, attempts: &[ExplainedAttempt]) -> String {
             let after = last.map(|detail| format!(", since the last attempt failed: {detail}"));
             format!("it waits until {}{}", rfc3339(due.0), after.unwrap_or_default())
         }
+        OutcomeState::Held => "another event of its key is ahead of it and not settled".to_owned(),
         OutcomeState::InFlight => match last {
             Some(detail) => format!("it is in the window, to be tried again: {detail}"),
             None => "it is in the window: with the subscriber, or next in line".to_owned(),

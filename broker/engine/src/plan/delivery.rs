@@ -2,7 +2,7 @@
 
 use waypost_core::delivery::{
     Backoff, DEFAULT_BACKOFF_DELAY, DEFAULT_BACKOFF_MAX, DEFAULT_MAX_IN_FLIGHT, DEFAULT_RETRY_AFTER_MAX,
-    DEFAULT_TIMEOUT, DeliveryPolicy, Format,
+    DEFAULT_TIMEOUT, DeliveryPolicy, Format, Ordering,
 };
 use waypost_core::manifest::{DeliveryExtras, DeliverySpec};
 
@@ -19,6 +19,9 @@ pub(super) fn policy(spec: &DeliverySpec) -> DeliveryPolicy {
         retry_after_max: spec.retry_after_max.unwrap_or(DEFAULT_RETRY_AFTER_MAX),
         format: spec.format.unwrap_or(Format::Binary),
         max_in_flight: DEFAULT_MAX_IN_FLIGHT,
+        rate: None,
+        ordering: Ordering::None,
+        hold_when_down: false,
         deadline: None,
         max_backlog: None,
     };
@@ -43,6 +46,15 @@ pub(super) fn effective(
 fn overlay(policy: &mut DeliveryPolicy, extras: &DeliveryExtras) {
     if let Some(max_in_flight) = extras.max_in_flight {
         policy.max_in_flight = max_in_flight;
+    }
+    if extras.rate.is_some() {
+        policy.rate = extras.rate;
+    }
+    if let Some(ordering) = &extras.ordering {
+        policy.ordering = ordering.clone();
+    }
+    if let Some(hold) = extras.hold_when_down {
+        policy.hold_when_down = hold;
     }
     if let Some(max) = extras.backoff_max {
         policy.backoff.max = max;

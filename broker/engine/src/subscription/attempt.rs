@@ -1,13 +1,14 @@
 //! One attempt at one event, from the window to its outcome in the ledger.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use waypost_core::error::DeliveryError;
 use waypost_core::transformation::Moment;
 use waypost_core::{Class, Event, codes};
 use waypost_log::{
-    AppendError, Attempt, AttemptOutcome, Batch, Cause, DeadLetterReason, DropReason, Entry, Ledger, Log,
+    AppendError, Attempt, AttemptOutcome, Batch, Cause, DeadLetterReason, DropReason, Entry, Key, Ledger, Log,
     Offset, Position, ReadError, Settlement, Timestamp, WriteError,
 };
 
@@ -71,21 +72,25 @@ impl Subscription {
     /// Attempts one event and writes down what became of it. A panic is a failed attempt. A shutdown that cuts the
     /// attempt puts the event back into the window as if nothing had been tried.
     pub(super) async fn attempt(&self, own: &mut Option<OwnLane>, item: Item) {
-        let in_hand = InHand { subscription: self, item: Some(item) };
+        let in_hand = InHand { subscription: self, item: Some(item), to_the_back: false };
         let entry = Arc::clone(in_hand.entry());
         let delivering = self.delivering();
         let clock = &self.context.clock;
         let ledger = &self.ledgers[usize::from(entry.position.partition)];
         let expiry = entry.event.attribute("expirytime").map(|value| value.text);
         let started = clock.now();
-        if let Some(reason) = delivery::before_attempt(&delivering.policy, entry.arrived, started, expiry) {
+        let dropped = delivery::before_attempt(&delivering.policy, entry.arrived, started, expiry);
+        if let Some(reason) = dropped.or(self.is_given_up(entry.position).then_some(DropReason::Operator)) {
+            self.lock().pace.put_back();
             return self.settled(in_hand, ledger, Settlement::Dropped(reason), None);
         }
         let crashes = ledger.crashes(entry.position.offset);
         if crashes >= MOST_CRASHES {
+            self.lock().pace.put_back();
             return self.give_up_crashed(in_hand, ledger, &delivering, crashes);
         }
         if let Some(due) = self.put_off_until(crashes).filter(|due| started < *due) {
+            self.lock().pace.put_back();
             return self.wait_until(in_hand, ledger, due);
         }
         let alone = if crashes > 0 { self.alone().await } else { None };
@@ -111,8 +116,12 @@ impl Subscription {
         let ended = clock.now();
         let number = ledger.attempts_made(entry.position.offset).saturating_add(1);
         let attempt = |outcome| Attempt { number, started, ended, outcome };
-        if !matches!(&sent, Sent::Nothing | Sent::Failed(DeliveryError { class: Class::Misconfigured, .. })) {
-            self.mended();
+        let away =
+            |error: &DeliveryError| delivering.policy.hold_when_down && delivery::says_away(error);
+        match &sent {
+            Sent::Failed(error) if error.class == Class::Misconfigured || away(error) => {}
+            Sent::Nothing => {}
+            Sent::Delivered { .. } | Sent::Failed(_) => self.mended(),
         }
         match sent {
             Sent::Delivered { status } => {
@@ -122,6 +131,11 @@ impl Subscription {
                 self.settled(in_hand, ledger, Settlement::Delivered, Some(attempt));
             }
             Sent::Nothing => self.settled(in_hand, ledger, Settlement::Dropped(DropReason::Filtered), None),
+            Sent::Failed(error) if away(&error) => {
+                self.signal(Signal::Congested, Some(&error));
+                self.context.metrics.failed(error.class, error.code);
+                self.hold_while_away(in_hand, ledger, &delivering, error);
+            }
             Sent::Failed(error) => {
                 let signal = if error.congested { Signal::Congested } else { Signal::Answered };
                 self.signal(signal, Some(&error));
@@ -158,11 +172,37 @@ impl Subscription {
         tokio::time::timeout(ALONE_PATIENCE, self.context.suspects.lock()).await.ok()
     }
 
+    /// Whether an operator has given up what stands at a position.
+    fn is_given_up(&self, at: Position) -> bool {
+        let sought = self.sought.get(usize::from(at.partition));
+        sought.is_some_and(|sought| at.offset < sought.load(Ordering::Relaxed))
+    }
+
+    /// Makes nothing of an attempt that says that the subscriber is away, and holds all events until it is back.
+    fn hold_while_away(
+        &self,
+        mut in_hand: InHand<'_>,
+        ledger: &Ledger,
+        delivering: &Delivering,
+        error: DeliveryError,
+    ) {
+        ledger.cut(in_hand.entry().position.offset);
+        // The next probe is another event, where there is one: this one may be what the subscriber cannot answer.
+        in_hand.to_the_back = self.lock().halt.probes();
+        drop(in_hand);
+        let asked = error.retry_after.unwrap_or_default().min(delivering.policy.retry_after_max);
+        self.pause_until_mended(error, Some(asked));
+    }
+
     /// Leaves an event to the schedule.
     fn wait_until(&self, in_hand: InHand<'_>, ledger: &Ledger, due: Timestamp) {
         match ledger.wait(in_hand.entry(), due) {
             Ok(()) => {
+                let key = in_hand.key();
                 in_hand.done();
+                if let Some(key) = key {
+                    self.close(ledger, key);
+                }
                 self.wake_at(due);
             }
             Err(error) => self.storage_failed(in_hand, &error),
@@ -202,7 +242,7 @@ impl Subscription {
                 ledger.cut(entry.position.offset);
                 // Back to the window first: the probe takes it from there.
                 drop(in_hand);
-                self.pause_until_mended(error);
+                self.pause_until_mended(error, None);
             }
         }
     }
@@ -301,7 +341,13 @@ impl Subscription {
         attempt: Option<Attempt>,
     ) {
         match ledger.settle(in_hand.entry().position.offset, settlement, attempt) {
-            Ok(_) => in_hand.done(),
+            Ok(_) => {
+                let key = in_hand.key();
+                in_hand.done();
+                if key.is_some() {
+                    self.open(&mut self.lock(), ledger);
+                }
+            }
             Err(error) => self.storage_failed(in_hand, &error),
         }
     }
@@ -333,7 +379,7 @@ impl Subscription {
         drop(in_hand);
     }
 
-    fn not_written(&self, error: &WriteError) {
+    pub(super) fn not_written(&self, error: &WriteError) {
         if matches!(error, WriteError::Closed) || self.context.logs.have_failed() {
             tracing::error!(
                 trigger = %self.name, broker = %self.broker, code = error.code().id(), %error,
@@ -366,6 +412,10 @@ impl Subscription {
             // It is owed as before. Where the log goes on, it is read again and given up then.
             self.lock().unread.push_back(Position { partition: ledger.partition(), offset });
             self.not_written(&error);
+        } else if ledger.has_opened() {
+            let mut window = self.lock();
+            self.open(&mut window, ledger);
+            self.kick(&mut window);
         }
     }
 
@@ -380,14 +430,15 @@ impl Subscription {
     /// The subscriber answered: whatever was misconfigured is not any more.
     fn mended(&self) {
         let mut window = self.lock();
-        if window.halt.misconfigured.as_ref().is_some_and(|halted| halted.until.is_none()) {
+        if window.halt.probes() {
             tracing::info!(trigger = %self.name, "the subscriber accepts events again");
             window.halt.misconfigured = None;
         }
     }
 
-    /// Stops attempts until the next probe. The wait doubles from probe to probe.
-    fn pause_until_mended(&self, error: DeliveryError) {
+    /// Stops attempts until the next probe. The wait doubles from probe to probe. Of a subscriber that is away it is
+    /// `away`, where that is longer.
+    fn pause_until_mended(&self, error: DeliveryError, away: Option<Duration>) {
         let mut window = self.lock();
         let pause = match &window.halt.misconfigured {
             // Others that were in flight say the same; the wait is set already.
@@ -395,17 +446,19 @@ impl Subscription {
             // The probe failed too.
             Some(halted) => halted.pause.saturating_mul(2).min(LAST_PROBE),
             None => {
-                tracing::warn!(
-                    trigger = %self.name, code = error.code.id(), detail = error.detail,
-                    "the subscriber is misconfigured; the trigger pauses and looks again by itself"
-                );
+                let told = match away {
+                    None => "the subscriber is misconfigured; the trigger pauses and looks again by itself",
+                    Some(_) => "the subscriber is away; the trigger holds its events and looks again by itself",
+                };
+                tracing::warn!(trigger = %self.name, code = error.code.id(), detail = error.detail, "{told}");
                 FIRST_PROBE
             }
         };
-        let until = self.context.clock.now().after(pause);
+        let until = self.context.clock.now().after(pause.max(away.unwrap_or_default()));
         // One probe at a time.
         window.congestion.start_anew();
-        window.halt.misconfigured = Some(Misconfigured { error, until: Some(until), pause });
+        window.halt.misconfigured =
+            Some(Misconfigured { error, until: Some(until), pause, away: away.is_some() });
         drop(window);
         self.wake_at(until);
     }
@@ -454,10 +507,12 @@ fn dead_letter_reason(error: DeliveryError, delivering: &Delivering) -> DeadLett
     }
 }
 
-/// An item that a worker holds. Goes back to the front of the window unless it is done.
+/// An item that a worker holds. Goes back to the window unless it is done.
 struct InHand<'a> {
     subscription: &'a Subscription,
     item: Option<Item>,
+    /// Whether it goes back behind all others, and not to the front.
+    to_the_back: bool,
 }
 
 impl InHand<'_> {
@@ -465,16 +520,16 @@ impl InHand<'_> {
         &self.item.as_ref().expect("the item is held until `done` or the drop").entry
     }
 
+    fn key(&self) -> Option<Key> {
+        self.item.as_ref().and_then(|item| item.key)
+    }
+
     /// The ledger knows what became of the item: it leaves the window.
     fn done(mut self) {
         let Some(item) = self.item.take() else { return };
-        let subscription = self.subscription;
-        let mut window = subscription.lock();
+        let mut window = self.subscription.lock();
         window.in_hand -= 1;
-        window.bytes = window.bytes.saturating_sub(item.entry.size());
-        if window.is_empty() {
-            subscription.context.windows.used(false);
-        }
+        self.subscription.discount(&mut window, &item);
     }
 }
 
@@ -483,7 +538,11 @@ impl Drop for InHand<'_> {
         if let Some(item) = self.item.take() {
             let mut window = self.subscription.lock();
             window.in_hand -= 1;
-            window.ready.push_front(item);
+            if self.to_the_back {
+                window.ready.push_back(item);
+            } else {
+                window.ready.push_front(item);
+            }
         }
     }
 }

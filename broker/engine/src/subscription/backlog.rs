@@ -54,7 +54,9 @@ impl Subscription {
         match limit.when_exceeded {
             WhenExceeded::Refuse => return Ok(Some(told)),
             WhenExceeded::Drop => {
-                self.give_up_below(ledger, within, &Settlement::Dropped(DropReason::Backlog)).await?;
+                let given_up =
+                    self.give_up_below(ledger, within, &Settlement::Dropped(DropReason::Backlog)).await?;
+                self.tell_given_up(given_up);
             }
             WhenExceeded::DeadLetter => {
                 let delivering = self.delivering();
@@ -66,7 +68,9 @@ impl Subscription {
                     body_excerpt: None,
                 };
                 let forward = delivering.dead_letter_sink.is_some().then(|| self.context.clock.now());
-                self.give_up_below(ledger, within, &Settlement::DeadLettered(reason, forward)).await?;
+                let given_up =
+                    self.give_up_below(ledger, within, &Settlement::DeadLettered(reason, forward)).await?;
+                self.tell_given_up(given_up);
                 self.forwarder.kick();
             }
         }
@@ -109,13 +113,14 @@ impl Subscription {
         Ok(within)
     }
 
-    /// Gives up what is owed below an offset, the oldest first, but for what is with the subscriber.
-    async fn give_up_below(
+    /// Gives up what is owed below an offset, the oldest first, but for what is with the subscriber. Returns how much was
+    /// given up: as much as may be at once, where there is more.
+    pub(super) async fn give_up_below(
         &self,
         ledger: &Ledger,
         within: Offset,
         settlement: &Settlement,
-    ) -> Result<(), ReadError> {
+    ) -> Result<usize, ReadError> {
         let mut given_up = self.give_up_taken(ledger, within, settlement);
         while given_up < AT_ONCE && ledger.untaken() > 0 && ledger.next() < within {
             let owed = self.log.owed(ledger.partition(), self.number, ledger.next(), PAGE).await?;
@@ -125,13 +130,16 @@ impl Subscription {
             }
             given_up += page;
         }
+        Ok(given_up)
+    }
+
+    fn tell_given_up(&self, given_up: usize) {
         if given_up > 0 {
             tracing::warn!(
                 trigger = %self.name, broker = %self.broker, given_up,
                 "the trigger was owed more than its maxBacklog allows; the oldest events are given up"
             );
         }
-        Ok(())
     }
 
     /// Gives up what is below an offset of a page that is not taken yet. What cannot be read comes in its place among
@@ -165,29 +173,16 @@ impl Subscription {
     fn give_up_taken(&self, ledger: &Ledger, within: Offset, settlement: &Settlement) -> usize {
         let partition = ledger.partition();
         let mut window = self.lock();
-        let in_use = !window.is_empty();
         let waiting = ledger.waiting_below(within, AT_ONCE);
-        let mut ready = Vec::new();
-        let mut freed = 0;
-        window.ready.retain(|item| {
-            let position = item.entry.position;
-            let goes = position.partition == partition && position.offset < within;
-            if goes {
-                ready.push(position.offset);
-                freed += item.entry.size();
-            }
-            !goes
-        });
-        window.bytes = window.bytes.saturating_sub(freed);
+        let ready = self.withdraw(&mut window, partition, |offset| offset < within);
         for offset in &waiting {
             self.settle_given_up(ledger, *offset, settlement);
         }
         for offset in &ready {
             self.give_up_or_keep(&mut window, ledger, *offset, settlement);
         }
-        if in_use && window.is_empty() {
-            self.context.windows.used(false);
-        }
+        self.open(&mut window, ledger);
+        self.kick(&mut window);
         waiting.len() + ready.len()
     }
 

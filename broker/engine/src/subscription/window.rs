@@ -1,13 +1,15 @@
 //! What a subscription has taken and not settled, and what keeps it from going on.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use waypost_core::delivery::Ordering;
 use waypost_core::error::DeliveryError;
-use waypost_log::{Entry, Ledger, Offset, Position, Timestamp};
+use waypost_log::{Entry, Key, Ledger, Offset, Position, Timestamp};
 
 use super::Delivering;
+use super::pace::Pace;
 use super::rest::Resting;
 use crate::alarm::Alarms;
 use crate::congestion::CongestionWindow;
@@ -23,7 +25,14 @@ const SMALLEST_WINDOW: usize = 16;
 pub(super) struct Window {
     /// Taken, waiting for a worker.
     pub(super) ready: VecDeque<Item>,
-    /// Bytes of what is ready or in hand.
+    /// Taken, and behind another of its key: by partition, key and offset.
+    pub(super) behind: BTreeMap<(u16, Key, Offset), Item>,
+    /// The attribute by whose text events stay in order, where they do.
+    order_by: Option<Arc<str>>,
+    /// What was in flight when the process before ended is still to be read, and its keys with it: nothing else is taken.
+    pub(super) recovering: bool,
+    pub(super) pace: Pace,
+    /// Bytes of what is ready, behind another or in hand.
     pub(super) bytes: usize,
     /// Items that workers hold.
     pub(super) in_hand: usize,
@@ -54,6 +63,8 @@ pub(super) struct Window {
 #[derive(Debug)]
 pub(super) struct Item {
     pub(super) entry: Arc<Entry>,
+    /// The key under which it stays in order.
+    pub(super) key: Option<Key>,
 }
 
 /// How the subscription stands in one partition.
@@ -79,7 +90,7 @@ pub(super) struct Halt {
     pub(super) misconfigured: Option<Misconfigured>,
 }
 
-/// The subscriber accepts nothing until someone changes something.
+/// The subscriber accepts nothing: until someone changes something, or, where it is away, until it is back.
 #[derive(Debug)]
 pub(super) struct Misconfigured {
     pub(super) error: DeliveryError,
@@ -87,6 +98,8 @@ pub(super) struct Misconfigured {
     pub(super) until: Option<Timestamp>,
     /// The wait before the probe after that.
     pub(super) pause: Duration,
+    /// Whether it is away, and the trigger is to hold its events meanwhile.
+    pub(super) away: bool,
 }
 
 /// What a worker does next.
@@ -115,6 +128,11 @@ impl Halt {
 }
 
 impl Halt {
+    /// Whether the next attempt is to find out whether the subscriber accepts events again.
+    pub(super) fn probes(&self) -> bool {
+        self.misconfigured.as_ref().is_some_and(|misconfigured| misconfigured.until.is_none())
+    }
+
     /// When a halt ends by itself; the earliest, where there are two.
     pub(super) fn until(&self) -> Option<Timestamp> {
         let probe = self.misconfigured.as_ref().and_then(|misconfigured| misconfigured.until);
@@ -123,9 +141,15 @@ impl Halt {
 }
 
 impl Window {
-    pub(super) fn new(delivering: &Delivering, ledgers: &[Arc<Ledger>]) -> Self {
+    pub(super) fn new(delivering: &Delivering, ledgers: &[Arc<Ledger>], now: Timestamp) -> Self {
+        let unread: VecDeque<_> = ledgers.iter().flat_map(|ledger| in_flight_before(ledger)).collect();
+        let in_order = delivering.policy.ordering != Ordering::None;
         let mut window = Self {
             ready: VecDeque::new(),
+            behind: BTreeMap::new(),
+            order_by: None,
+            recovering: in_order && !unread.is_empty(),
+            pace: Pace::default(),
             bytes: 0,
             in_hand: 0,
             workers: 0,
@@ -139,27 +163,43 @@ impl Window {
             refilling: false,
             look_for_due: true,
             alarms: Alarms::default(),
-            unread: ledgers.iter().flat_map(|ledger| in_flight_before(ledger)).collect(),
+            unread,
             backlog_exceeded: None,
             last_failure: None,
             halt: Halt { detached: true, ..Halt::default() },
             capacity: 0,
         };
-        window.set_policy(delivering);
+        window.set_policy(delivering, now);
         window
     }
 
-    pub(super) fn set_policy(&mut self, delivering: &Delivering) {
+    pub(super) fn set_policy(&mut self, delivering: &Delivering, now: Timestamp) {
         let in_flight = delivering.policy.max_in_flight;
         self.congestion.set_max(in_flight);
         self.capacity = (in_flight as usize).saturating_mul(WINDOW_PER_IN_FLIGHT).max(SMALLEST_WINDOW);
+        self.order_by = match &delivering.policy.ordering {
+            Ordering::None => None,
+            Ordering::Key { attribute } => Some(Arc::clone(attribute)),
+        };
+        self.pace.set(delivering.policy.rate, now);
         self.halt.paused = delivering.paused;
         // Whatever was wrong with the subscriber may be mended: try at once.
         self.halt.misconfigured = None;
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.ready.is_empty() && self.in_hand == 0
+        self.ready.is_empty() && self.behind.is_empty() && self.in_hand == 0
+    }
+
+    /// The key under which an event stays in order.
+    pub(super) fn key_of(&self, entry: &Entry) -> Option<Key> {
+        let value = entry.event.attribute(self.order_by.as_ref()?)?;
+        Some(Key::of(value.text))
+    }
+
+    /// Whether another event may wait in the window behind one of its key.
+    pub(super) fn has_room_behind(&self) -> bool {
+        self.behind.len() < self.capacity
     }
 
     /// How many more events the window takes.
@@ -187,6 +227,6 @@ impl Window {
     }
 
     pub(super) fn has_work(&self) -> bool {
-        !self.ready.is_empty() || self.wants_refill()
+        (!self.ready.is_empty() && self.pace.may_go()) || self.wants_refill()
     }
 }

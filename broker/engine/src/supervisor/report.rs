@@ -6,7 +6,7 @@ use std::sync::Arc;
 use waypost_core::filter::MAX_STEPS;
 use waypost_core::manifest::{ResourceId, ResourceName};
 use waypost_core::{Class, codes};
-use waypost_log::{Durability, Log, Position, TriggerNumber};
+use waypost_log::{BLOCKED_KEYS_LIMIT, Crowding, Durability, Log, Position, TriggerNumber, WAITING_LIMIT};
 
 use super::{Applied, RunningBroker, Supervisor};
 use crate::broker::Broker;
@@ -304,6 +304,7 @@ impl Supervisor {
             lag_events: row.standing.lag_events,
             ready: !row.standing.detached
                 && row.standing.misconfigured.is_none()
+                && row.standing.away.is_none()
                 && !row.standing.filter_too_costly,
             over_budget: row.standing.over_budget,
             dead_letters_stored: row.broker.log().dead_letters().count(&row.subscription.name),
@@ -321,6 +322,16 @@ fn trigger(row: &Row) -> Verdict {
             Verdict::not_ready(error.code.id(), format!("paused until it is mended: {}", error.detail))
         }
         Some(error) => Verdict::not_ready(error.code.id(), error.detail.clone()),
+        None if standing.away.is_some() => {
+            let error = standing.away.as_ref();
+            Verdict::not_ready(
+                error.map_or("SubscriberDown", |error| error.code.id()),
+                format!(
+                    "holds its events until the subscriber is back: {}",
+                    error.map(ToString::to_string).unwrap_or_default()
+                ),
+            )
+        }
         None if standing.failed => {
             Verdict::not_ready("StorageFailed", "the ledger cannot be written; restart the process")
         }
@@ -331,6 +342,7 @@ fn trigger(row: &Row) -> Verdict {
                  {MAX_STEPS} steps, and so matched nothing: simplify the filter, or split the trigger"
             ),
         ),
+        None if standing.crowding.is_some() => crowded(standing),
         None if standing.backlog_exceeded.is_some() => Verdict {
             ready: true,
             reason: "BacklogExceeded".to_owned(),
@@ -351,6 +363,24 @@ fn trigger(row: &Row) -> Verdict {
             )),
             None => Verdict::ready(format!("delivers to {}", standing.subscriber)),
         },
+    }
+}
+
+/// Of a trigger that takes no more events for now.
+fn crowded(standing: &Standing) -> Verdict {
+    let failure = standing.last_failure.as_ref();
+    let failure = failure.map(|error| format!("; its last attempt failed: {error}")).unwrap_or_default();
+    match standing.crowding {
+        Some(Crowding::Keys) => Verdict::not_ready(
+            codes::KEYS_CLOSED.id(),
+            format!(
+                "takes no more events: {BLOCKED_KEYS_LIMIT} keys wait for the next attempt of their first event{failure}"
+            ),
+        ),
+        _ => Verdict::not_ready(
+            codes::DELIVERIES_WAITING.id(),
+            format!("takes no more events: {WAITING_LIMIT} deliveries wait{failure}"),
+        ),
     }
 }
 

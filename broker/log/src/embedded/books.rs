@@ -15,7 +15,7 @@ use crate::embedded::journal::Journal;
 use crate::embedded::letters::Letters;
 use crate::embedded::note::{Change, StoredLetter};
 use crate::error::WriteError;
-use crate::ledger::{self, ATTEMPTS_KEPT, Attempt, Debt, DropReason, Settlement, Settling};
+use crate::ledger::{self, ATTEMPTS_KEPT, Attempt, Debt, DropReason, Key, Settlement, Settling};
 use crate::log::TriggerNumber;
 use crate::record::{Charge, Entry, Offset};
 
@@ -183,8 +183,13 @@ impl ledger::Journal for TriggerBooks {
         _entry: &Arc<Entry>,
         due: Timestamp,
         attempts: u32,
+        key: Option<Key>,
     ) -> Result<Option<Charge>, WriteError> {
-        self.write(debt, Change::Waiting { due, attempts }).map(|()| None)
+        self.write(debt, Change::Waiting { due, attempts, key }).map(|()| None)
+    }
+
+    fn held(&self, debt: Debt, _entry: &Arc<Entry>, key: Key) -> Result<Option<Charge>, WriteError> {
+        self.write(debt, Change::Held(key)).map(|()| None)
     }
 
     fn settled(&self, settling: Settling<'_>) -> Result<(), WriteError> {
@@ -211,12 +216,12 @@ impl ledger::Journal for TriggerBooks {
             attempts_made,
             at: self.books.clock.now(),
             forwarding: due.map_or(Forwarding::Kept, |due| Forwarding::Waiting { attempts: 0, due }),
+            redriven: None,
         };
         let note = |id, content| {
             self.books.note(debt.position.offset, debt.trigger, Change::DeadLettered(attempt, id, content))
         };
         self.books.letters.put(&letter, note).map(drop).ok_or_else(too_slow)
-            redriven: None,
     }
 
     fn passed_over(

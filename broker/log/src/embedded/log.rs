@@ -494,6 +494,7 @@ impl Ledgers for BrokerLog {
             Place::Untaken => return None,
             Place::Window => OutcomeState::InFlight,
             Place::Waiting(due) => OutcomeState::Waiting { due },
+            Place::Held => OutcomeState::Held,
             Place::Gone => match known.settled {
                 Some(state) => state,
                 None if listed || !known.attempts.is_empty() => OutcomeState::Unknown,

@@ -11,7 +11,7 @@ use waypost_core::{Code, codes};
 use crate::clock::Timestamp;
 use crate::dead_letter::{DeadLetterId, DeadLetterReason, Forwarding, RedriveId};
 use crate::embedded::codec::{Corrupt, Put, Reader};
-use crate::ledger::{Attempt, AttemptOutcome, DropReason};
+use crate::ledger::{Attempt, AttemptOutcome, DropReason, Key};
 use crate::log::TriggerNumber;
 use crate::record::Offset;
 
@@ -35,7 +35,10 @@ pub(super) enum Change {
     Waiting {
         due: Timestamp,
         attempts: u32,
+        key: Option<Key>,
     },
+    /// The delivery went to the schedule, behind another of its key.
+    Held(Key),
     Delivered(Option<Attempt>),
     Dropped(DropReason, Option<Attempt>),
     /// The delivery was given up; the dead letter as it is stored.
@@ -59,6 +62,8 @@ const DEAD_LETTERED: u8 = 5;
 const PASSED_OVER: u8 = 6;
 const LETTER_CHANGED: u8 = 7;
 const LETTER_REMOVED: u8 = 8;
+const HELD: u8 = 9;
+const WAITING_IN_ORDER: u8 = 10;
 
 impl Note {
     pub(super) fn encode(&self, into: &mut Vec<u8>) {
@@ -120,10 +125,17 @@ impl Change {
                 into.put_u8(ATTEMPTED);
                 put_attempt(into, attempt);
             }
-            Self::Waiting { due, attempts } => {
-                into.put_u8(WAITING);
+            Self::Waiting { due, attempts, key } => {
+                into.put_u8(if key.is_some() { WAITING_IN_ORDER } else { WAITING });
                 into.put_i64(due.0);
                 into.put_u32(*attempts);
+                if let Some(key) = key {
+                    into.put_u64(key.number());
+                }
+            }
+            Self::Held(key) => {
+                into.put_u8(HELD);
+                into.put_u64(key.number());
             }
             Self::Delivered(attempt) => {
                 into.put_u8(DELIVERED);
@@ -161,7 +173,13 @@ impl Change {
     fn decode(mut reader: Reader<'_>) -> Result<Self, Corrupt> {
         let change = match reader.u8()? {
             ATTEMPTED => Self::Attempted(take_attempt(&mut reader)?),
-            WAITING => Self::Waiting { due: Timestamp(reader.i64()?), attempts: reader.u32()? },
+            WAITING => Self::Waiting { due: Timestamp(reader.i64()?), attempts: reader.u32()?, key: None },
+            WAITING_IN_ORDER => Self::Waiting {
+                due: Timestamp(reader.i64()?),
+                attempts: reader.u32()?,
+                key: Some(take_key(&mut reader)?),
+            },
+            HELD => Self::Held(take_key(&mut reader)?),
             DELIVERED => Self::Delivered(take_option(&mut reader, take_attempt)?),
             DROPPED => Self::Dropped(take_reason(&mut reader)?, take_option(&mut reader, take_attempt)?),
             DEAD_LETTERED => {
@@ -198,6 +216,8 @@ pub(super) struct StoredLetter {
     pub(super) attempts_made: u32,
     pub(super) at: Timestamp,
     pub(super) forwarding: Forwarding,
+    /// The newest redrive at which it failed again. Not written where there is none, as before redrives were known.
+    pub(super) redriven: Option<RedriveId>,
 }
 
 impl StoredLetter {
@@ -216,8 +236,6 @@ impl StoredLetter {
             put_attempt(&mut into, attempt);
         }
         into.put_u32(self.attempts_made);
-    /// The newest redrive at which it failed again. Not written where there is none, as before redrives were known.
-    pub(super) redriven: Option<RedriveId>,
         into.put_i64(self.at.0);
         match &self.forwarding {
             Forwarding::Kept => into.put_u8(0),
@@ -231,6 +249,9 @@ impl StoredLetter {
                 into.put_u32(*attempts);
                 into.put_counted(detail.as_bytes());
             }
+        }
+        if let Some(RedriveId(redrive)) = self.redriven {
+            into.put_u64(redrive);
         }
         into.into()
     }
@@ -250,9 +271,6 @@ impl StoredLetter {
             },
             attempts: {
                 let count = reader.u32()?;
-        if let Some(RedriveId(redrive)) = self.redriven {
-            into.put_u64(redrive);
-        }
                 (0..count).map(|_| take_attempt(&mut reader)).collect::<Result<_, _>>()?
             },
             attempts_made: reader.u32()?,
@@ -263,6 +281,7 @@ impl StoredLetter {
                 2 => Forwarding::GivenUp { attempts: reader.u32()?, detail: reader.text()?.to_owned() },
                 _ => return Err(Corrupt("a forwarding is of an unknown kind")),
             },
+            redriven: if reader.is_empty() { None } else { Some(RedriveId(reader.u64()?)) },
         };
         reader.end()?;
         Ok(letter)
@@ -281,7 +300,6 @@ pub(super) fn take_option<'a, T>(
     take: impl FnOnce(&mut Reader<'a>) -> Result<T, Corrupt>,
 ) -> Result<Option<T>, Corrupt> {
     if reader.u8()? == 0 { Ok(None) } else { take(reader).map(Some) }
-            redriven: if reader.is_empty() { None } else { Some(RedriveId(reader.u64()?)) },
 }
 
 pub(super) fn put_name(into: &mut Vec<u8>, name: &ResourceName) {
@@ -295,6 +313,10 @@ pub(super) fn take_name(reader: &mut Reader<'_>) -> Result<ResourceName, Corrupt
 
 fn take_reason(reader: &mut Reader<'_>) -> Result<DropReason, Corrupt> {
     DropReason::ALL.get(usize::from(reader.u8()?)).copied().ok_or(Corrupt("a reason to drop is unknown"))
+}
+
+pub(super) fn take_key(reader: &mut Reader<'_>) -> Result<Key, Corrupt> {
+    Key::from_number(reader.u64()?).ok_or(Corrupt("a key is 0"))
 }
 
 fn put_attempt(into: &mut Vec<u8>, attempt: &Attempt) {
@@ -434,12 +456,18 @@ mod tests {
         )
     }
 
+    fn key() -> impl Strategy<Value = Key> {
+        ".{0,9}".prop_map(|text| Key::of(&text))
+    }
+
     fn change() -> impl Strategy<Value = Change> {
         let last = || proptest::option::of(attempt());
         let id = || any::<u64>().prop_map(DeadLetterId);
         prop_oneof![
             attempt().prop_map(Change::Attempted),
-            any::<(i64, u32)>().prop_map(|(due, attempts)| Change::Waiting { due: Timestamp(due), attempts }),
+            (any::<(i64, u32)>(), proptest::option::of(key()))
+                .prop_map(|((due, attempts), key)| Change::Waiting { due: Timestamp(due), attempts, key }),
+            key().prop_map(Change::Held),
             last().prop_map(Change::Delivered),
             (reason(), last()).prop_map(|(reason, attempt)| Change::Dropped(reason, attempt)),
             (last(), id(), bytes())
@@ -466,17 +494,6 @@ mod tests {
             prop_assert_eq!(decode_all(&body), Ok(notes));
         }
 
-        #[test]
-        fn letters_come_back(letter in letter()) {
-            prop_assert_eq!(StoredLetter::decode(&letter.encode()), Ok(letter));
-        }
-
-        #[test]
-        fn any_bytes_are_read_or_refused(bytes: Vec<u8>) {
-            let _ = (decode_all(&bytes), StoredLetter::decode(&bytes));
-        }
-    }
-}
         /// Before redrives were known a letter ended with its forwarding.
         #[test]
         fn letters_of_before_redrives_are_read(letter in letter(), number: u64) {
@@ -488,3 +505,14 @@ mod tests {
             prop_assert_eq!(StoredLetter::decode(&stored), Ok(now));
         }
 
+        #[test]
+        fn letters_come_back(letter in letter()) {
+            prop_assert_eq!(StoredLetter::decode(&letter.encode()), Ok(letter));
+        }
+
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes: Vec<u8>) {
+            let _ = (decode_all(&bytes), StoredLetter::decode(&bytes));
+        }
+    }
+}

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::clock::Timestamp;
 use crate::embedded::codec::{Corrupt, Put, Reader};
-use crate::embedded::note::{put_name, take_name};
+use crate::embedded::note::{put_name, take_key, take_name};
 use crate::ledger::{Delayed, DropReason, Dropped, Flying, Snapshot};
 use crate::log::{PlanRecord, PlanVersion, TriggerNumber};
 use crate::record::{Checkpoint, Offset};
@@ -131,15 +131,27 @@ pub(super) fn encode_ledger(covered: u64, ledger: &Snapshot) -> Vec<u8> {
     into
 }
 
-/// A page of a trigger's schedule.
+/// Stands among the crashes of a delivery that waits: it has a key, which follows.
+const HAS_KEY: u8 = 0x80;
+/// Stands there as well: it waits for the one ahead of it under its key, and not for a moment.
+const HELD: u8 = 0x40;
+/// The most crashes that are written down.
+const MOST_CRASHES: u8 = 0x3f;
+
+/// A page of a trigger's schedule. Deliveries without a key are written as format 1 wrote them all.
 pub(super) fn encode_page(trigger: TriggerNumber, waiting: &[(Offset, Delayed)]) -> Vec<u8> {
-    let mut into = Vec::with_capacity(4 + waiting.len() * 21);
+    let mut into = Vec::with_capacity(4 + waiting.len() * 29);
     into.put_u32(trigger.0);
     for (offset, delayed) in waiting {
         into.put_u64(*offset);
-        into.put_i64(delayed.due.0);
+        into.put_i64(delayed.due.map_or(0, |due| due.0));
         into.put_u32(delayed.attempts);
-        into.put_u8(delayed.crashes);
+        let held = if delayed.due.is_none() { HELD } else { 0 };
+        let keyed = if delayed.key.is_some() { HAS_KEY } else { 0 };
+        into.put_u8(delayed.crashes.min(MOST_CRASHES) | held | keyed);
+        if let Some(key) = delayed.key {
+            into.put_u64(key.number());
+        }
     }
     into
 }
@@ -150,8 +162,10 @@ pub(super) fn decode_page(stored: &[u8]) -> Result<(TriggerNumber, Vec<(Offset, 
     let mut waiting = Vec::new();
     while !reader.is_empty() {
         let offset = reader.u64()?;
-        let (due, attempts, crashes) = (Timestamp(reader.i64()?), reader.u32()?, reader.u8()?);
-        waiting.push((offset, Delayed { due, attempts, crashes }));
+        let (due, attempts, marks) = (Timestamp(reader.i64()?), reader.u32()?, reader.u8()?);
+        let key = if marks & HAS_KEY != 0 { Some(take_key(&mut reader)?) } else { None };
+        let due = (marks & HELD == 0).then_some(due);
+        waiting.push((offset, Delayed { due, attempts, crashes: marks & MOST_CRASHES, key }));
     }
     Ok((trigger, waiting))
 }
@@ -234,6 +248,25 @@ mod tests {
     use waypost_core::manifest::ResourceName;
 
     use super::*;
+    use crate::ledger::Key;
+
+    /// As format 1 wrote them: no delivery had a key.
+    #[test]
+    fn pages_of_format_1_are_read() {
+        let mut stored = Vec::new();
+        stored.put_u32(7);
+        for (offset, crashes) in [(3_u64, 0_u8), (9, 2)] {
+            stored.put_u64(offset);
+            stored.put_i64(-5);
+            stored.put_u32(4);
+            stored.put_u8(crashes);
+        }
+        let delayed =
+            |crashes| Delayed { due: Some(Timestamp(-5)), attempts: 4, crashes, key: None };
+        let (trigger, waiting) = decode_page(&stored).expect("it is read");
+        assert_eq!((trigger, waiting.as_slice()), (TriggerNumber(7), &[(3, delayed(0)), (9, delayed(2))][..]));
+        assert_eq!(encode_page(trigger, &waiting), stored);
+    }
 
     proptest! {
         #[test]
@@ -259,9 +292,14 @@ mod tests {
         }
 
         #[test]
-        fn pages_come_back(trigger: u32, waiting in vec(any::<(u64, i64, u32, u8)>(), 0..9)) {
-            let delayed = |(offset, due, attempts, crashes)|
-                (offset, Delayed { due: Timestamp(due), attempts, crashes });
+        fn pages_come_back(
+            trigger: u32,
+            waiting in vec((any::<(u64, Option<i64>, u32)>(), 0..=MOST_CRASHES, any::<Option<u64>>()), 0..9),
+        ) {
+            let delayed = |((offset, due, attempts), crashes, key): ((_, Option<i64>, _), _, Option<u64>)| {
+                let key = key.and_then(Key::from_number);
+                (offset, Delayed { due: due.map(Timestamp), attempts, crashes, key })
+            };
             let waiting: Vec<_> = waiting.into_iter().map(delayed).collect();
             let stored = encode_page(TriggerNumber(trigger), &waiting);
             prop_assert_eq!(decode_page(&stored), Ok((TriggerNumber(trigger), waiting)));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::clock::Timestamp;
 use crate::error::WriteError;
-use crate::ledger::{Attempt, DropReason, Settlement};
+use crate::ledger::{Attempt, DropReason, Key, Settlement};
 use crate::log::TriggerNumber;
 use crate::record::{Charge, Entry, Offset, Position};
 
@@ -37,14 +37,18 @@ pub(crate) trait Journal: fmt::Debug + Send + Sync {
     /// A failed attempt at what stays in the window.
     fn attempted(&self, debt: Debt, attempt: Attempt);
 
-    /// A delivery goes to the schedule. What is returned is held as long as it waits there.
+    /// A delivery goes to the schedule until `due`. What is returned is held as long as it waits there.
     fn waiting(
         &self,
         debt: Debt,
         entry: &Arc<Entry>,
         due: Timestamp,
         attempts_made: u32,
+        key: Option<Key>,
     ) -> Result<Option<Charge>, WriteError>;
+
+    /// A delivery goes to the schedule until those ahead of it under its key are settled.
+    fn held(&self, debt: Debt, entry: &Arc<Entry>, key: Key) -> Result<Option<Charge>, WriteError>;
 
     /// A debt is settled; a dead letter is put into the store.
     fn settled(&self, settling: Settling<'_>) -> Result<(), WriteError>;

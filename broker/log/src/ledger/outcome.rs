@@ -24,6 +24,8 @@ pub enum OutcomeState {
         /// When the next attempt is due.
         due: Timestamp,
     },
+    /// Pending: it waits for the one ahead of it under its key.
+    Held,
     /// The subscriber has it.
     Delivered,
     /// It was given up.
@@ -41,6 +43,7 @@ impl OutcomeState {
             Self::Untaken => "untaken",
             Self::InFlight => "inFlight",
             Self::Waiting { .. } => "waiting",
+            Self::Held => "held",
             Self::Delivered => "delivered",
             Self::DeadLettered => "deadLettered",
             Self::Dropped(_) => "dropped",

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::clock::Timestamp;
+use crate::ledger::Key;
 use crate::record::{Charge, Entry, Offset};
 
 /// The offsets of a page, the unit in which a schedule is written down: about as much as a page of the checkpoint
@@ -21,6 +22,8 @@ pub(super) fn page_of(offset: Offset) -> u64 {
 pub(super) struct Schedule {
     waiting: BTreeMap<Offset, Waiting>,
     order: BTreeSet<(Timestamp, Offset)>,
+    /// How many wait for their next attempt and keep a key closed.
+    blocking: usize,
     /// The pages that changed since they were last written down. None where nobody writes them down.
     changed: Option<BTreeSet<u64>>,
 }
@@ -28,9 +31,11 @@ pub(super) struct Schedule {
 /// One delivery that waits.
 #[derive(Debug)]
 pub(super) struct Waiting {
-    pub(super) due: Timestamp,
+    /// When its next attempt is due; none where it waits for the one ahead of it under its key.
+    pub(super) due: Option<Timestamp>,
     pub(super) attempts: u32,
     pub(super) crashes: u8,
+    pub(super) key: Option<Key>,
     pub(super) entry: Option<Arc<Entry>>,
     /// Its share of the log's limit, given back when it leaves.
     pub(super) _charge: Option<Charge>,
@@ -74,6 +79,11 @@ impl Schedule {
         self.waiting.len()
     }
 
+    /// How many keys are closed by one that waits for its next attempt.
+    pub(super) fn blocking(&self) -> usize {
+        self.blocking
+    }
+
     pub(super) fn get(&self, offset: Offset) -> Option<&Waiting> {
         self.waiting.get(&offset)
     }
@@ -94,18 +104,19 @@ impl Schedule {
 
     /// Puts one in, in place of what waited at the same offset.
     pub(super) fn put(&mut self, offset: Offset, waiting: Waiting) {
+        self.remove(offset);
         self.touch(offset);
-        self.order.insert((waiting.due, offset));
-        if let Some(before) = self.waiting.insert(offset, waiting)
-            && self.waiting[&offset].due != before.due
-        {
-            self.order.remove(&(before.due, offset));
-        }
+        self.blocking += usize::from(waiting.blocks());
+        self.order.extend(waiting.due.map(|due| (due, offset)));
+        self.waiting.insert(offset, waiting);
     }
 
     pub(super) fn remove(&mut self, offset: Offset) -> Option<Waiting> {
         let waiting = self.waiting.remove(&offset)?;
-        self.order.remove(&(waiting.due, offset));
+        self.blocking -= usize::from(waiting.blocks());
+        if let Some(due) = waiting.due {
+            self.order.remove(&(due, offset));
+        }
         self.touch(offset);
         Some(waiting)
     }
@@ -117,5 +128,12 @@ impl Schedule {
             return None;
         }
         self.remove(offset).map(|waiting| (offset, waiting))
+    }
+}
+
+impl Waiting {
+    /// Whether it waits for its next attempt and keeps its key closed meanwhile.
+    fn blocks(&self) -> bool {
+        self.key.is_some() && self.due.is_some()
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::clock::Timestamp;
 use crate::ledger::schedule::page_of;
-use crate::ledger::{Counted, DropReason, Dropped, Flight, Ledger, Schedule, State, Waiting};
+use crate::ledger::{Counted, DropReason, Dropped, Flight, Key, Ledger, Order, Schedule, State, Waiting};
 use crate::record::Offset;
 
 /// All that a ledger knows, at one moment.
@@ -39,9 +39,11 @@ pub(crate) struct Flying {
 /// A delivery that waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Delayed {
-    pub(crate) due: Timestamp,
+    /// When its next attempt is due; none where it waits for the one ahead of it under its key.
+    pub(crate) due: Option<Timestamp>,
     pub(crate) attempts: u32,
     pub(crate) crashes: u8,
+    pub(crate) key: Option<Key>,
 }
 
 /// What is to be written down of a ledger that changed: its schedule in pages, and only those that changed.
@@ -90,14 +92,28 @@ impl Snapshot {
     }
 
     /// A delivery went to the schedule.
-    pub(crate) fn waiting(&mut self, offset: Offset, due: Timestamp, attempts: u32) {
-        let crashes = match (self.window.remove(&offset), self.schedule.get(&offset)) {
-            (Some(flying), _) => flying.crashes,
-            (None, Some(delayed)) => delayed.crashes,
-            (None, None) => return,
+    pub(crate) fn waiting(&mut self, offset: Offset, due: Timestamp, attempts: u32, key: Option<Key>) {
+        if let Some((_, crashes)) = self.leave_window(offset) {
+            self.schedule.insert(offset, Delayed { due: Some(due), attempts, crashes, key });
+        }
+    }
+
+    /// A delivery went to the schedule, behind another of its key.
+    pub(crate) fn held(&mut self, offset: Offset, key: Key) {
+        if let Some((attempts, crashes)) = self.leave_window(offset) {
+            self.schedule.insert(offset, Delayed { due: None, attempts, crashes, key: Some(key) });
+        }
+    }
+
+    /// The attempts and crashes of a delivery that goes to the schedule, or stays there.
+    fn leave_window(&mut self, offset: Offset) -> Option<(u32, u8)> {
+        let left = match (self.window.remove(&offset), self.schedule.get(&offset)) {
+            (Some(flying), _) => (flying.attempts, flying.crashes),
+            (None, Some(delayed)) => (delayed.attempts, delayed.crashes),
+            (None, None) => return None,
         };
         self.changed_pages.insert(page_of(offset));
-        self.schedule.insert(offset, Delayed { due, attempts, crashes });
+        Some(left)
     }
 
     /// A delivery was settled.
@@ -189,9 +205,15 @@ impl Ledger {
     pub(crate) fn restore(&self, snapshot: Snapshot) {
         let mut state = self.state.lock();
         let mut schedule = Schedule::new(state.schedule.tracks());
-        for (offset, Delayed { due, attempts, crashes }) in snapshot.schedule {
-            schedule.put(offset, Waiting { due, attempts, crashes, entry: None, _charge: None });
+        let mut order = Order::default();
+        for (offset, Delayed { due, attempts, crashes, key }) in snapshot.schedule {
+            schedule.put(offset, Waiting { due, attempts, crashes, key, entry: None, _charge: None });
+            if let Some(key) = key {
+                order.insert(key, offset);
+            }
         }
+        // The one ahead may have been settled just before the process ended.
+        order.look_at_all();
         schedule.set_changed_pages(snapshot.changed_pages);
         let flying = |(offset, flying)| (offset, Flight::restored(flying));
         *state = State {
@@ -206,6 +228,8 @@ impl Ledger {
             untaken: snapshot.untaken,
             window: snapshot.window.into_iter().map(flying).collect(),
             schedule,
+            order,
+            reserved: None,
             changes: 0,
         };
     }
@@ -231,12 +255,13 @@ impl Flight {
 
     fn restored(flying: Flying) -> Self {
         let Flying { attempts, parked, open, crashes } = flying;
-        Self { attempts, open, crashes, parked, readable: true, entry: None }
+        // Its key is read from the event again.
+        Self { attempts, open, crashes, parked, readable: true, key: None, entry: None }
     }
 }
 
 impl Waiting {
     fn written(&self) -> Delayed {
-        Delayed { due: self.due, attempts: self.attempts, crashes: self.crashes }
+        Delayed { due: self.due, attempts: self.attempts, crashes: self.crashes, key: self.key }
     }
 }

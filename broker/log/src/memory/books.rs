@@ -9,7 +9,7 @@ use waypost_core::manifest::ResourceName;
 use crate::clock::{Clock, Timestamp};
 use crate::dead_letter::{DeadLetterReason, DeadLetters, Forwarding};
 use crate::error::WriteError;
-use crate::ledger::{Attempt, Debt, DropReason, Journal, OutcomeState, Settlement, Settling};
+use crate::ledger::{Attempt, Debt, DropReason, Journal, Key, OutcomeState, Settlement, Settling};
 use crate::log::TriggerNumber;
 use crate::memory::dead_letters::{DeadLetterStore, NewDeadLetter};
 use crate::memory::outcomes::Outcomes;
@@ -113,7 +113,13 @@ impl Journal for TriggerBooks {
         _entry: &Arc<Entry>,
         _due: Timestamp,
         _attempts_made: u32,
+        _key: Option<Key>,
     ) -> Result<Option<Charge>, WriteError> {
+        self.books.check_open()?;
+        Ok(Some(Charge::take(&self.books.used, WAITING_OVERHEAD)))
+    }
+
+    fn held(&self, _debt: Debt, _entry: &Arc<Entry>, _key: Key) -> Result<Option<Charge>, WriteError> {
         self.books.check_open()?;
         Ok(Some(Charge::take(&self.books.used, WAITING_OVERHEAD)))
     }

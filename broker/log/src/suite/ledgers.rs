@@ -5,10 +5,13 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::dead_letter::Forwarding;
 use crate::error::WriteError;
-use crate::ledger::{ATTEMPTS_KEPT, Counts, DropReason, OutcomeState, Settled, Settlement};
+use crate::ledger::{
+    ATTEMPTS_KEPT, Counts, DropReason, Key, Opened, OutcomeState, Settled,
+    Settlement, Turn,
+};
 use crate::record::Position;
 use crate::suite::stage::{
-    PARTITION, delivered, examine, failed, fill, given_up, name, offsets, open, owing, take,
+    PARTITION, PLENTY, delivered, examine, failed, fill, given_up, name, offsets, open, owing, take,
 };
 use crate::suite::{Bench, Hands, Setup};
 
@@ -135,6 +138,52 @@ pub(super) async fn the_schedule_gives_back_what_is_due_in_order(bench: &dyn Ben
     assert_eq!(ledger.next_due(), None);
     assert_eq!(ledger.window(), [(0, 0), (1, 0), (3, 0), (4, 0)]);
     assert!(ledger.counts().holds());
+}
+
+pub(super) async fn a_key_is_worked_off_in_order(bench: &dyn Bench) {
+    let (log, ledger) = owing(bench, Setup::default(), 8).await;
+    let (a, b) = (Key::of("a"), Key::of("b"));
+    let owed = log.owed(PARTITION, ledger.trigger(), 0, PLENTY).await.expect("they are readable").entries;
+    // a: 0 2 3 5 6, b: 1 4, and 7 without a key.
+    let turns = [a, b, a, a, b, a, a].into_iter().zip(&owed).map(|(key, entry)| ledger.take_in_order(entry, key));
+    let (now, later) = (Some(Turn::Now), Some(Turn::Later));
+    assert_eq!(turns.collect::<Vec<_>>(), [now, now, later, later, later, later, later]);
+    assert!(ledger.take(&owed[7]));
+    assert_eq!(ledger.take_in_order(&owed[2], a), None, "it was taken before");
+    for offset in [3, 5, 6] {
+        ledger.hold(&owed[offset]).expect("it is written down");
+    }
+    ledger.hold(&owed[7]).expect("what has no key is left where it is");
+    let counts = ledger.counts();
+    assert_eq!((counts.window, counts.scheduled, counts.pending), (5, 3, 8));
+    assert_eq!((ledger.next_due(), ledger.due(Timestamp(i64::MAX), 9).len()), (None, 0));
+    assert!(log.outcomes(owed[3].position, ledger.trigger()).is_some_and(|told| told.state == OutcomeState::Held));
+    assert!(!ledger.is_closed(a) && !ledger.has_opened() && ledger.opened(9).is_empty());
+
+    // The first waits: the key is closed until it is due and settled.
+    ledger.attempted(0, failed(1));
+    ledger.wait(&owed[0], Timestamp(50)).expect("it waits");
+    assert!(ledger.is_closed(a) && !ledger.is_closed(b) && ledger.opened(9).is_empty());
+    ledger.settle(1, Settlement::Delivered, None).expect("it is settled");
+    assert!(matches!(ledger.opened(9)[..], [Opened::Window(key, 4)] if key == b));
+    let due = ledger.due(Timestamp(50), 9);
+    assert_eq!((due[0].offset, due[0].attempts, due[0].key), (0, 1, Some(a)));
+    ledger.settle(0, Settlement::DeadLettered(given_up(), None), None).expect("it is settled");
+    assert!(ledger.has_opened());
+    assert!(matches!(ledger.opened(9)[..], [Opened::Window(key, 2)] if key == a));
+    // Whatever settles the first opens the key, and what is settled meanwhile is passed over.
+    ledger.settle(3, Settlement::Dropped(DropReason::Operator), None).expect("it is settled");
+    ledger.settle(2, Settlement::Dropped(DropReason::Operator), None).expect("it is settled");
+    let opened = ledger.opened(9);
+    let [Opened::Held(due)] = opened.as_slice() else { panic!("{opened:?}") };
+    assert_eq!((due.offset, due.attempts, due.key), (5, 0, Some(a)));
+    ledger.hold(&owed[5]).expect("it is written down");
+    assert!(ledger.is_closed(a), "it was put back");
+    assert_eq!(ledger.settle(5, Settlement::Delivered, None), Ok(Settled::Now));
+    assert_eq!(ledger.opened(0).len(), 0);
+    assert_eq!(ledger.opened(9).len(), 1);
+    assert_eq!(ledger.drop_all(DropReason::Operator, log.matched(PARTITION)), Ok(3));
+    assert!(ledger.counts().holds() && ledger.opened(9).is_empty());
 }
 
 pub(super) async fn what_waits_does_not_hold_the_log(bench: &dyn Bench) {

@@ -1,5 +1,6 @@
 //! One file at a time: what each kind accepts, and the problem, place and path of what it refuses.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -7,7 +8,7 @@ use schemars::JsonSchema;
 use serde_json::{Value as Json, json};
 
 use super::*;
-use crate::delivery::{BackoffPolicy, Format, MaxBacklog, WhenExceeded};
+use crate::delivery::{BackoffPolicy, Format, MaxBacklog, Ordering, Rate, WhenExceeded};
 use crate::filter::Filter;
 use crate::manifest::document::Map;
 use crate::manifest::{BrokerSpec, RetentionSpec, StartFrom, Target, TransformationUse, TriggerSpec, native};
@@ -161,6 +162,16 @@ fn extras_of_a_knative_trigger_are_annotations() {
     assert_eq!(own("deadline", "P1D").extras.deadline, Some(Duration::from_secs(86_400)));
     assert_eq!(own("startFrom", "earliest").start_from, StartFrom::Earliest);
     assert_eq!(own("startFrom", "1970-01-01T00:00:01Z").start_from, StartFrom::Time(1_000_000_000));
+    let rate = |per_second, burst| {
+        Some(Rate::new(NonZeroU32::new(per_second).expect("it is not 0"), NonZeroU32::new(burst)))
+    };
+    assert_eq!(own("ratePerSecond", "'25'").extras.rate, rate(25, 2));
+    let both = "waypost.dev/ratePerSecond: '5'\n    waypost.dev/burst: '9'";
+    assert_eq!(trigger(&annotated(both)).extras.rate, rate(5, 9));
+    assert_eq!(own("ordering", "key").extras.ordering, by("partitionkey"));
+    let both = "waypost.dev/ordering: key\n    waypost.dev/orderingKey: subject";
+    assert_eq!(trigger(&annotated(both)).extras.ordering, by("subject"));
+    assert_eq!(own("holdWhenDown", "'true'").extras.hold_when_down, Some(true));
     let transformations =
         own("transformations", "'[{\"name\": \"x\"}, {\"fields\": {\"a\": 1}}]'").transformations;
     let [TransformationUse::Named { name, .. }, TransformationUse::Inline(inline)] =
@@ -179,8 +190,12 @@ fn extras_of_a_knative_trigger_are_annotations() {
         ("waypost.dev/transformations: '['", "E0111 6 metadata.annotations[waypost.dev/transformations]"),
         ("waypost.dev/transformations: '{}'", "E0110 6 metadata.annotations[waypost.dev/transformations]"),
         ("waypost.dev/pausd: 'true'", "E0109 6 metadata.annotations[waypost.dev/pausd]"),
-        ("waypost.dev/ratePerSecond: '5'", "E0112 6 metadata.annotations[waypost.dev/ratePerSecond]"),
-        ("waypost.dev/ordering: key", "E0112 6 metadata.annotations[waypost.dev/ordering]"),
+        ("waypost.dev/ratePerSecond: '0'", "E0111 6 metadata.annotations[waypost.dev/ratePerSecond]"),
+        ("waypost.dev/burst: '5'", "E0113 6 metadata.annotations[waypost.dev/burst]"),
+        ("waypost.dev/ordering: keys", "E0111 6 metadata.annotations[waypost.dev/ordering]"),
+        ("waypost.dev/orderingKey: subject", "E0113 6 metadata.annotations[waypost.dev/orderingKey]"),
+        ("waypost.dev/orderingKey: Order Id", "E0111 6 metadata.annotations[waypost.dev/orderingKey]"),
+        ("waypost.dev/holdWhenDown: 'yes'", "E0110 6 metadata.annotations[waypost.dev/holdWhenDown]"),
         (
             "eventing.knative.dev/injection: maybe",
             "E0111 6 metadata.annotations[eventing.knative.dev/injection]",
@@ -197,6 +212,10 @@ fn extras_of_a_knative_trigger_are_annotations() {
     assert_eq!(told(&other), ["E0113 6 metadata.annotations[eventing.knative.dev/injection]"]);
 }
 
+fn by(attribute: &str) -> Option<Ordering> {
+    Some(Ordering::Key { attribute: attribute.into() })
+}
+
 #[test]
 fn native_kinds_are_supersets() {
     let spec = broker(&broker_of(
@@ -209,13 +228,16 @@ fn native_kinds_are_supersets() {
     assert_eq!(spec.delivery.expect("a delivery").backoff.policy, Some(BackoffPolicy::Constant));
     let spec = trigger(&trigger_of(
         NATIVE,
-        "  brokerRef: {apiVersion: waypost.dev/v1alpha1, kind: Broker, name: b, namespace: other}\n  paused: true\n  startFrom: earliest\n  delivery: {maxInFlight: 3, deadline: PT1H, backoffMax: PT9S, ordering: none}\n  transformations: [{name: x}]\n",
+        "  brokerRef: {apiVersion: waypost.dev/v1alpha1, kind: Broker, name: b, namespace: other}\n  paused: true\n  startFrom: earliest\n  delivery: {maxInFlight: 3, deadline: PT1H, backoffMax: PT9S, ordering: key, orderingKey: subject, ratePerSecond: 7, burst: 3, holdWhenDown: true}\n  transformations: [{name: x}]\n",
     ));
     assert_eq!((spec.broker.name.to_string().as_str(), spec.broker.path), ("other/b", "spec.brokerRef"));
     assert!(spec.paused && spec.start_from == StartFrom::Earliest && spec.transformations.len() == 1);
     let extras = spec.delivery.expect("a delivery").extras;
     assert_eq!((extras.max_in_flight, extras.deadline), (Some(3), Some(Duration::from_secs(3600))));
     assert_eq!(extras.backoff_max, Some(Duration::from_secs(9)));
+    let rate = extras.rate.expect("a rate");
+    assert_eq!((rate.per_second.get(), rate.burst.get()), (7, 3));
+    assert_eq!((extras.ordering, extras.hold_when_down), (by("subject"), Some(true)));
 }
 
 #[test]
@@ -267,14 +289,18 @@ fn each_rule_of_a_trigger() {
         ),
         (
             NATIVE,
-            "  broker: b\n  delivery: {ratePerSecond: 1, orderingKey: k, holdWhenDown: true}\n",
+            "  broker: b\n  delivery: {ratePerSecond: 0.5, orderingKey: k, holdWhenDown: 1, burst: 1}\n",
             vec![
-                "E0112 9 spec.delivery.ratePerSecond",
-                "E0112 9 spec.delivery.orderingKey",
-                "E0112 9 spec.delivery.holdWhenDown",
+                "E0111 9 spec.delivery.ratePerSecond",
+                "E0113 9 spec.delivery.orderingKey",
+                "E0110 9 spec.delivery.holdWhenDown",
             ],
         ),
-        (NATIVE, "  broker: b\n  delivery: {ordering: key}\n", vec!["E0112 9 spec.delivery.ordering"]),
+        (
+            NATIVE,
+            "  broker: b\n  delivery: {ordering: none, orderingKey: k, burst: 1}\n",
+            vec!["E0113 9 spec.delivery.burst", "E0113 9 spec.delivery.orderingKey"],
+        ),
         (NATIVE, "  broker: b\n  delivery: {ordering: all}\n", vec!["E0111 9 spec.delivery.ordering"]),
         (NATIVE, "  broker: b\n  delivery: {maxInFlight: 0}\n", vec!["E0111 9 spec.delivery.maxInFlight"]),
         (
@@ -603,7 +629,7 @@ fn node_fields(map: &Map, path: &str, found: &mut Vec<String>) {
 fn the_schema_and_the_reader_agree() {
     let destination = "{ref: {apiVersion: v1, kind: Service, name: s, namespace: n, address: http}, uri: /x, CACerts: \"-----BEGIN CERTIFICATE-----\\nMIIB\\n-----END CERTIFICATE-----\", audience: a}";
     let delivery = format!(
-        "{{deadLetterSink: {destination}, retry: 1, timeout: PT1S, backoffPolicy: linear, backoffDelay: PT1S, backoffMax: PT1S, retryAfterMax: PT1S, format: json, maxInFlight: 1, deadline: PT1S, ordering: none, maxBacklog: {{size: 1MiB, age: PT1S, whenExceeded: drop}}}}"
+        "{{deadLetterSink: {destination}, retry: 1, timeout: PT1S, backoffPolicy: linear, backoffDelay: PT1S, backoffMax: PT1S, retryAfterMax: PT1S, format: json, maxInFlight: 1, deadline: PT1S, ratePerSecond: 1, burst: 1, ordering: key, orderingKey: k, holdWhenDown: true, maxBacklog: {{size: 1MiB, age: PT1S, whenExceeded: drop}}}}"
     );
     let broker = format!(
         "  delivery: {delivery}\n  log: memory\n  retention: {{age: PT1S, size: 1}}\n  strictReplies: true\n  acceptedStatus: 202\n"

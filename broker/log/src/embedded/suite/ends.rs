@@ -5,7 +5,8 @@ use super::*;
 use crate::Timestamp;
 use crate::embedded::checkpoint::{Kind, Row};
 use crate::embedded::rows::LogRow;
-use crate::ledger::{Settlement, WAITING_LIMIT};
+use crate::ledger::{BLOCKED_KEYS_LIMIT, Crowding, Due, Key, Opened, Settlement, WAITING_LIMIT};
+use crate::record::Entry;
 
 #[tokio::test]
 async fn an_open_attempt_at_an_unclean_end_is_a_crash() {
@@ -187,6 +188,68 @@ async fn a_schedule_has_a_limit() {
     assert!(!ledger.has_room());
     ledger.settle(7, Settlement::Delivered, None).expect("it is settled");
     assert!(ledger.has_room());
+}
+
+/// What a trigger is owed, taken under the keys that `key` gives.
+async fn take_in_order(stage: &Stage, key: impl Fn(u64) -> Key) -> Vec<Arc<Entry>> {
+    let ledger = stage.ledger("t");
+    let limit = ReadLimit { records: usize::MAX, bytes: usize::MAX };
+    let owed = stage.log.owed(0, ledger.trigger(), ledger.next(), limit).await.expect("it is readable");
+    for entry in &owed.entries {
+        ledger.take_in_order(entry, key(entry.position.offset)).expect("it is owed");
+    }
+    owed.entries
+}
+
+#[tokio::test]
+async fn only_so_many_keys_may_be_closed() {
+    let stage = Stage::open(&SimulatedDisk::new());
+    stage.owe(&["t"], u64::try_from(BLOCKED_KEYS_LIMIT).unwrap_or(0), 1).await;
+    let ledger = stage.ledger("t");
+    for entry in take_in_order(&stage, |offset| Key::of(&offset.to_string())).await {
+        assert_eq!(ledger.crowding(), None);
+        ledger.wait(&entry, Timestamp(9)).expect("it waits");
+    }
+    assert_eq!((ledger.crowding(), ledger.has_room()), (Some(Crowding::Keys), false));
+    assert_eq!(ledger.due(Timestamp(9), 1).len(), 1);
+    assert_eq!(ledger.crowding(), None);
+}
+
+/// What waits for another of its key does so after a loss of power, with the checkpoint and without.
+#[tokio::test]
+async fn keys_survive() {
+    for with_checkpoint in [false, true] {
+        let stage = Stage::open(&SimulatedDisk::new());
+        stage.owe(&["t"], 6, 10).await;
+        let (a, b) = (Key::of("a"), Key::of("b"));
+        let entries = take_in_order(&stage, |offset| if offset < 4 { a } else { b }).await;
+        let ledger = stage.ledger("t");
+        ledger.attempted(0, failed(1));
+        ledger.wait(&entries[0], Timestamp(7)).expect("it waits");
+        for offset in [1, 2, 3, 5] {
+            ledger.hold(&entries[offset]).expect("it is written down");
+        }
+        stage.store.shared.round(with_checkpoint).expect("the disk works");
+        // What was settled just before the end is known from the journal alone.
+        ledger.settle(4, Settlement::Delivered, None).expect("it is settled");
+        stage.store.shared.round(false).expect("the disk works");
+        drop((ledger, entries));
+
+        let stage = stage.lose_power();
+        let ledger = stage.ledger("t");
+        let counts = ledger.counts();
+        assert!(counts.holds(), "{counts:?}");
+        assert_eq!((counts.scheduled, counts.window, counts.delivered), (5, 0, 1));
+        assert_eq!(ledger.next_due(), Some(Timestamp(7)));
+        let opened = ledger.opened(9);
+        let [Opened::Held(due)] = opened.as_slice() else { panic!("{opened:?}") };
+        assert_eq!((due.offset, due.key), (5, Some(b)));
+        assert!(ledger.is_closed(a));
+        let due = ledger.due(Timestamp(7), 9);
+        assert_eq!((due.len(), due[0].attempts, due[0].key), (1, 1, Some(a)));
+        ledger.settle(0, Settlement::Delivered, None).expect("it is settled");
+        assert!(matches!(ledger.opened(9)[..], [Opened::Held(Due { offset: 1, .. })]));
+    }
 }
 
 /// What a ledger says of itself counts, not the place that the checkpoint as a whole has.
