@@ -7,31 +7,28 @@
 //! ```
 
 mod kept;
+mod room;
 
 use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use redb::{Database, Durability, ReadableDatabase, StorageBackend, TableDefinition};
+use redb::{Database, Durability, ReadableDatabase, ReadableTableMetadata, TableDefinition, TableStats};
 use waypost_core::manifest::ResourceName;
 
+use self::room::{Backend, Needed, Room};
 use crate::embedded::codec::Put;
-use crate::embedded::disk::{Disk, DiskFile, Opening};
+use crate::embedded::disk::{Disk, Opening};
 use crate::embedded::note::put_name;
 use crate::embedded::store::Trouble;
 
 const ROWS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("rows");
 /// The bytes of pages that are kept in memory.
 const CACHE_BYTES: usize = 8 * 1024 * 1024;
-/// The room that is taken at once.
-const ROOM_STEP: u64 = 256 * 1024;
-/// The room that any commit may need beside its rows.
-const HEADROOM: u64 = 128 * 1024;
-/// The pages that a row may need beside its value.
-const PAGES_OF_A_ROW: u64 = 2 * 4096;
+/// For less room than this nobody looks at what there is already.
+const LOOKED_AT: u64 = 4 * 1024 * 1024;
 
 /// What a row is about; its number says which.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,8 +135,7 @@ impl Checkpoint {
     pub(super) fn open(disk: &dyn Disk, file: &Path) -> Result<Self, CheckpointError> {
         let stored = disk.open(file, Opening::Either).map_err(|error| failed(file, &error))?;
         let length = stored.length().map_err(|error| failed(file, &error))?;
-        let room =
-            Arc::new(Room { file: stored, used: AtomicU64::new(length), taken: AtomicU64::new(length) });
+        let room = Arc::new(Room::new(stored, length));
         let database = guarded(file, || {
             let backend = Backend(Arc::clone(&room));
             let mut database =
@@ -197,13 +193,32 @@ impl Checkpoint {
 
     /// Takes room for what writing these rows may need, so that the file system has it when it is written.
     pub(super) fn make_room(&self, rows: &[Row]) -> Result<(), Trouble> {
-        let pages = |row: &Row| match &row.change {
-            // A page of its own, and those above it on the way.
-            RowChange::Put(value) => 2 * (value.len() as u64 + PAGES_OF_A_ROW),
-            RowChange::Remove | RowChange::RemovePages => PAGES_OF_A_ROW,
-        };
-        let needed = rows.iter().map(pages).sum::<u64>().saturating_add(HEADROOM);
-        self.room.take(needed).map_err(|error| {
+        let mut needed = Needed::default();
+        for row in rows {
+            let value = match &row.change {
+                RowChange::Put(value) => Some(value.len()),
+                RowChange::Remove | RowChange::RemovePages => None,
+            };
+            needed.count(row.key.len(), value);
+        }
+        self.take_room(needed, || {
+            guarded(&self.file, || Ok(Some(self.database.begin_read()?.open_table(ROWS)?.stats()?)))
+        })
+    }
+
+    /// Takes room for rows of the tree that `tree` looks at, which takes a while where it is large; none where there is
+    /// no such tree yet.
+    fn take_room(
+        &self,
+        needed: Needed,
+        tree: impl FnOnce() -> Result<Option<TableStats>, CheckpointError>,
+    ) -> Result<(), Trouble> {
+        let mut most = needed.anywhere();
+        if most >= LOOKED_AT && !self.room.has(most) {
+            let tree = tree().map_err(|error| Trouble::Broken(error.to_string()))?;
+            most = needed.within(tree.as_ref());
+        }
+        self.room.take(most).map_err(|error| {
             Trouble::of(
                 format!("there is no room for the checkpoint {}: {error}", self.file.display()),
                 &error,
@@ -273,66 +288,5 @@ fn guarded<T>(file: &Path, action: impl FnOnce() -> Result<T, redb::Error>) -> R
 impl fmt::Debug for Checkpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Checkpoint").field("file", &self.file).finish_non_exhaustive()
-    }
-}
-
-/// The file, and the room that was taken for it ahead of what is written.
-#[derive(Debug)]
-struct Room {
-    file: Arc<dyn DiskFile>,
-    /// The end of what was ever written.
-    used: AtomicU64,
-    /// The end of the room.
-    taken: AtomicU64,
-}
-
-impl Room {
-    /// Takes room for so many bytes more than were ever written.
-    fn take(&self, more: u64) -> io::Result<()> {
-        let needed = self.used.load(Ordering::Relaxed).saturating_add(more);
-        if needed > self.taken.load(Ordering::Relaxed) {
-            let taken = needed.next_multiple_of(ROOM_STEP);
-            self.file.take_room(taken)?;
-            self.taken.store(taken, Ordering::Relaxed);
-        }
-        Ok(())
-    }
-}
-
-/// The file as redb uses it.
-#[derive(Debug)]
-struct Backend(Arc<Room>);
-
-impl StorageBackend for Backend {
-    fn len(&self) -> io::Result<u64> {
-        self.0.file.length()
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        if self.0.file.read_at(out, offset)? == out.len() {
-            Ok(())
-        } else {
-            Err(io::Error::new(io::ErrorKind::InvalidData, "the file is shorter than it says"))
-        }
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        // It grows by doubling: room is taken for what is written, not for what may be.
-        self.0.file.set_length(len)?;
-        self.0.taken.fetch_min(len.max(self.0.used.load(Ordering::Relaxed)), Ordering::Relaxed);
-        self.0.used.fetch_min(len, Ordering::Relaxed);
-        Ok(())
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.0.file.sync()
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let end = offset + data.len() as u64;
-        if end > self.0.used.fetch_max(end, Ordering::Relaxed) {
-            self.0.take(0)?;
-        }
-        self.0.file.write_at(data, offset)
     }
 }

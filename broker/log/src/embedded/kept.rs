@@ -22,10 +22,7 @@ impl EmbeddedStore {
     pub fn keep(&self, changes: &[KeptChange]) -> Result<(), WriteError> {
         let kept = self.shared.exclusively(|flusher| {
             flusher.flush(true)?;
-            self.shared
-                .checkpoint
-                .keep(changes)
-                .map_err(|error| crate::embedded::store::Trouble::Broken(error.to_string()))
+            self.shared.checkpoint.keep(changes)
         });
         kept.map_err(|reason| WriteError::Failed { reason })
     }

@@ -1,44 +1,69 @@
 //! Small values of the process by name, beside the rows of logs: each with a checksum over name and value.
 
-use redb::{Durability, ReadableDatabase, TableDefinition, TableError};
+use redb::{Durability, ReadableDatabase, ReadableTableMetadata, TableDefinition, TableError};
 use waypost_core::manifest::ResourceName;
 
+use super::room::Needed;
 use super::{Checkpoint, CheckpointError, ROWS, checksum, guarded};
 use crate::embedded::codec::Put;
 use crate::embedded::note::put_name;
+use crate::embedded::store::Trouble;
 
 const KEPT: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("kept");
+/// The bytes before each content.
+const CHECKSUM_BYTES: usize = 4;
 
 impl Checkpoint {
     /// The kept values whose names begin with `prefix`, in the order of the names.
     pub(in crate::embedded) fn kept(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, CheckpointError> {
-        let rows = guarded(&self.file, || {
+        let mut rows = Vec::new();
+        let mut intact = Ok(());
+        guarded(&self.file, || {
             let table = match self.database.begin_read()?.open_table(KEPT) {
-                Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+                Err(TableError::TableDoesNotExist(_)) => return Ok(()),
                 table => table?,
             };
-            let mut rows = Vec::new();
             for row in table.range(prefix..)? {
                 let (name, value) = row?;
                 if !name.value().starts_with(prefix) {
                     break;
                 }
-                rows.push((name.value().to_owned(), value.value().to_vec()));
+                match self.content(name.value().as_bytes(), value.value()) {
+                    Ok(content) => rows.push((name.value().to_owned(), content.to_vec())),
+                    Err(error) => {
+                        intact = Err(error);
+                        break;
+                    }
+                }
             }
-            Ok(rows)
+            Ok(())
         })?;
-        let intact = |(name, value): (String, Vec<u8>)| {
-            let content = self.content(name.as_bytes(), &value)?.to_vec();
-            Ok((name, content))
-        };
-        rows.into_iter().map(intact).collect()
+        intact.map(|()| rows)
     }
 
     /// Puts values in place of what stood under their names, or takes them out: all or none, and durably.
-    pub(in crate::embedded) fn keep(
-        &self,
-        changes: &[(String, Option<Vec<u8>>)],
-    ) -> Result<(), CheckpointError> {
+    pub(in crate::embedded) fn keep(&self, changes: &[(String, Option<Vec<u8>>)]) -> Result<(), Trouble> {
+        self.make_room_to_keep(changes)?;
+        // In the order of the names, in which the pages are filled one after the other. Of one name the last change holds.
+        let mut changes: Vec<_> = changes.iter().collect();
+        changes.sort_by_key(|(name, _)| name);
+        self.write_kept(&changes).map_err(|error| Trouble::Broken(error.to_string()))
+    }
+
+    fn make_room_to_keep(&self, changes: &[(String, Option<Vec<u8>>)]) -> Result<(), Trouble> {
+        let mut needed = Needed::default();
+        for (name, content) in changes {
+            needed.count(name.len(), content.as_ref().map(|content| content.len() + CHECKSUM_BYTES));
+        }
+        self.take_room(needed, || {
+            guarded(&self.file, || match self.database.begin_read()?.open_table(KEPT) {
+                Err(TableError::TableDoesNotExist(_)) => Ok(None),
+                table => Ok(Some(table?.stats()?)),
+            })
+        })
+    }
+
+    fn write_kept(&self, changes: &[&(String, Option<Vec<u8>>)]) -> Result<(), CheckpointError> {
         guarded(&self.file, || {
             let mut transaction = self.database.begin_write()?;
             transaction.set_durability(Durability::Immediate)?;
@@ -47,7 +72,7 @@ impl Checkpoint {
                 for (name, content) in changes {
                     match content {
                         Some(content) => {
-                            let mut value = Vec::with_capacity(content.len() + 4);
+                            let mut value = Vec::with_capacity(content.len() + CHECKSUM_BYTES);
                             value.put_u32(checksum(name.as_bytes(), content));
                             value.put(content);
                             drop(table.insert(name.as_str(), value.as_slice())?);

@@ -177,3 +177,42 @@ async fn a_small_file_system_is_filled_and_goes_on() {
     drop((store, log));
     assert!(Command::new("umount").arg(path).status().expect("umount is there").success());
 }
+
+/// Many changes at once take the room that they need, and not the way to each of them.
+#[tokio::test]
+async fn many_changes_take_no_room_for_a_path_each() {
+    const COUNT: u64 = 20_000;
+    let stage = Stage::open(&SimulatedDisk::new());
+    let before = stage.disk.taken();
+    let kept: Vec<_> =
+        (0..COUNT).rev().map(|number| (format!("resource/{number:06}"), Some(vec![b'k'; 200]))).collect();
+    stage.store.keep(&kept).expect("there is room");
+    let kept_bytes = COUNT * (15 + 200);
+    let taken = stage.disk.taken() - before;
+    assert!(taken < 5 * kept_bytes, "{taken} bytes for {kept_bytes}");
+
+    let before = stage.disk.taken();
+    for number in 0..COUNT {
+        stage.log.trigger(&ResourceName::new("suite", format!("trigger-{number}")));
+    }
+    stage.flush();
+    let names_bytes = COUNT * 60;
+    let taken = stage.disk.taken() - before;
+    assert!(taken < 8 * names_bytes, "{taken} bytes for {names_bytes}");
+    assert_eq!(stage.restart().await.log.triggers().len() as u64, COUNT);
+}
+
+/// What is to be kept for a later process is refused without room, and nothing else is hurt.
+#[tokio::test]
+async fn nothing_is_kept_without_room() {
+    let stage = Stage::open(&SimulatedDisk::new());
+    let kept: Vec<_> = (0..2_000).map(|number| (format!("{number:06}"), Some(vec![b'k'; 2_000]))).collect();
+    stage.disk.set_room(stage.disk.taken());
+    let error = stage.store.keep(&kept).expect_err("there is no room");
+    assert!(error.to_string().contains("room"), "{error}");
+    assert_eq!(*stage.store.poisoned().borrow(), None);
+    assert_eq!(stage.store.kept("").expect("it is readable"), []);
+    stage.disk.set_room(0);
+    stage.store.keep(&kept).expect("there is room again");
+    assert_eq!(stage.lose_power().store.kept("").expect("it is readable").len(), kept.len());
+}

@@ -125,3 +125,22 @@ fn blocks(path: &Path) -> u64 {
     about.blocks()
         + inside.into_iter().map(|entry| blocks(&entry.expect("it is readable").path())).sum::<u64>()
 }
+
+#[tokio::test]
+async fn a_start_writes_no_ledger_that_did_not_change() {
+    const COUNT: u64 = 5_000;
+    let stage = Stage::open(&SimulatedDisk::new());
+    stage.owe(&["busy"], 3, 10).await;
+    for number in 0..COUNT {
+        let idle = format!("idle-{number}");
+        stage.ledger(&idle).begin(0);
+    }
+    let stage = stage.restart().await;
+    let before = stage.disk.written();
+    stage.flush();
+    let stage = stage.restart().await;
+    stage.flush();
+    let written = stage.disk.written() - before;
+    assert!(written < COUNT * 40, "{written} bytes for two starts with {COUNT} idle triggers");
+    assert_eq!(stage.take("busy", 10).await.len(), 3);
+}
