@@ -3,6 +3,8 @@
 mod parse;
 mod scalar;
 
+use serde::{Serialize, Serializer};
+
 use super::Mark;
 
 pub use self::parse::{MAX_ALIAS_WEIGHT, MAX_DEPTH, SyntaxProblem, parse};
@@ -134,6 +136,20 @@ impl Node {
             rest = remaining;
         }
         node.mark
+    }
+}
+
+/// Writes what [`Node::to_json`] gives, without making it. Recursion is bounded by [`MAX_DEPTH`].
+impl Serialize for Node {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &self.value {
+            Value::Null => serializer.serialize_unit(),
+            Value::Bool(value) => serializer.serialize_bool(*value),
+            Value::Number(value) => value.serialize(serializer),
+            Value::String(value) => serializer.serialize_str(value),
+            Value::List(items) => serializer.collect_seq(items),
+            Value::Map(map) => serializer.collect_map(map.iter()),
+        }
     }
 }
 

@@ -107,7 +107,7 @@ pub struct StoredDocument<'d> {
 
 impl Document {
     fn of(node: &Node) -> Self {
-        let text = node.to_json().to_string();
+        let text = serde_json::to_string(node).expect("a tree of strings, numbers and names is JSON");
         let mut hasher = DefaultHasher::new();
         text.hash(&mut hasher);
         Self { text: text.into(), digest: hasher.finish() }

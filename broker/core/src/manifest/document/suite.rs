@@ -17,7 +17,10 @@ fn only(text: &str) -> Node {
 }
 
 fn json(text: &str) -> serde_json::Value {
-    only(text).to_json()
+    let node = only(text);
+    let json = node.to_json();
+    assert_eq!(serde_json::to_string(&node).expect("a tree is JSON"), json.to_string(), "{text}");
+    json
 }
 
 #[test]
