@@ -145,8 +145,8 @@ impl Engine {
     /// Brings what runs into line with the plan. Calls are worked off one after the other.
     ///
     /// What the plan does not change goes on untouched. Not cancel-safe.
-    pub async fn apply(&self, plan: Plan, version: u64) {
-        self.0.supervisor.apply(plan, version).await;
+    pub async fn apply(&self, plan: impl Into<Arc<Plan>>, version: u64) {
+        self.0.supervisor.apply(plan.into(), version).await;
     }
 
     /// A broker that takes events; none where it is unknown or detached.

@@ -47,7 +47,7 @@ struct Inner {
 
 /// The plan in force, for the status.
 pub(crate) struct Applied {
-    pub(crate) plan: Plan,
+    pub(crate) plan: Arc<Plan>,
     pub(crate) version: u64,
     pub(crate) at: Timestamp,
 }
@@ -71,7 +71,7 @@ struct RunningBroker {
 
 impl Supervisor {
     pub(crate) fn new(context: Arc<Context>) -> Self {
-        let applied = Applied { plan: Plan::default(), version: 0, at: context.clock.now() };
+        let applied = Applied { plan: Arc::default(), version: 0, at: context.clock.now() };
         Self(Arc::new(Inner {
             context,
             applying: tokio::sync::Mutex::new(()),
@@ -84,7 +84,7 @@ impl Supervisor {
     }
 
     /// See [`crate::Engine::apply`].
-    pub(crate) async fn apply(&self, plan: Plan, version: u64) {
+    pub(crate) async fn apply(&self, plan: Arc<Plan>, version: u64) {
         let _one_at_a_time = self.0.applying.lock().await;
         if self.0.stopped.load(Ordering::Relaxed) {
             return;
@@ -204,10 +204,10 @@ impl Supervisor {
         for (trigger, planned) in &wanted {
             let was = in_force.get(trigger);
             let goes_on = was.is_some() || recorded.contains(trigger);
-            let (subscription, start) = self.subscription(&broker, trigger, planned, &known, goes_on);
+            let (subscription, start, new) = self.subscription(&broker, trigger, planned, &known, goes_on);
             let changed = was.is_none_or(|was| was.fingerprint.delivering != planned.fingerprint.delivering)
                 || subscription.delivering().terms.strict_replies != broker.strict_replies();
-            if changed && start.is_none() {
+            if changed && !new {
                 subscription.set_delivering(self.delivering(planned, &broker));
             }
             taking.push(Taking { filter: planned.filter.clone(), subscription, start });
@@ -270,8 +270,9 @@ impl Supervisor {
         broker.in_force = wanted;
     }
 
-    /// The trigger's subscription, and where it starts if it is new to the broker. One that was detached goes on where
-    /// it was, unless its manifest now says where to start: then it starts over, with new counters.
+    /// The trigger's subscription, where it starts if it is new to the broker, and whether it was made for this. One that
+    /// was detached goes on where it was, unless its manifest now says where to start: then it starts over, with new
+    /// counters.
     fn subscription(
         &self,
         broker: &Arc<Broker>,
@@ -279,16 +280,16 @@ impl Supervisor {
         planned: &TriggerPlan,
         known: &HashSet<ResourceName>,
         in_force: bool,
-    ) -> (Arc<Subscription>, Option<StartFrom>) {
+    ) -> (Arc<Subscription>, Option<StartFrom>, bool) {
         let before = broker.subscription(trigger);
         // A durable log knows the triggers of earlier processes: those go on where they were.
         let mut starts = !known.contains(trigger);
         if let Some(subscription) = before {
             if in_force || planned.start_from == StartFrom::Latest {
-                return (subscription, None);
+                return (subscription, None, false);
             }
             if !give_up(broker, trigger) {
-                return (subscription, None);
+                return (subscription, None, false);
             }
             starts = true;
         }
@@ -300,7 +301,7 @@ impl Supervisor {
             self.delivering(planned, broker),
         );
         broker.add_subscription(Arc::clone(&subscription));
-        (subscription, starts.then_some(planned.start_from))
+        (subscription, starts.then_some(planned.start_from), true)
     }
 
     fn delivering(&self, planned: &TriggerPlan, broker: &Broker) -> Delivering {

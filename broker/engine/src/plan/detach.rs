@@ -68,8 +68,8 @@ impl Planner<'_> {
     pub(super) fn find_gone_brokers(&mut self) {
         let Some(previous) = self.previous else { return };
         let detached = previous.declared.iter().filter(|declared| declared.state == DeclaredState::Detached);
-        let known =
-            previous.origins.keys().cloned().chain(detached.map(|declared| ResourceKey::of(&declared.id)));
+        let planned = previous.origins.keys().filter(|key| key.family == Family::Broker).cloned();
+        let known = planned.chain(detached.map(|declared| ResourceKey::of(&declared.id)));
         let gone = known.filter(|key| {
             key.family == Family::Broker
                 && self.index.get(key).is_none()
@@ -95,9 +95,10 @@ impl Planner<'_> {
         let implicit = |name: &ResourceName| previous.brokers.get(name).filter(|broker| broker.implicit);
         let mut needed: Vec<Subscriber> = Vec::new();
         for trigger in self.plan.triggers.values() {
-            needed.extend(
-                [Some(&trigger.subscriber), trigger.dead_letter_sink.as_ref()].into_iter().flatten().cloned(),
-            );
+            let subscribers = [Some(&trigger.subscriber), trigger.dead_letter_sink.as_ref()];
+            // What is outside of this process is nobody's to keep, and most triggers send there.
+            let inside = |subscriber: &&Subscriber| !matches!(subscriber, Subscriber::Http(_));
+            needed.extend(subscribers.into_iter().flatten().filter(inside).cloned());
         }
         needed.extend(self.plan.brokers.values().filter_map(|broker| broker.dead_letter_sink.clone()));
         needed.extend(self.plan.sources.values().map(|source| Subscriber::Broker(source.broker.clone())));
@@ -156,7 +157,9 @@ impl Planner<'_> {
     }
 
     fn declare(&mut self) {
-        let mut present = HashSet::new();
+        let mut present = HashSet::with_capacity(self.index.declarations.len());
+        self.plan.declared.reserve(self.index.declarations.len());
+        self.plan.origins.reserve(self.index.declarations.len());
         for declaration in &self.index.declarations {
             let key = &declaration.key;
             present.insert(key.clone());
@@ -186,7 +189,9 @@ impl Planner<'_> {
                 },
             };
             self.plan.declared.push(Declared { id: id.clone(), state });
-            self.plan.origins.extend(origin.map(|origin| (key.clone(), origin)));
+            if let Some(origin) = origin {
+                self.plan.origins.insert(key.clone(), origin);
+            }
         }
         for (resource, problem) in &self.index.duplicates {
             // A resource that is declared twice under the same kind is in the list already.
@@ -225,11 +230,12 @@ impl Planner<'_> {
                 Family::Broker | Family::Trigger | Family::Source | Family::Sink | Family::Transformation
             )
         };
-        let gone = previous.origins.iter().map(|(key, origin)| (key.clone(), &origin.id));
+        let is_gone = |key: &ResourceKey| had_state(&key.family) && !present.contains(key);
+        let gone = previous.origins.iter().filter(|(key, _)| is_gone(key));
+        let gone = gone.map(|(key, origin)| (key.clone(), &origin.id));
         let before = previous.declared.iter().filter(|declared| declared.state == DeclaredState::Detached);
         let before = before.map(|declared| (ResourceKey::of(&declared.id), &declared.id));
-        let mut detached: HashMap<ResourceKey, _> = gone.chain(before).collect();
-        detached.retain(|key, _| had_state(&key.family) && !present.contains(key));
+        let detached: HashMap<ResourceKey, _> = gone.chain(before.filter(|(key, _)| is_gone(key))).collect();
         let mut detached: Vec<_> = detached.into_values().collect();
         detached.sort();
         let state = DeclaredState::Detached;
@@ -246,6 +252,12 @@ impl Plan {
         for declared in detached {
             self.detached.since.entry(ResourceKey::of(&declared.id)).or_insert(now);
         }
+    }
+
+    /// Whether there is anything that no manifest declares any more.
+    pub fn has_detached(&self) -> bool {
+        !self.detached.since.is_empty()
+            || self.declared.iter().any(|declared| declared.state == DeclaredState::Detached)
     }
 
     /// Since when a broker has been detached: an implicit one as long as the resource that it was made for.

@@ -100,7 +100,12 @@ pub(super) struct Index<'m> {
 
 impl<'m> Index<'m> {
     pub(super) fn new(manifests: &'m Manifests) -> Self {
-        let mut index = Self::default();
+        let count = manifests.files.iter().map(|file| file.resources.len()).sum();
+        let mut index = Self {
+            declarations: Vec::with_capacity(count),
+            by_key: HashMap::with_capacity(count),
+            duplicates: Vec::new(),
+        };
         for file in &manifests.files {
             for resource in &file.resources {
                 index.add(file, resource);

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use waypost_core::manifest::{
-    Document, ManifestFile, Manifests, NATIVE, ResourceId, ResourceName, Spec, StoredDocument,
+    Document, ManifestFile, Manifests, Mark, NATIVE, Resource, ResourceId, ResourceName, Spec, StoredDocument,
 };
 
 use super::{
@@ -33,7 +33,7 @@ pub type StoredChange = (String, Option<Vec<u8>>);
 #[derive(Debug, Default)]
 pub struct StoredPlan {
     version: u64,
-    resources: BTreeMap<String, StoredResource>,
+    resources: BTreeMap<String, StoredResource<Box<RawValue>>>,
     /// Nanoseconds since 1970.
     detached: HashMap<String, i64>,
 }
@@ -58,12 +58,12 @@ struct StoredVersion {
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct StoredResource {
+struct StoredResource<D> {
     file: Arc<str>,
     line: u32,
     /// The plan that first took the declaration.
     version: u64,
-    document: Box<RawValue>,
+    document: D,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -76,6 +76,7 @@ impl StoredPlan {
     /// Reads what was kept. What is not the plan's is passed over.
     pub fn read(kept: Vec<(String, Vec<u8>)>) -> Result<Self, UnreadablePlan> {
         let mut stored = Self::default();
+        let mut resources = Vec::with_capacity(kept.len());
         for (name, value) in kept {
             let unreadable =
                 |error: serde_json::Error| UnreadablePlan { row: name.clone(), reason: error.to_string() };
@@ -83,12 +84,13 @@ impl StoredPlan {
                 stored.version = serde_json::from_slice::<StoredVersion>(&value).map_err(unreadable)?.version;
             } else if let Some(key) = name.strip_prefix(RESOURCE) {
                 let resource = serde_json::from_slice(&value).map_err(unreadable)?;
-                stored.resources.insert(key.to_owned(), resource);
+                resources.push((key.to_owned(), resource));
             } else if let Some(key) = name.strip_prefix(DETACHED) {
                 let detached = serde_json::from_slice::<StoredDetached>(&value).map_err(unreadable)?;
                 stored.detached.insert(key.to_owned(), detached.since);
             }
         }
+        stored.resources = resources.into_iter().collect();
         Ok(stored)
     }
 
@@ -102,20 +104,71 @@ impl StoredPlan {
         self.version
     }
 
+    /// The next plan where the files say word for word what is stored, nothing is detached and nothing is wrong: then it
+    /// is the plan that was in force, and making that one first, as [`StoredPlan::previous`] does, would change nothing
+    /// in it. Only its version is to be stored, see [`StoredPlan::next_version`].
+    pub fn still_in_force(
+        &self,
+        files: &Manifests,
+        registry: &Registry,
+        logs: &[ResourceName],
+    ) -> Option<Plan> {
+        let documents = files.files.iter().flat_map(|file| &file.resources);
+        let declared = documents.filter(|resource| resource.document.is_some()).count();
+        let complete = files.files.iter().all(|file| file.complete);
+        if self.is_empty() || !complete || !self.detached.is_empty() || declared != self.resources.len() {
+            return None;
+        }
+        let mut versions = Vec::with_capacity(declared);
+        for file in &files.files {
+            for resource in file.resources.iter().filter(|resource| resource.document.is_some()) {
+                let key = ResourceKey::of(&resource.id);
+                let (_, stored) =
+                    self.as_stored(&key, resource).filter(|(_, stored)| stored.file == file.path)?;
+                versions.push((key, stored.version));
+            }
+        }
+        let mut next = plan(files, registry, None, self.version + 1);
+        if !next.is_free_of_errors() || logs.iter().any(|name| !next.brokers.contains_key(name)) {
+            return None;
+        }
+        for (key, version) in versions {
+            next.origins.get_mut(&key)?.version = version;
+        }
+        Some(next)
+    }
+
+    /// What is to be kept of a plan that is [still in force](StoredPlan::still_in_force).
+    pub fn next_version(&self) -> StoredChange {
+        (PLAN.to_owned(), Some(json(&StoredVersion { version: self.version + 1 })))
+    }
+
+    /// The row of a resource that is declared word for word as it is stored, with the row's name.
+    fn as_stored(
+        &self,
+        key: &ResourceKey,
+        resource: &Resource,
+    ) -> Option<(&str, &StoredResource<Box<RawValue>>)> {
+        let document = resource.document.as_ref()?;
+        let (name, stored) = self.resources.get_key_value(&name_of(key))?;
+        (stored.document.get() == &*document.text).then_some((name.as_str(), stored))
+    }
+
     /// The plan that was in force when the earlier process ended. Secrets and ConfigMaps are those of `files`, the
     /// manifests as they are now. `logs` are the brokers whose logs were found: one that nobody knows is detached.
     ///
     /// What this version finds wrong with a stored declaration is in [`Plan::problems`]; it is then as if there never
     /// had been one.
     pub fn previous(&self, files: &Manifests, registry: &Registry, logs: &[ResourceName]) -> Plan {
-        let everything = plan(&self.manifests(files, |_| true), registry, None, self.version);
+        let unchanged = self.unchanged(files);
+        let everything = plan(&self.manifests(files, &unchanged, |_| true), registry, None, self.version);
         let attached = |key: &str| !self.detached.contains_key(key);
         let mut previous = if self.resources.keys().all(|key| attached(key)) {
             everything
         } else {
             // What was detached is known, and was not declared by the last files.
             let problems = everything.problems.clone();
-            let declared = self.manifests(files, attached);
+            let declared = self.manifests(files, &unchanged, attached);
             Plan { problems, ..plan(&declared, registry, Some(&everything), self.version) }
         };
         for (key, origin) in &mut previous.origins {
@@ -135,12 +188,34 @@ impl StoredPlan {
         previous
     }
 
+    /// What `files` declare word for word as it is stored, by the names of the rows: it need not be read once more.
+    fn unchanged<'m>(&self, files: &'m Manifests) -> HashMap<&str, &'m Resource> {
+        let resources = files.files.iter().flat_map(|file| &file.resources);
+        let unchanged = resources.filter_map(|resource| {
+            let (name, _) = self.as_stored(&ResourceKey::of(&resource.id), resource)?;
+            Some((name, resource))
+        });
+        unchanged.collect()
+    }
+
     /// The stored documents of some resources as manifests, with the values of `files` that they may refer to.
-    fn manifests(&self, files: &Manifests, wanted: impl Fn(&str) -> bool) -> Manifests {
-        let mut by_file: BTreeMap<&Arc<str>, Vec<StoredDocument<'_>>> = BTreeMap::new();
-        for (_, resource) in self.resources.iter().filter(|(key, _)| wanted(key)) {
-            let document = StoredDocument { line: resource.line, text: resource.document.get() };
-            by_file.entry(&resource.file).or_default().push(document);
+    fn manifests(
+        &self,
+        files: &Manifests,
+        unchanged: &HashMap<&str, &Resource>,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Manifests {
+        let mut by_file: BTreeMap<&Arc<str>, (Vec<StoredDocument<'_>>, Vec<Resource>)> = BTreeMap::new();
+        for (key, stored) in self.resources.iter().filter(|(key, _)| wanted(key)) {
+            let (documents, read) = by_file.entry(&stored.file).or_default();
+            match unchanged.get(key.as_str()) {
+                // As if it had been read from its row.
+                Some(resource) => {
+                    let mark = Mark { line: stored.line, column: 1 };
+                    read.push(Resource { mark, ..Resource::clone(resource) });
+                }
+                None => documents.push(StoredDocument { line: stored.line, text: stored.document.get() }),
+            }
         }
         let values = files.files.iter().map(|file| ManifestFile {
             path: Arc::clone(&file.path),
@@ -150,8 +225,11 @@ impl StoredPlan {
             test_problems: Vec::new(),
             complete: true,
         });
-        let stored =
-            by_file.into_iter().map(|(path, documents)| ManifestFile::stored(Arc::clone(path), documents));
+        let stored = by_file.into_iter().map(|(path, (documents, read))| {
+            let mut file = ManifestFile::stored(Arc::clone(path), documents);
+            file.resources.extend(read);
+            file
+        });
         Manifests { files: values.chain(stored).collect() }
     }
 }
@@ -195,20 +273,17 @@ impl Plan {
     ) -> Vec<StoredChange> {
         let before = |key: &ResourceKey| previous.and_then(|previous| previous.origins.get(key));
         let mut changes = vec![(PLAN.to_owned(), Some(json(&StoredVersion { version })))];
-        let mut documents: HashMap<ResourceKey, &Document> = HashMap::new();
         for resource in manifests.files.iter().flat_map(|file| &file.resources) {
-            if let Some(document) = &resource.document {
-                // Of two declarations the first one holds.
-                documents.entry(ResourceKey::of(&resource.id)).or_insert(document);
-            }
-        }
-        for (key, origin) in &self.origins {
-            let known = before(key).is_some_and(|was| was.digest == origin.digest && was.file == origin.file);
-            if origin.digest != 0
-                && !known
-                && let Some(document) = documents.get(key).filter(|document| document.digest == origin.digest)
-            {
-                changes.push((format!("{RESOURCE}{}", name_of(key)), Some(stored(origin, document))));
+            let Some(document) = &resource.document else { continue };
+            let key = ResourceKey::of(&resource.id);
+            // Of two declarations the first one holds, and is the origin.
+            let Some(origin) = self.origins.get(&key).filter(|origin| {
+                (origin.digest, origin.line) == (document.digest, resource.mark.line) && origin.digest != 0
+            }) else {
+                continue;
+            };
+            if !before(&key).is_some_and(|was| was.digest == origin.digest && was.file == origin.file) {
+                changes.push((format!("{RESOURCE}{}", name_of(&key)), Some(stored(origin, document))));
             }
         }
         for (key, since) in &self.detached.since {
@@ -222,11 +297,12 @@ impl Plan {
             changes.push((format!("{DETACHED}{}", name_of(key)), None));
         }
         // What is neither declared nor detached any more: forgotten, or never with anything to keep.
-        let known = previous.origins.keys().chain(previous.detached.since.keys()).collect::<HashSet<_>>();
-        for key in known {
-            if !self.origins.contains_key(key) && !self.detached.since.contains_key(key) {
-                changes.push((format!("{RESOURCE}{}", name_of(key)), None));
-            }
+        let known = previous.origins.keys().chain(previous.detached.since.keys());
+        let forgotten = known
+            .filter(|key| !self.origins.contains_key(*key) && !self.detached.since.contains_key(*key))
+            .collect::<HashSet<_>>();
+        for key in forgotten {
+            changes.push((format!("{RESOURCE}{}", name_of(key)), None));
         }
         changes
     }
@@ -239,13 +315,9 @@ pub(crate) fn stored_names(key: &ResourceKey) -> [String; 2] {
 }
 
 fn stored(origin: &Origin, document: &Document) -> Vec<u8> {
-    let raw = RawValue::from_string(document.text.to_string());
-    json(&StoredResource {
-        file: Arc::clone(&origin.file),
-        line: origin.line,
-        version: origin.version,
-        document: raw.expect("a document is JSON text"),
-    })
+    let raw: &RawValue = serde_json::from_str(&document.text).expect("a document is JSON text");
+    let (file, line, version) = (Arc::clone(&origin.file), origin.line, origin.version);
+    json(&StoredResource { file, line, version, document: raw })
 }
 
 fn json(value: &impl Serialize) -> Vec<u8> {
@@ -316,7 +388,18 @@ mod tests {
             let mut next = plan(&files, &NO_COMPONENTS, Some(&previous), version);
             next.date_detached(now);
             let changes = next.to_store(&files, Some(&previous), version);
+            if let Some(same) = stored.still_in_force(&files, &NO_COMPONENTS, &[]) {
+                assert_eq!(changes, [stored.next_version()]);
+                assert_eq!((&same.declared, &same.origins), (&next.declared, &next.origins));
+                assert_eq!((&same.problems, &same.brokers), (&next.problems, &next.brokers));
+                assert!(same.triggers.keys().eq(next.triggers.keys()) && !same.has_detached());
+            }
             (next, self.names(changes))
+        }
+
+        fn still_in_force(&self, files: &str, logs: &[ResourceName]) -> bool {
+            let stored = StoredPlan::read(self.0.clone().into_iter().collect()).expect("it was written so");
+            stored.still_in_force(&manifests(files), &NO_COMPONENTS, logs).is_some()
         }
     }
 
@@ -337,6 +420,32 @@ mod tests {
         assert_eq!(versions, [1, 1], "the version that first took them");
         let (_, names) = kept.start(&[resource("Broker", "b", "{}"), trigger(", paused: true")].concat(), 3);
         assert_eq!(names, ["plan", "resource/trigger/default/t"]);
+    }
+
+    #[test]
+    fn only_the_very_same_files_are_still_in_force() {
+        let mut kept = Kept::default();
+        let broker = resource("Broker", "b", "{}");
+        let whole = [broker.as_str(), &trigger("")].concat();
+        assert!(!kept.still_in_force(&whole, &[]), "nothing was in force");
+        kept.start(&whole, 1);
+        assert!(kept.still_in_force(&whole, &[name("b")]));
+        assert!(kept.still_in_force(&format!("# moved\n{whole}"), &[]));
+        kept.start(&whole, 2);
+        assert!(!kept.still_in_force(&whole, &[name("found")]), "a log that nobody knows");
+        let other = resource("Broker", "other", "{}");
+        for changed in [
+            broker.clone(),
+            [whole.as_str(), &other].concat(),
+            [other.as_str(), &trigger("")].concat(),
+            [broker.as_str(), &trigger(", paused: true")].concat(),
+            [broker.as_str(), &trigger(", pausd: true")].concat(),
+            [whole.as_str(), &trigger("")].concat(),
+        ] {
+            assert!(!kept.still_in_force(&changed, &[]), "{changed}");
+        }
+        kept.start(&broker, 3);
+        assert!(!kept.still_in_force(&broker, &[]), "the trigger is detached");
     }
 
     #[test]

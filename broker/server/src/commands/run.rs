@@ -49,6 +49,8 @@ const MAX_ADMIN_CONNECTIONS: usize = 256;
 const POISONED_SHUTDOWN: Duration = Duration::from_secs(2);
 /// The exit code after a second signal, by the convention of shells for SIGINT.
 const EXIT_INTERRUPTED: u8 = 130;
+/// The version of the first plan of all.
+const FIRST_VERSION: u64 = 1;
 /// The most problems of a reload that are logged one by one; the status has all of them.
 const LOGGED_PROBLEMS: usize = 20;
 
@@ -61,13 +63,13 @@ pub(crate) fn run(arguments: &Run) -> Result<ExitCode, Failure> {
     let clock = Clock::system();
     let reading = files.read();
     // A first start is all or nothing, and leaves nothing behind where it is nothing.
-    if is_first_start(arguments) && refuses(&plan(&reading.manifests, &REGISTRY, None, 1)) {
+    let first = is_first_start(arguments).then(|| plan(&reading.manifests, &REGISTRY, None, FIRST_VERSION));
+    if first.as_ref().is_some_and(refuses) {
         return Ok(ExitCode::FAILURE);
     }
     let store = open_store(arguments, &clock)?;
     let stored = Stored::new(store.clone(), clock.clone(), arguments.detached_retention);
-    let (manifests, first) = ManifestFollower::start(files, &reading, stored)?;
-    drop(reading);
+    let (manifests, first) = ManifestFollower::start(files, &reading, stored, first)?;
     if manifests.is_first_start() && refuses(&first) {
         return Ok(ExitCode::FAILURE);
     }
@@ -76,6 +78,8 @@ pub(crate) fn run(arguments: &Run) -> Result<ExitCode, Failure> {
     let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
     let ingress = IngressRuntime::start(processors / 2)?;
     let engine = runtime("waypost", processors)?;
+    // To give back what was read of a hundred thousand triggers takes a while.
+    engine.spawn_blocking(move || drop(reading));
     let parts = Parts { clock, store, token, connections, ingress: ingress.handle.clone() };
     let ended = engine.block_on(Box::pin(serve(arguments, manifests, first, parts)));
     ingress.end();
@@ -173,7 +177,7 @@ struct Parts {
 async fn serve(
     arguments: &Run,
     manifests: ManifestFollower,
-    first: Plan,
+    first: Arc<Plan>,
     parts: Parts,
 ) -> Result<ExitCode, Failure> {
     let Parts { clock, store, token, connections, ingress: ingress_runtime } = parts;

@@ -25,7 +25,7 @@ pub(super) struct ManifestFollower {
     /// Whether no earlier process left a plan.
     first_start: bool,
     /// The last plan, and its version.
-    plan: Plan,
+    plan: Arc<Plan>,
     version: u64,
     /// The last reading could not be kept, and is not applied.
     unkept: bool,
@@ -43,18 +43,33 @@ pub(super) struct Stored {
     detached_retention: Duration,
 }
 
+/// What an earlier process left.
+enum Before {
+    Nothing,
+    /// What the files say now as well; with the plan that comes next.
+    Same(Box<Plan>),
+    /// The plan that was in force.
+    Other(Box<Plan>),
+}
+
 impl Stored {
     pub(super) fn new(store: Option<Arc<EmbeddedStore>>, clock: Clock, detached_retention: Duration) -> Self {
         Self { store, clock, detached_retention }
     }
 
     /// What an earlier process kept, and the plan that was in force when it ended.
-    fn load(&self, reading: &Reading) -> Result<(StoredPlan, Option<Plan>), Failure> {
-        let Some(store) = &self.store else { return Ok((StoredPlan::default(), None)) };
+    fn load(&self, reading: &Reading) -> Result<(StoredPlan, Before), Failure> {
+        let Some(store) = &self.store else { return Ok((StoredPlan::default(), Before::Nothing)) };
         let kept = store.kept("").map_err(|error| Failure::new(error.code(), error.to_string()))?;
         let stored = StoredPlan::read(kept)
             .map_err(|error| Failure::new(codes::LOG_VERSION_UNKNOWN, error.to_string()))?;
         let logs = store.logs().map_err(|error| Failure::new(error.code(), error.to_string()))?;
+        if stored.is_empty() && logs.is_empty() {
+            return Ok((stored, Before::Nothing));
+        }
+        if let Some(plan) = stored.still_in_force(&reading.manifests, &REGISTRY, &logs) {
+            return Ok((stored, Before::Same(Box::new(plan))));
+        }
         let previous = stored.previous(&reading.manifests, &REGISTRY, &logs);
         for problem in previous.problems.iter().filter(|problem| problem.is_error()) {
             tracing::warn!(
@@ -64,7 +79,7 @@ impl Stored {
                 problem.message
             );
         }
-        Ok((stored, Some(previous)))
+        Ok((stored, Before::Other(Box::new(previous))))
     }
 
     fn keep(&self, changes: &[StoredChange]) -> Result<(), Failure> {
@@ -73,7 +88,11 @@ impl Stored {
     }
 
     /// Dates what is detached, and drops what has been so for too long. Returns what is to be kept of that.
-    fn date(&self, plan: &mut Plan) -> Vec<StoredChange> {
+    fn date(&self, plan: &mut Arc<Plan>) -> Vec<StoredChange> {
+        if !plan.has_detached() {
+            return Vec::new();
+        }
+        let plan = Arc::make_mut(plan);
         let now = self.clock.now().0;
         let retention = i64::try_from(self.detached_retention.as_nanos()).unwrap_or(i64::MAX);
         plan.date_detached(now);
@@ -83,19 +102,34 @@ impl Stored {
 
 impl ManifestFollower {
     /// Makes the first plan of the process, and keeps it for a later one unless it is refused: an error in the very
-    /// first plan of all refuses it.
-    pub(super) fn start(files: Files, reading: &Reading, stored: Stored) -> Result<(Self, Plan), Failure> {
-        let (kept, previous) = stored.load(reading)?;
+    /// first plan of all refuses it. `first` is that of the reading where nothing was before it, if it was made already.
+    pub(super) fn start(
+        files: Files,
+        reading: &Reading,
+        stored: Stored,
+        first: Option<Plan>,
+    ) -> Result<(Self, Arc<Plan>), Failure> {
+        let (kept, before) = stored.load(reading)?;
         let mut follower = Self {
             files,
             stored,
             first_start: kept.is_empty(),
-            plan: Plan::default(),
+            plan: Arc::default(),
             version: kept.version(),
             unkept: false,
         };
         // The first tick of the housekeeper gives up what has been detached for too long.
-        let (plan, changes) = follower.plan(reading, previous.as_ref());
+        let (plan, changes) = match before {
+            Before::Nothing => {
+                let first = first.unwrap_or_else(|| follower.plan(reading, None));
+                follower.take(first, reading, None)
+            }
+            Before::Same(next) => (follower.take_over(*next), vec![kept.next_version()]),
+            Before::Other(previous) => {
+                let next = follower.plan(reading, Some(&previous));
+                follower.take(next, reading, Some(&previous))
+            }
+        };
         if !follower.first_start || plan.is_free_of_errors() {
             follower.stored.keep(&changes)?;
         }
@@ -112,28 +146,43 @@ impl ManifestFollower {
         self.version
     }
 
-    /// Plans, and says what is to be kept of it.
-    fn plan(&mut self, reading: &Reading, previous: Option<&Plan>) -> (Plan, Vec<StoredChange>) {
+    /// The plan that comes next.
+    fn plan(&self, reading: &Reading, previous: Option<&Plan>) -> Plan {
+        plan(&reading.manifests, &REGISTRY, previous, self.version + 1)
+    }
+
+    /// Takes over the plan that comes next, and says what is to be kept of it.
+    fn take(
+        &mut self,
+        plan: Plan,
+        reading: &Reading,
+        previous: Option<&Plan>,
+    ) -> (Arc<Plan>, Vec<StoredChange>) {
+        let plan = self.take_over(plan);
+        let changes = plan.to_store(&reading.manifests, previous, self.version);
+        (plan, changes)
+    }
+
+    fn take_over(&mut self, mut plan: Plan) -> Arc<Plan> {
         self.version += 1;
-        let mut plan = plan(&reading.manifests, &REGISTRY, previous, self.version);
         plan.secrets = plan.secrets.with_outside(Arc::new(ProcessSecrets));
         if self.stored.store.is_some() {
             plan.date_detached(self.stored.clock.now().0);
         }
-        let changes = plan.to_store(&reading.manifests, previous, self.version);
-        self.plan = plan.clone();
-        (plan, changes)
+        self.plan = Arc::new(plan);
+        Arc::clone(&self.plan)
     }
 
     /// Reads again. None where nothing changed, unless told to plan all the same: what secrets refer to may have.
-    fn again(&mut self, all_the_same: bool) -> Option<Result<Plan, Failure>> {
+    fn again(&mut self, all_the_same: bool) -> Option<Result<Arc<Plan>, Failure>> {
         let reading = self.files.read();
         if !reading.changed && !all_the_same && !self.unkept {
             return None;
         }
         let mut previous = std::mem::take(&mut self.plan);
         let forgotten = self.stored.date(&mut previous);
-        let (plan, changes) = self.plan(&reading, Some(&previous));
+        let planned = self.plan(&reading, Some(&previous));
+        let (plan, changes) = self.take(planned, &reading, Some(&previous));
         // Durable before anything is done by it. What is declared anew follows what is forgotten of it.
         self.unkept = false;
         if let Err(failure) = self.stored.keep(&[forgotten, changes].concat()) {
