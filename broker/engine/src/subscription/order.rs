@@ -123,5 +123,9 @@ impl Subscription {
             }
         }
         window.look_for_due |= ledger.has_opened();
+        // Whatever left the schedule may have made room for more.
+        if let Some(place) = window.places.get_mut(usize::from(partition)) {
+            place.crowded &= !ledger.has_room();
+        }
     }
 }
