@@ -11,6 +11,8 @@ pub(crate) enum Failure {
     Protocol { what: &'static str, detail: String },
     #[error("Waypost was not ready after {seconds} s; its log ends with:\n{log}")]
     NotReady { seconds: u64, log: String },
+    #[error("Waypost did not stop cleanly ({status}); its log ends with:\n{log}")]
+    NotStopped { status: String, log: String },
     #[error(
         "this waypost acknowledges events without writing them to its data directory, so there is no durable log to \
          measure: build a newer one, or pass --logs memory"

@@ -50,6 +50,10 @@ pub(crate) struct Generate {
     /// The number of the run, which is part of the events' ids.
     #[arg(long, default_value_t = 0)]
     run: u32,
+
+    /// Give the events this many types in turn; without it all have one.
+    #[arg(long)]
+    types: Option<u32>,
 }
 
 /// What the generator tells when it has ended.
@@ -124,7 +128,7 @@ impl Generator {
             due: vec![0; connections],
             idle: (0..connections).rev().collect(),
             resting: VecDeque::with_capacity(connections),
-            request: Request::new(arguments.to, &arguments.path),
+            request: Request::new(arguments.to, &arguments.path, arguments.types),
             pace: arguments.rate.map_or(Pace::Closed, |rate| Pace::Open { interval: SECOND as f64 / rate }),
             run: arguments.run,
             start: 0,

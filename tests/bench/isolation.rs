@@ -87,8 +87,8 @@ fn measure(
 ) -> Result<Healthy, Failure> {
     let mut scene = Scene::broker(stage, log, 1, others)?;
     let rate = Some(RATE);
-    scene.run(stage, Load { seconds: warm_up, rate, run: 1 })?;
-    let run = scene.run(stage, Load { seconds, rate, run: 2 })?;
+    scene.run(stage, Load { seconds: warm_up, rate, run: 1, types: None })?;
+    let run = scene.run(stage, Load { seconds, rate, run: 2, types: None })?;
     let waypost = scene.waypost.as_ref().expect("this scene has a broker");
     Ok(Healthy { run, resident_kibibytes: waypost.resident_kibibytes()? })
 }

@@ -61,8 +61,8 @@ pub(crate) fn latency(
         for latency in &mut all {
             let mut scene = Scene::broker(stage, latency.log, 1, &[])?;
             let rate = Some(latency.rate);
-            scene.run(stage, Load { seconds: warm_up, rate, run: 1 })?;
-            let run = scene.run(stage, Load { seconds, rate, run: 2 })?;
+            scene.run(stage, Load { seconds: warm_up, rate, run: 1, types: None })?;
+            let run = scene.run(stage, Load { seconds, rate, run: 2, types: None })?;
             crate::measure::progress(&format!(
                 "latency {} of {count}: {} at {:.0} events/s: p50 {:.0} us, p99 {:.0} us end to end",
                 round + 1,

@@ -6,6 +6,7 @@
 //! - `waypost-bench subscribe` takes them, counts them and measures how long they were on their way.
 //! - `waypost-bench measure` starts these and `waypost`, and writes what it found as JSON and as a table.
 //! - `waypost-bench matcher` measures the matching of events by itself, in this process.
+//! - `waypost-bench triggers` measures what many triggers of a running broker cost beside few.
 //! - `waypost-bench show` prints the table of an earlier measurement again.
 //!
 //! `tests/bench/run.sh` builds everything and measures. Nothing here is a test: times depend on the machine.
@@ -31,6 +32,7 @@ mod startup;
 mod subscribe;
 mod table;
 mod tally;
+mod triggers;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -53,6 +55,8 @@ enum Command {
     Measure(measure::Measure),
     /// Measure the matching of events by itself: one thread, events that are decoded already.
     Matcher(matcher::Arguments),
+    /// Measure many triggers on a running broker beside few: start, latency, rate, and a host that is down.
+    Triggers(triggers::Arguments),
     /// Print the table of an earlier measurement.
     Show(measure::Show),
     /// Send events to a server until the time is over, then print one line of JSON.
@@ -65,6 +69,7 @@ fn main() -> ExitCode {
     let ended = match Cli::parse().command {
         Command::Measure(arguments) => measure::measure(&arguments),
         Command::Matcher(arguments) => matcher::measure(&arguments),
+        Command::Triggers(arguments) => triggers::measure(&arguments),
         Command::Show(arguments) => measure::show(&arguments),
         Command::Generate(arguments) => generate::generate(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Subscribe(arguments) => subscribe::subscribe(&arguments).map(|()| ExitCode::SUCCESS),

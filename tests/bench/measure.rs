@@ -181,7 +181,8 @@ fn figures(arguments: &Measure, stage: &Stage) -> Result<Figures, Failure> {
     Ok(figures)
 }
 
-fn version(waypost: &Path) -> Result<String, Failure> {
+/// What the binary says of itself.
+pub(crate) fn version(waypost: &Path) -> Result<String, Failure> {
     let doing = format!("asking {} for its version", waypost.display());
     let output = Command::new(waypost).arg("--version").output().map_err(Failure::io(doing))?;
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())

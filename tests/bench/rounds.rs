@@ -91,6 +91,6 @@ fn measure(stage: &Stage, case: Case, seconds: f64, warm_up: f64) -> Result<Run,
         None => Scene::raw(stage)?,
         Some(log) => Scene::broker(stage, log, case.fan_out, &[])?,
     };
-    scene.run(stage, Load { seconds: warm_up, rate: None, run: 1 })?;
-    scene.run(stage, Load { seconds, rate: None, run: 2 })
+    scene.run(stage, Load { seconds: warm_up, rate: None, run: 1, types: None })?;
+    scene.run(stage, Load { seconds, rate: None, run: 2, types: None })
 }

@@ -9,6 +9,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use clap::ValueEnum;
+use rustix::process::{Pid, Signal, kill_process};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -91,6 +92,8 @@ pub(crate) struct Load {
     pub(crate) rate: Option<f64>,
     /// The number of the run, new for each in one broker.
     pub(crate) run: u32,
+    /// How many types of events come in turn; all events have one without it.
+    pub(crate) types: Option<u32>,
 }
 
 /// A child that is ended with its owner.
@@ -202,6 +205,9 @@ impl Generator {
         if let Some(rate) = load.rate {
             command.args(["--rate", &rate.to_string()]);
         }
+        if let Some(types) = load.types {
+            command.args(["--types", &types.to_string()]);
+        }
         let mut process = Process::spawn(&mut command)?;
         let output = BufReader::new(process.0.stdout.take().expect("the output is piped"));
         Ok(Self { _process: process, output })
@@ -273,9 +279,7 @@ impl Waypost {
         while !is_ready(self.admin) {
             let ended = self.process.0.try_wait().map_err(Failure::io("waiting for waypost"))?;
             if ended.is_some() || clock::now() > start + START_LIMIT_SECONDS * SECOND {
-                let text = std::fs::read(self.directory.join("log.txt")).unwrap_or_default();
-                let tail = &text[text.len().saturating_sub(LOG_TAIL_BYTES)..];
-                let log = String::from_utf8_lossy(tail).into_owned();
+                let log = self.log_tail();
                 return Err(Failure::NotReady { seconds: (clock::now() - start) / SECOND, log });
             }
             clock::pause(READY_INTERVAL);
@@ -288,14 +292,54 @@ impl Waypost {
     pub(crate) fn kill_and_start_again(&mut self, stage: &Stage) -> Result<(), Failure> {
         self.process.0.kill().map_err(Failure::io("killing waypost"))?;
         self.process.0.wait().map_err(Failure::io("waiting for waypost"))?;
+        self.start_again(stage)
+    }
+
+    /// Stops the broker as an operator does. Tells how long that took.
+    pub(crate) fn stop(&mut self) -> Result<Duration, Failure> {
+        let start = clock::now();
+        let id = i32::try_from(self.process.0.id()).ok().and_then(Pid::from_raw);
+        let id = id.expect("the process was started, so that it has an id");
+        kill_process(id, Signal::TERM).map_err(Failure::os("stopping waypost"))?;
+        let status = self.process.0.wait().map_err(Failure::io("waiting for waypost"))?;
+        if !status.success() {
+            let log = self.log_tail();
+            return Err(Failure::NotStopped { status: status.to_string(), log });
+        }
+        Ok(Duration::from_nanos(clock::now() - start))
+    }
+
+    /// Starts it again on the same data, after it has ended.
+    pub(crate) fn start_again(&mut self, stage: &Stage) -> Result<(), Failure> {
         // The old value keeps nothing that would remove the directory from under the new one.
         let directory = std::mem::take(&mut self.directory);
         *self = Self::start_in(&stage.waypost, directory, self.log)?;
         Ok(())
     }
 
+    fn log_tail(&self) -> String {
+        let text = std::fs::read(self.directory.join("log.txt")).unwrap_or_default();
+        let tail = &text[text.len().saturating_sub(LOG_TAIL_BYTES)..];
+        String::from_utf8_lossy(tail).into_owned()
+    }
+
+    /// The sum of a metric over all its labels; 0 where it has none yet.
+    pub(crate) fn metric(&self, name: &str) -> Result<u64, Failure> {
+        let doing = || Failure::io("asking for metrics");
+        let mut stream = TcpStream::connect(self.admin).map_err(doing())?;
+        let request = format!("GET /metrics HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", self.admin);
+        stream.write_all(request.as_bytes()).map_err(doing())?;
+        let mut text = Vec::new();
+        stream.read_to_end(&mut text).map_err(doing())?;
+        Ok(sum_of_metric(&String::from_utf8_lossy(&text), name))
+    }
+
     pub(crate) fn cpu_microseconds(&self) -> Result<u64, Failure> {
         procfs::cpu_microseconds(self.process.0.id())
+    }
+
+    pub(crate) fn resident_peak_kibibytes(&self) -> Result<u64, Failure> {
+        procfs::resident_peak_kibibytes(self.process.0.id())
     }
 
     pub(crate) fn resident_kibibytes(&self) -> Result<u64, Failure> {
@@ -351,6 +395,15 @@ fn is_ready(admin: SocketAddr) -> bool {
     stream.write_all(request.as_bytes()).is_ok()
         && stream.read_exact(&mut answer).is_ok()
         && answer.ends_with(b" 200")
+}
+
+/// The sum of the samples with this name.
+fn sum_of_metric(text: &str, name: &str) -> u64 {
+    let samples = text.lines().filter_map(|line| {
+        let rest = line.strip_prefix(name).filter(|rest| rest.starts_with(['{', ' ']))?;
+        rest.rsplit_once(' ')?.1.parse::<f64>().ok()
+    });
+    samples.sum::<f64>() as u64
 }
 
 /// An address that nobody listens on. Another process might take it first, but hardly will.
@@ -427,6 +480,17 @@ impl Scene {
         Ok(Self { name, subscriber, waypost, fan_out: u64::from(fan_out) })
     }
 
+    /// A broker with the manifests that are made for this subscriber: each event must match one of their triggers.
+    pub(crate) fn of(
+        stage: &Stage,
+        name: &str,
+        manifests: impl FnOnce(SocketAddr) -> String,
+    ) -> Result<Self, Failure> {
+        let subscriber = Subscriber::start(stage, &[])?;
+        let waypost = Some(Waypost::start(stage, Log::Durable, &manifests(subscriber.address))?);
+        Ok(Self { name: name.to_owned(), subscriber, waypost, fan_out: 1 })
+    }
+
     /// Generates, and waits until everything that was accepted is delivered.
     pub(crate) fn run(&mut self, stage: &Stage, load: Load) -> Result<Run, Failure> {
         self.subscriber.reset(load.run)?;
@@ -459,7 +523,7 @@ impl Scene {
         let peak_kibibytes = match &self.waypost {
             Some(waypost) => {
                 waypost.wrote(generated.accepted)?;
-                procfs::resident_peak_kibibytes(waypost.process.0.id())?
+                waypost.resident_peak_kibibytes()?
             }
             None => 0,
         };
@@ -470,5 +534,18 @@ impl Scene {
 
     fn waypost_cpu(&self) -> Result<u64, Failure> {
         self.waypost.as_ref().map_or(Ok(0), Waypost::cpu_microseconds)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_metric_is_summed_over_its_labels() {
+        let text = "# TYPE a counter\na_total{x=\"1 2\"} 3.0\na_total{x=\"2\"} 4\na_total_more 9\n";
+        assert_eq!(sum_of_metric(text, "a_total"), 7);
+        assert_eq!(sum_of_metric("a_total 5\r\n", "a_total"), 5);
+        assert_eq!(sum_of_metric(text, "b_total"), 0);
     }
 }

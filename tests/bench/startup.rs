@@ -72,7 +72,7 @@ fn killed(stage: &Stage, count: usize, seconds: f64, startup: &mut Startup) -> R
     let mut waypost = Waypost::start(stage, Log::Durable, &triggers)?;
     for run in 0..count {
         // Longer than the broker lives: it is killed under load, and the generator with it.
-        let load = Load { seconds: seconds * 10.0, rate: None, run: run as u32 };
+        let load = Load { seconds: seconds * 10.0, rate: None, run: run as u32, types: None };
         let generator =
             Generator::start(stage, waypost.ingress, INGRESS_PATH, load, stage.connections.into())?;
         clock::pause(Duration::from_secs_f64(seconds));
