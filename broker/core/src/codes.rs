@@ -322,6 +322,18 @@ codes! {
     EVENT_NOT_TAKEN = "E0821", "the trigger has not come to the event";
     /// The trigger is beyond the place that it should be moved to.
     SEEK_BACKWARDS = "E0822", "the trigger does not go back";
+    /// No dead letter has the id.
+    DEAD_LETTER_UNKNOWN = "E0830", "there is no such dead letter";
+    /// More dead letters are named in one request than may be.
+    DEAD_LETTERS_TOO_MANY = "E0831", "too many dead letters are named";
+    /// All dead letters would be deleted, and nothing says that this is meant.
+    PURGE_UNCONFIRMED = "E0832", "the purge of all dead letters is not confirmed";
+    /// No redrive has the id.
+    REDRIVE_UNKNOWN = "E0833", "there is no such redrive";
+    /// As many redrives run as may at one time.
+    REDRIVES_TOO_MANY = "E0834", "too many redrives run";
+    /// Dead letters whose trigger is not declared have no subscriber.
+    REDRIVE_DESTINATION_MISSING = "E0835", "the dead letters need a destination";
     /// A replay of the name exists already: each runs once.
     REPLAY_EXISTS = "E0850", "a replay of that name exists";
     /// No replay has the name.

@@ -1,10 +1,18 @@
-//! What a dead-letter sink is sent.
+//! Dead letters: what a dead-letter sink is sent, and what operators are told.
+
+mod told;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use waypost_core::Event;
 use waypost_core::event::AttributeValue;
 use waypost_log::{DeadLetter, DeadLetterReason};
+
+pub(crate) use self::told::KeptQuery;
+pub use self::told::{
+    InvalidLetterName, LetterAttempt, LetterChoice, LetterDetails, LetterEvent, LetterForwarding, LetterLine,
+    LetterName, LetterQuery, MAX_NAMED_LETTERS,
+};
 
 /// Where the event could not be sent.
 const DESTINATION: &str = "knativeerrordest";

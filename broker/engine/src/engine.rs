@@ -17,11 +17,14 @@ use crate::alarm::Alarm;
 use crate::broker::{Broker, PublishError};
 use crate::budget::Budget;
 use crate::context::{Context, Directory, WindowBudget};
+use crate::dead_letter::{LetterChoice, LetterDetails, LetterLine, LetterName, LetterQuery};
 use crate::explain::{ExplainError, ExplainQuery, Explained, Explaining};
 use crate::housekeeper;
 use crate::logs::Logs;
 use crate::metrics::Metrics;
 use crate::plan::Plan;
+use crate::replay::{ReplayError, ReplayEstimate, ReplayRequest, ReplayStatus};
+use crate::redrive::{RedriveError, RedrivePreview, RedriveRequest, RedriveStatus, Redrives};
 use crate::sinks::RunningSink;
 use crate::status::{Status, StatusQuery};
 use crate::supervisor::Supervisor;
@@ -90,6 +93,7 @@ struct Inner {
     context: Arc<Context>,
     supervisor: Supervisor,
     explaining: Explaining,
+    redrives: Arc<Redrives>,
     tailing: Tailing,
 }
 
@@ -137,9 +141,10 @@ impl Engine {
         context.dispatch.spawn("alarm", context.alarm.clone().run(stop.clone()));
         let supervisor = Supervisor::new(Arc::clone(&context));
         context.dispatch.spawn("housekeeper", housekeeper::run(supervisor.clone(), detached_retention, stop));
+        let redrives = Redrives::new(Arc::clone(&context));
         let explaining = Explaining::new(Arc::clone(&context));
         let tailing = Tailing::new(Arc::clone(&context));
-        Self(Arc::new(Inner { context, supervisor, explaining, tailing }))
+        Self(Arc::new(Inner { context, supervisor, explaining, redrives, tailing }))
     }
 
     /// Brings what runs into line with the plan. Calls are worked off one after the other.
@@ -147,6 +152,7 @@ impl Engine {
     /// What the plan does not change goes on untouched. Not cancel-safe.
     pub async fn apply(&self, plan: impl Into<Arc<Plan>>, version: u64) {
         self.0.supervisor.apply(plan.into(), version).await;
+        self.0.redrives.take_up(&self.0.supervisor).await;
     }
 
     /// A broker that takes events; none where it is unknown or detached.
@@ -229,6 +235,54 @@ impl Engine {
 
     /// Stops everything in order: sources, deliveries, sinks, logs. Attempts in flight have until shortly before
     /// the deadline, then they are cut and not counted. Returns what did not finish in time.
+    /// Dead letters that a query finds, those after a name, in the order of brokers and numbers.
+    pub async fn dead_letters(
+        &self,
+        query: &LetterQuery,
+        after: Option<&LetterName>,
+        limit: usize,
+    ) -> Vec<LetterLine> {
+        self.0.supervisor.dead_letters(query, after, limit).await
+    }
+
+    /// All that is known of one dead letter.
+    pub async fn dead_letter(&self, name: &LetterName) -> Option<LetterDetails> {
+        self.0.supervisor.dead_letter(name).await
+    }
+
+    /// Deletes dead letters for good, and returns how many. What is chosen by a query is what there is now. On an error
+    /// some are deleted. Not cancel-safe: what was deleted until then stays so.
+    pub async fn purge(&self, choice: &LetterChoice) -> Result<u64, WriteError> {
+        self.0.supervisor.purge(choice).await
+    }
+
+    /// Starts to send dead letters again. What was started goes on in later processes until it is done or cancelled.
+    /// Dropped, it starts or does not.
+    pub async fn redrive(&self, request: RedriveRequest) -> Result<RedriveStatus, RedriveError> {
+        self.0.redrives.start(&self.0.supervisor, request).await
+    }
+
+    /// What a redrive would send. Changes nothing.
+    pub async fn preview_redrive(&self, request: &RedriveRequest) -> Result<RedrivePreview, RedriveError> {
+        Redrives::preview(&self.0.supervisor, request).await
+    }
+
+    /// Every redrive that runs, and the newest that have ended; the newest first.
+    pub fn redrives(&self) -> Vec<RedriveStatus> {
+        self.0.redrives.all()
+    }
+
+    /// How one redrive stands.
+    pub fn find_redrive(&self, name: &str) -> Result<RedriveStatus, RedriveError> {
+        self.0.redrives.find(name)
+    }
+
+    /// Ends a redrive once what it sends at the moment is known; the rest stays in the store. Dropped, it ends all the
+    /// same.
+    pub async fn cancel_redrive(&self, name: &str) -> Result<RedriveStatus, RedriveError> {
+        self.0.redrives.cancel(name).await
+    }
+
     pub async fn shutdown(&self, deadline: Instant) -> Vec<String> {
         let now = Instant::now();
         let time = deadline.saturating_duration_since(now);

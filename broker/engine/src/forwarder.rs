@@ -3,7 +3,6 @@
 //! The store keeps every dead letter until the sink has it. One that the sink does not take is tried again by the
 //! trigger's own retry policy; when that is used up it stays in the store for an operator.
 
-use std::collections::HashSet;
 use std::fmt;
 use std::sync::{Arc, Weak};
 
@@ -14,7 +13,7 @@ use waypost_core::delivery::DeliveryPolicy;
 use waypost_core::error::DeliveryError;
 use waypost_core::manifest::ResourceName;
 use waypost_log::{
-    Cause, DeadLetter, DeadLetterId, DeadLetters, Entry, Forwarding, Metadata, Record, Timestamp,
+    Cause, DeadLetter, DeadLetters, Entry, Forwarding, LetterClaim, Metadata, Record, Timestamp,
     TriggerNumber, WriteError,
 };
 
@@ -22,7 +21,7 @@ use crate::alarm::{Alarms, Wake};
 use crate::context::Context;
 use crate::dead_letter::dead_letter_event;
 use crate::delivery::{self, Verdict};
-use crate::subscriber::{Answer, Lane, Sending, Subscriber, Terms};
+use crate::subscriber::{Answer, Lane, OUTPUTS_APART, Sending, Subscriber, Terms};
 use crate::subscription::{Delivering, WRITE_RETRY};
 use crate::tasks::caught;
 
@@ -54,7 +53,8 @@ struct State {
     /// Until when nothing is forwarded, because the log could not write down what became of a dead letter.
     rests_until: Option<Timestamp>,
     workers: usize,
-    under_way: HashSet<DeadLetterId>,
+    /// Dead letters that are being sent.
+    under_way: usize,
     alarms: Alarms,
 }
 
@@ -121,7 +121,7 @@ impl Forwarder {
         while let Some(under_way) = self.next() {
             let Some(destination) = self.destination.load_full() else { continue };
             // Taken out of the store meanwhile: an operator was faster.
-            let Some(letter) = self.store.get(under_way.id).await else { continue };
+            let Some(letter) = self.store.get(under_way.claim.id()).await else { continue };
             tokio::select! {
                 biased;
                 forwarded = caught(self.forward(&letter, &destination)) => if forwarded.is_none() {
@@ -149,25 +149,41 @@ impl Forwarder {
             || state.rests_until.is_some()
             || self.context.cut.is_cancelled()
             || self.destination.load().is_none();
-        let due = if stopped {
-            None
-        } else {
-            let due = self.store.due(&self.trigger, now, state.under_way.len() + 1);
-            due.into_iter().find(|id| !state.under_way.contains(id))
-        };
-        let Some(id) = due else {
+        let claim = if stopped { None } else { self.claim_due(now) };
+        let Some(claim) = claim else {
             state.workers -= 1;
             return None;
         };
-        state.under_way.insert(id);
+        state.under_way += 1;
         drop(state);
         self.kick();
-        Some(UnderWay { forwarder: self, id })
+        Some(UnderWay { forwarder: self, claim })
+    }
+
+    /// The right to send what is due the longest and nobody sends, be it another worker or a redrive.
+    fn claim_due(&self, now: Timestamp) -> Option<LetterClaim> {
+        loop {
+            let due = *self.store.due(&self.trigger, now, 1).first()?;
+            // A redrive may have been faster.
+            if let Some(claim) = self.store.claims().take(due) {
+                return Some(claim);
+            }
+        }
     }
 
     async fn forward(&self, letter: &DeadLetter, destination: &Destination) {
         // Only what has a body waits to be forwarded.
         let Some(original) = &letter.entry else { return };
+        if self.came_back(original, destination) {
+            tracing::warn!(
+                trigger = %self.trigger, dead_letter = letter.id.0,
+                "the dead-letter sink is the trigger's own broker, and what went there failed again; it stays in the store"
+            );
+            let detail =
+                "it had been forwarded to the trigger's own broker, and failed there again".to_owned();
+            let forwarding = Forwarding::GivenUp { attempts: 0, detail };
+            return self.written(letter, self.store.set_forwarding(letter.id, forwarding));
+        }
         let event = dead_letter_event(letter, &original.event);
         let record = Record { metadata: Metadata::clone(&original.metadata), event: event.clone() };
         let entry = Entry::new(original.position, original.arrived, record, None);
@@ -189,6 +205,18 @@ impl Forwarder {
             }
             Answer::Failed(error) => self.note_failure(letter, destination, &error),
         }
+    }
+
+    /// Whether the record is a dead letter of this trigger that was forwarded to the trigger's own broker, and would be
+    /// again: round and round.
+    fn came_back(&self, original: &Entry, destination: &Destination) -> bool {
+        let own = matches!(&*destination.subscriber, Subscriber::Broker(name) if *name == self.broker);
+        let cause = original.metadata.cause.as_ref();
+        own && cause.is_some_and(|cause| {
+            cause.broker == self.broker
+                && cause.trigger == self.number
+                && cause.output / OUTPUTS_APART == DEAD_LETTER_OUTPUT
+        })
     }
 
     fn note_failure(&self, letter: &DeadLetter, destination: &Destination, error: &DeliveryError) {
@@ -242,10 +270,13 @@ impl Forwarder {
         }
         let Some(due) = self.store.next_due(&self.trigger) else { return };
         let due = state.rests_until.map_or(due, |until| until.max(due));
-        if due <= self.context.clock.now() && !state.under_way.is_empty() {
+        let now = self.context.clock.now();
+        if due <= now && state.under_way > 0 {
             // Those that forward what is due look again when they are done.
             return;
         }
+        // A redrive sends it; what becomes of that is not told here.
+        let due = if due <= now { now.after(CLAIMED_PAUSE) } else { due };
         if state.alarms.needs(due) {
             drop(state);
             self.context.alarm.set(due, self.me.clone());
@@ -255,6 +286,9 @@ impl Forwarder {
 
 /// The output number under which a dead letter that goes to a broker names its cause: no transformation has as many.
 const DEAD_LETTER_OUTPUT: u32 = 65_535;
+
+/// The wait before it is looked again at what someone else is sending.
+const CLAIMED_PAUSE: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// The wait before a misconfigured dead-letter sink is tried again.
 const MISCONFIGURED_PAUSE: std::time::Duration = std::time::Duration::from_secs(10);
@@ -283,12 +317,12 @@ impl Drop for Worker<'_> {
 /// Marks a dead letter as being forwarded.
 struct UnderWay<'a> {
     forwarder: &'a Forwarder,
-    id: DeadLetterId,
+    claim: LetterClaim,
 }
 
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
-        self.forwarder.state.lock().under_way.remove(&self.id);
+        self.forwarder.state.lock().under_way -= 1;
     }
 }
 

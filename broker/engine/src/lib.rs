@@ -22,6 +22,8 @@ mod matching;
 mod metrics;
 pub mod plan;
 mod rate;
+mod redrive;
+mod replay;
 mod sinks;
 mod sources;
 mod status;
@@ -35,10 +37,18 @@ mod tasks;
 
 pub use broker::{Broker, PublishError};
 pub use budget::{Budget, Share};
+pub use dead_letter::{
+    InvalidLetterName, LetterAttempt, LetterChoice, LetterDetails, LetterEvent, LetterForwarding, LetterLine,
+    LetterName, LetterQuery, MAX_NAMED_LETTERS,
+};
 pub use engine::{
     DEFAULT_DELIVERY_BUDGET_BYTES, DEFAULT_DETACHED_RETENTION, DEFAULT_INGEST_BUDGET_BYTES,
     DEFAULT_MAX_EVENT_BYTES, DEFAULT_MAX_REQUEST_BYTES, Engine, EngineOptions, Limits, RecountLine,
 };
+pub use replay::{
+    MAX_REPLAYS, ReplayError, ReplayEstimate, ReplayRange, ReplayRequest, ReplayStatus,
+};
+pub use redrive::{RedriveError, RedrivePreview, RedriveRequest, RedriveState, RedriveStatus};
 pub use sinks::RunningSink;
 pub use status::{
     DEFAULT_STATUS_LIMIT, LogStatus, PlanStatus, ResourceStatus, Status, StatusQuery, TriggerStatus,

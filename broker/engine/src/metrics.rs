@@ -28,6 +28,8 @@ pub(crate) struct Metrics {
     replies: AtomicU64,
     bodies_ignored: AtomicU64,
     forwarded: AtomicU64,
+    redriven: AtomicU64,
+    redrives_failed: AtomicU64,
 }
 
 /// How one trigger stands.
@@ -51,6 +53,8 @@ impl Default for Metrics {
             replies: AtomicU64::new(0),
             bodies_ignored: AtomicU64::new(0),
             forwarded: AtomicU64::new(0),
+            redriven: AtomicU64::new(0),
+            redrives_failed: AtomicU64::new(0),
         }
     }
 }
@@ -87,6 +91,16 @@ impl Metrics {
         self.forwarded.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// A redrive sent a dead letter, and it was taken.
+    pub(crate) fn dead_letter_redriven(&self) {
+        self.redriven.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A dead letter failed again at a redrive.
+    pub(crate) fn redrive_failed(&self) {
+        self.redrives_failed.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Everything in Prometheus' text format.
     pub(crate) fn encode(
         &self,
@@ -115,6 +129,16 @@ impl Metrics {
                     "waypost_dead_letters_forwarded",
                     "dead letters that a dead-letter sink took",
                     self.forwarded.load(Ordering::Relaxed),
+                ),
+                (
+                    "waypost_dead_letters_redriven",
+                    "dead letters that were taken when a redrive sent them",
+                    self.redriven.load(Ordering::Relaxed),
+                ),
+                (
+                    "waypost_dead_letters_failed_again",
+                    "dead letters that failed again when a redrive sent them",
+                    self.redrives_failed.load(Ordering::Relaxed),
                 ),
                 ("waypost_task_panics", "tasks that ended in a panic", panics),
             ],
@@ -174,7 +198,7 @@ struct Snapshot {
     buckets: Vec<u64>,
     sum_seconds: f64,
     failures: Vec<(Class, Code, u64)>,
-    totals: [(&'static str, &'static str, u64); 4],
+    totals: [(&'static str, &'static str, u64); 6],
     ingest_used: usize,
     triggers: Vec<TriggerSample>,
     logs: Vec<LogStatus>,

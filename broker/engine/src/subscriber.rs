@@ -207,7 +207,7 @@ async fn append_to_broker(
 }
 
 /// The numbers of the events that one output of a delivery causes are this far from those of the next output.
-const OUTPUTS_APART: u32 = 65_536;
+pub(crate) const OUTPUTS_APART: u32 = 65_536;
 
 /// The batch of events that a delivery caused. Fails where no hop is left.
 pub(crate) fn caused_batch(events: &[Event], sending: &Sending<'_>) -> Result<Batch, DeliveryError> {

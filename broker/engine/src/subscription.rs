@@ -31,6 +31,7 @@ use waypost_log::{
 };
 
 pub use self::operator::{OperateError, SeekTo};
+pub(crate) use self::attempt::{Mark, NotNow, RedriveSlot};
 use self::rest::Rest;
 use self::window::{Halt, Item, Next, Window};
 use crate::alarm::Wake;

@@ -1,5 +1,6 @@
 //! Brings what runs into line with the plan, and tells how it stands.
 
+mod dead_letters;
 mod known;
 mod opening;
 mod report;
@@ -490,7 +491,8 @@ impl Supervisor {
         self.0.applied.load_full()
     }
 
-    fn brokers(&self) -> Vec<Arc<Broker>> {
+    /// Every broker that runs, detached or not, in the order of their names.
+    pub(crate) fn brokers(&self) -> Vec<Arc<Broker>> {
         self.0.running.lock().brokers.values().map(|broker| Arc::clone(&broker.broker)).collect()
     }
 

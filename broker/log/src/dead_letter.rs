@@ -216,6 +216,9 @@ pub trait DeadLetters: Send + Sync {
     /// One of them.
     async fn get(&self, id: DeadLetterId) -> Option<Arc<DeadLetter>>;
 
+    /// The triggers that have any, in the order of their names.
+    fn triggers(&self) -> Vec<ResourceName>;
+
     /// How many a trigger has.
     fn count(&self, trigger: &ResourceName) -> u64;
 

@@ -1,5 +1,6 @@
 //! The admin listener: health, metrics, and the API that the command line speaks to.
 
+mod dead_letters;
 mod explain;
 mod tail;
 mod token;
@@ -62,6 +63,8 @@ impl Admin {
         let router = Router::new()
             .route("/healthz", get(async || "ok\n"))
             .route("/readyz", get(ready))
+            .merge(dead_letters::routes())
+            .merge(replays::routes())
             .merge(guarded)
             .method_not_allowed_fallback(method_not_allowed)
             .fallback(path_unknown)

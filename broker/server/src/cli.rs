@@ -1,5 +1,6 @@
 //! The command line. Every flag is also an environment variable, `WAYPOST_` and its name in capitals.
 
+mod dlq;
 mod explain;
 mod tail;
 pub(crate) mod values;
@@ -14,6 +15,9 @@ use waypost_core::manifest::ResourceName;
 
 pub(crate) use self::explain::{Asked, Explain};
 pub(crate) use self::tail::Tail;
+pub(crate) use self::dlq::{
+    CancelRedrive, Dlq, ListLetters, ListRedrives, PurgeLetters, RedriveLetters, ShowLetter,
+};
 use self::values::{bytes, duration, log_filter};
 
 /// A CloudEvents broker and trigger router in one binary.
@@ -43,6 +47,15 @@ pub(crate) enum Command {
     Tail(Box<Tail>),
     /// Look for damage in stored events, and go on after it.
     #[command(subcommand)]
+    /// Look at dead letters, which are events that could not be delivered; send them again, or delete them.
+    #[command(subcommand)]
+    Dlq(Dlq),
+    /// Send a range of a broker's log again, once, and see how far that has come.
+    #[command(subcommand)]
+    Replay(Replay),
+    /// Skip an event that a trigger is owed, or move the trigger on.
+    #[command(subcommand)]
+    Trigger(Trigger),
     Log(Log),
     /// Print the JSON schema of the manifests.
     Schema,

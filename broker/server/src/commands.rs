@@ -2,6 +2,7 @@
 
 pub(crate) mod check;
 pub(crate) mod completions;
+pub(crate) mod dlq;
 pub(crate) mod explain;
 pub(crate) mod log;
 pub(crate) mod run;

@@ -1,5 +1,7 @@
 //! One attempt at one event, from the window to its outcome in the ledger.
 
+mod redriven;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -12,6 +14,7 @@ use waypost_log::{
     Offset, Position, ReadError, Settlement, Timestamp, WriteError,
 };
 
+pub(crate) use self::redriven::{Mark, NotNow, RedriveSlot};
 use super::window::{Item, Misconfigured};
 use super::{Delivering, Subscription, WRITE_RETRY};
 use crate::congestion::Signal;

@@ -233,6 +233,13 @@ impl Letters {
         &self.claims
     }
 
+    pub(super) fn triggers(&self) -> Vec<ResourceName> {
+        let mut triggers: Vec<_> =
+            self.state.lock().triggers.keys().map(|trigger| ResourceName::clone(trigger)).collect();
+        triggers.sort();
+        triggers
+    }
+
     pub(super) fn count(&self, trigger: &ResourceName) -> u64 {
         self.state.lock().triggers.get(trigger).map_or(0, |of_trigger| of_trigger.ids.len() as u64)
     }

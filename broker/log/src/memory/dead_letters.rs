@@ -195,6 +195,12 @@ impl DeadLetters for DeadLetterStore {
         self.letters.lock().all.get(&id).map(|stored| Arc::clone(&stored.letter))
     }
 
+    fn triggers(&self) -> Vec<ResourceName> {
+        let mut triggers: Vec<_> = self.letters.lock().triggers.keys().cloned().collect();
+        triggers.sort();
+        triggers
+    }
+
     fn count(&self, trigger: &ResourceName) -> u64 {
         self.letters.lock().triggers.get(trigger).map_or(0, |of_trigger| of_trigger.ids.len() as u64)
     }

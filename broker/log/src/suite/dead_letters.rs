@@ -138,6 +138,7 @@ pub(super) async fn dead_letters_are_selected(bench: &dyn Bench) {
         give_up(&second, entry.position.offset, None);
     }
     let store = log.dead_letters();
+    assert_eq!(store.triggers(), [name("t"), name("u")]);
     let all = store.select(&LetterSelection::default(), None, 100).await;
     assert_eq!(all, ids(&store.list(None, None, 100).await));
     assert_eq!(all.len(), 7);

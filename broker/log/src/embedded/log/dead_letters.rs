@@ -118,6 +118,10 @@ impl DeadLetters for BrokerLog {
         self.letter(id).await
     }
 
+    fn triggers(&self) -> Vec<ResourceName> {
+        self.books.letters.triggers()
+    }
+
     fn count(&self, trigger: &ResourceName) -> u64 {
         self.books.letters.count(trigger)
     }
