@@ -19,6 +19,7 @@ mod lane;
 mod pool;
 mod target;
 mod tls;
+mod turns;
 
 pub use self::connection::{Body, DRAIN_BYTES, DRAIN_TIME};
 pub use self::error::{SendError, classify};

@@ -73,13 +73,14 @@ pub struct Body {
 }
 
 impl Connection {
-    /// Opens a connection, trying every address of the host, within `limit` for all of them together.
+    /// Opens a connection, trying every address of the host, before `deadline` for all of them together, of which
+    /// `limit` is told.
     pub(super) async fn open(
         authority: &Authority,
         tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+        deadline: Instant,
         limit: Duration,
     ) -> Result<Self, SendError> {
-        let deadline = Instant::now() + limit;
         let timed_out = || SendError::ConnectTimeout { authority: authority.to_string(), limit };
         let stream = connect(authority, deadline).await.map_err(|error| error.unwrap_or_else(timed_out))?;
         let stream = match tls {

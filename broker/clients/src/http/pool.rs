@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::connection::Connection;
 use super::error::SendError;
 use super::lane::Lane;
 use super::target::{Authority, Security, Target, Trust};
 use super::tls::PlatformRoots;
+use super::turns::Turns;
 
 /// The limits of a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,8 +24,12 @@ pub struct PoolOptions {
     pub idle_per_authority: usize,
     /// The most connections that wait for use.
     pub idle_in_all: usize,
-    /// The longest that opening a connection may take: name, every address, and TLS.
+    /// The longest that opening a connection may take: its turn, name, every address, and TLS.
     pub connect_timeout: Duration,
+    /// The most connections to one authority that are being opened: a host that is down takes no more sockets.
+    pub opening_per_authority: usize,
+    /// The most connections that are being opened.
+    pub opening_in_all: usize,
 }
 
 impl Default for PoolOptions {
@@ -34,6 +39,8 @@ impl Default for PoolOptions {
             idle_per_authority: 64,
             idle_in_all: 1024,
             connect_timeout: Duration::from_secs(10),
+            opening_per_authority: 256,
+            opening_in_all: 4096,
         }
     }
 }
@@ -45,6 +52,7 @@ pub struct Pool {
     options: PoolOptions,
     platform_roots: PlatformRoots,
     idle: Mutex<Idle>,
+    turns: Turns,
 }
 
 #[derive(Default)]
@@ -62,7 +70,8 @@ struct Waiting {
 impl Pool {
     /// A pool without connections.
     pub fn new(options: PoolOptions) -> Self {
-        Self { options, platform_roots: PlatformRoots::default(), idle: Mutex::default() }
+        let turns = Turns::new(options.opening_per_authority, options.opening_in_all);
+        Self { options, platform_roots: PlatformRoots::default(), idle: Mutex::default(), turns }
     }
 
     /// A lane to a target. It has no connection until its first request.
@@ -101,8 +110,12 @@ impl Pool {
         }
     }
 
-    /// Opens a connection.
+    /// Opens a connection, when it is its turn.
     pub(super) async fn open(&self, authority: &Authority) -> Result<Connection, SendError> {
+        let limit = self.options.connect_timeout;
+        let deadline = Instant::now() + limit;
+        let timed_out = |_| SendError::ConnectTimeout { authority: authority.to_string(), limit };
+        let _turn = timeout_at(deadline, self.turns.turn(authority)).await.map_err(timed_out)?;
         let tls = match &authority.security {
             Security::Plain => None,
             Security::Tls { name, trust } => {
@@ -116,7 +129,7 @@ impl Pool {
                 Some((config, name.clone()))
             }
         };
-        Connection::open(authority, tls, self.options.connect_timeout).await
+        Connection::open(authority, tls, deadline, limit).await
     }
 }
 
