@@ -8,6 +8,9 @@ use crate::wire::Message;
 /// Where events are sent.
 const PATH: &str = "/default/default";
 
+/// How many keys the events have, in the order of their numbers.
+pub(crate) const KEYS: u64 = 100;
+
 /// The data of an event: between 64 bytes and 4 KiB, and not all alike.
 pub(crate) fn data(number: u64) -> Vec<u8> {
     let mut state = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
@@ -27,8 +30,9 @@ pub(crate) fn request(to: SocketAddr, number: u64) -> Vec<u8> {
     let data = data(number);
     let mut request = format!(
         "POST {PATH} HTTP/1.1\r\nhost: {to}\r\nce-specversion: 1.0\r\nce-id: {number}\r\nce-source: /crash\r\n\
-         ce-type: crash\r\nce-twice: {}\r\ncontent-type: text/plain\r\ncontent-length: {}\r\n\r\n",
+         ce-type: crash\r\nce-twice: {}\r\nce-partitionkey: {}\r\ncontent-type: text/plain\r\ncontent-length: {}\r\n\r\n",
         number.wrapping_mul(2),
+        number % KEYS,
         data.len()
     )
     .into_bytes();

@@ -14,6 +14,7 @@ mod faults;
 mod kills;
 mod load;
 mod manifests;
+mod order;
 mod power;
 mod strace;
 mod subscriber;
@@ -52,6 +53,8 @@ enum Command {
     Full(faults::Full),
     /// Damage stored data at sampled places, and start on it.
     Damage(damage::Damage),
+    /// Kill the process again and again while a trigger keeps the order of keys.
+    Order(order::Order),
     /// Let millions of events wait, start, and deliver them.
     Backlog(backlog::Backlog),
 }
@@ -81,6 +84,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Faults(arguments) => faults::faults(arguments, path),
         Command::Full(arguments) => faults::full(arguments, path),
         Command::Damage(arguments) => damage::damage(arguments, path),
+        Command::Order(arguments) => order::order(arguments, path),
         Command::Backlog(arguments) => backlog::backlog(arguments, path),
     };
     if ended.is_err() {

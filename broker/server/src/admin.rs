@@ -2,8 +2,10 @@
 
 mod dead_letters;
 mod explain;
+mod replays;
 mod tail;
 mod token;
+mod triggers;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -58,13 +60,15 @@ impl Admin {
             .route("/api/v1/explain", get(explain::explain))
             .route("/api/v1/tail", get(tail::tail))
             .route("/api/v1/recount", post(recount))
+            .route("/api/v1/triggers/{namespace}/{name}/skip", post(triggers::skip))
+            .route("/api/v1/triggers/{namespace}/{name}/seek", post(triggers::seek))
             .route("/api/v1/logs/{namespace}/{broker}/accept-damage", post(accept_damage))
+            .merge(dead_letters::routes())
+            .merge(replays::routes())
             .layer(middleware::from_fn_with_state(Arc::clone(&shared), demand_token));
         let router = Router::new()
             .route("/healthz", get(async || "ok\n"))
             .route("/readyz", get(ready))
-            .merge(dead_letters::routes())
-            .merge(replays::routes())
             .merge(guarded)
             .method_not_allowed_fallback(method_not_allowed)
             .fallback(path_unknown)

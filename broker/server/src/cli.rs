@@ -2,7 +2,9 @@
 
 mod dlq;
 mod explain;
+mod replay;
 mod tail;
+mod trigger;
 pub(crate) mod values;
 
 use std::path::PathBuf;
@@ -13,11 +15,13 @@ use clap_complete::Shell;
 
 use waypost_core::manifest::ResourceName;
 
-pub(crate) use self::explain::{Asked, Explain};
-pub(crate) use self::tail::Tail;
 pub(crate) use self::dlq::{
     CancelRedrive, Dlq, ListLetters, ListRedrives, PurgeLetters, RedriveLetters, ShowLetter,
 };
+pub(crate) use self::explain::{Asked, Explain};
+pub(crate) use self::replay::{ListReplays, OneReplay, Replay, StartReplay};
+pub(crate) use self::tail::Tail;
+pub(crate) use self::trigger::{Seek, Skip, Trigger};
 use self::values::{bytes, duration, log_filter};
 
 /// A CloudEvents broker and trigger router in one binary.
@@ -43,10 +47,6 @@ pub(crate) enum Command {
     /// Show why triggers match an event or do not, and what became of it: an event from a file and the triggers of manifests,
     /// or an event that a running broker has.
     Explain(Box<Explain>),
-    /// Show the events of a running broker as they come, or those that a trigger matches.
-    Tail(Box<Tail>),
-    /// Look for damage in stored events, and go on after it.
-    #[command(subcommand)]
     /// Look at dead letters, which are events that could not be delivered; send them again, or delete them.
     #[command(subcommand)]
     Dlq(Dlq),
@@ -56,6 +56,10 @@ pub(crate) enum Command {
     /// Skip an event that a trigger is owed, or move the trigger on.
     #[command(subcommand)]
     Trigger(Trigger),
+    /// Show the events of a running broker as they come, or those that a trigger matches.
+    Tail(Box<Tail>),
+    /// Look for damage in stored events, and go on after it.
+    #[command(subcommand)]
     Log(Log),
     /// Print the JSON schema of the manifests.
     Schema,

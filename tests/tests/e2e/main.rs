@@ -5,6 +5,7 @@ mod architecture;
 mod bad_input;
 mod command_line;
 mod conformance;
+mod control;
 mod crash;
 mod dead_letters;
 mod deduplication;
