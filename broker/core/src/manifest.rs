@@ -16,6 +16,7 @@ mod filters;
 mod kind;
 pub mod native;
 mod reader;
+mod replay;
 mod service;
 mod spec;
 mod test_case;
@@ -37,6 +38,7 @@ pub use self::file::{Document, MAX_FILE_BYTES, ManifestFile, Manifests, Piece, R
 pub use self::filters::{UnreadableFilter, read_filter};
 pub use self::kind::{KNATIVE_EVENTING, KNATIVE_SERVING, NATIVE};
 pub use self::reader::nearest;
+pub use self::replay::{ReplayBound, ReplayDestination, ReplaySpec};
 pub use self::spec::{
     BackoffSpec, BrokerReference, BrokerSpec, Component, Deduplication, DeliveryExtras, DeliverySpec,
     Destination, Reference, RetentionSpec, SourceSpec, Spec, StartFrom, Target, TransformationSpec,

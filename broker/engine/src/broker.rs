@@ -1,6 +1,6 @@
 //! A broker: its log, its shared readers, its subscriptions.
 
-mod reader;
+pub(crate) mod reader;
 mod restore;
 
 use std::collections::{BTreeMap, HashSet};
@@ -123,6 +123,10 @@ impl Recorded {
         let plans = plans.iter().map(recorded::read).collect::<Result<_, _>>()?;
         let mut pasts = Vec::new();
         for past in context.logs.noted_pasts(log, name)? {
+            if past.own_filter().is_some() {
+                // Of a replay, which goes on with it itself.
+                continue;
+            }
             // Noted before the plan was recorded: without one there is no such trigger.
             let Some(record) = records.iter().find(|record| record.version == past.version()) else {
                 continue;
@@ -470,7 +474,10 @@ impl Broker {
     fn match_past(&self, past: Past) {
         let stop = self.context.dispatch.stop().clone();
         let run = past.run(Arc::clone(&self.log), self.context.logs.clone(), stop);
-        self.context.dispatch.spawn("readers of the past", run);
+        self.context.dispatch.spawn("readers of the past", async move {
+            // What is left of it at a stop is noted.
+            let _whether_all = run.await;
+        });
     }
 
     /// Whether the newest set of triggers that was recorded matches as this text says.

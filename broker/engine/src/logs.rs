@@ -57,11 +57,34 @@ pub(crate) struct NotedPast {
     pub(crate) all: Vec<PastRange>,
     /// What an earlier process did not come to the end of.
     pub(crate) left: Vec<PastRange>,
+    /// The filter of a replay, which is in no plan.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    filter: Option<serde_json::Value>,
 }
 
 impl NotedPast {
     pub(crate) fn new(trigger: TriggerNumber, version: PlanVersion, all: Vec<PastRange>) -> Self {
-        Self { trigger: trigger.0, version: version.0, left: all.clone(), all }
+        Self { trigger: trigger.0, version: version.0, left: all.clone(), all, filter: None }
+    }
+
+    /// The range of a replay, which has a filter of its own.
+    pub(crate) fn of_replay(
+        trigger: TriggerNumber,
+        version: PlanVersion,
+        all: Vec<PastRange>,
+        filter: serde_json::Value,
+    ) -> Self {
+        Self { filter: Some(filter), ..Self::new(trigger, version, all) }
+    }
+
+    /// The filter of a replay; none where the plan of its version has it.
+    pub(crate) fn own_filter(&self) -> Option<&serde_json::Value> {
+        self.filter.as_ref()
+    }
+
+    /// Has what is left matched under this plan.
+    pub(crate) fn set_version(&mut self, version: PlanVersion) {
+        self.version = version.0;
     }
 
     pub(crate) fn trigger(&self) -> TriggerNumber {
@@ -156,15 +179,28 @@ impl Logs {
         let Some(store) = self.store.as_ref().filter(|_| log.durability() != Durability::Memory) else {
             return Ok(Vec::new());
         };
-        let read = |(name, value): (String, Vec<u8>)| {
-            serde_json::from_slice(&value).map_err(|error| Unopened {
-                code: codes::LOG_VERSION_UNKNOWN,
-                reason: format!(
-                    "{name} cannot be read by this version: {error}; use the version that wrote it"
-                ),
-            })
-        };
+        let read = |(name, value): (String, Vec<u8>)| read_past(&name, &value);
         store.kept(&past_of(broker))?.into_iter().map(read).collect()
+    }
+
+    /// The past of one trigger of the broker. Blocks.
+    pub(crate) fn noted_past(
+        &self,
+        log: &dyn Log,
+        broker: &ResourceName,
+        trigger: &ResourceName,
+    ) -> Result<Option<NotedPast>, Unopened> {
+        if log.durability() == Durability::Memory {
+            return Ok(None);
+        }
+        let name = past_name(broker, trigger);
+        let found = self.kept(&name)?.into_iter().find(|(known, _)| *known == name);
+        found.map(|(name, value)| read_past(&name, &value)).transpose()
+    }
+
+    /// What was kept under names that begin with `prefix`. Nothing where nothing survives the process. Blocks.
+    pub(crate) fn kept(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, OpenError> {
+        self.store.as_ref().map_or_else(|| Ok(Vec::new()), |store| store.kept(prefix))
     }
 
     /// Deletes the log of a broker for good.
@@ -200,6 +236,13 @@ impl Logs {
 
 fn retention_of(planned: &BrokerPlan) -> Retention {
     Retention { age: planned.retention, size: planned.retention_bytes.unwrap_or(u64::MAX) }
+}
+
+fn read_past(name: &str, value: &[u8]) -> Result<NotedPast, Unopened> {
+    serde_json::from_slice(value).map_err(|error| Unopened {
+        code: codes::LOG_VERSION_UNKNOWN,
+        reason: format!("{name} cannot be read by this version: {error}; use the version that wrote it"),
+    })
 }
 
 /// The name under which a trigger's past is kept.

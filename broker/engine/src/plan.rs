@@ -7,6 +7,7 @@ mod delivery;
 mod detach;
 mod index;
 mod planner;
+mod replays;
 mod resolve;
 mod schema;
 mod stored;
@@ -27,6 +28,7 @@ use waypost_core::transformation::{Transformation, TransformationType};
 pub(crate) use self::detach::declared_for;
 pub use self::index::{Family, ResourceKey};
 use self::planner::Planner;
+pub use self::replays::{ReplayPlan, ReplayTarget};
 pub use self::schema::schema;
 pub(crate) use self::stored::stored_names;
 pub use self::stored::{StoredChange, StoredPlan, UnreadablePlan};
@@ -73,6 +75,8 @@ pub struct Plan {
     pub sinks: BTreeMap<ResourceName, Arc<SinkPlan>>,
     /// The transformations.
     pub transformations: BTreeMap<ResourceName, Arc<TransformationPlan>>,
+    /// The replays that manifests declare.
+    pub replays: BTreeMap<ResourceName, Arc<ReplayPlan>>,
     /// Every resource that was declared, valid or not, and those that are detached, in the order of the status.
     pub declared: Vec<Declared>,
     /// Every problem, sorted by file and line.

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use waypost_core::manifest::Problem;
 
+use crate::replay::ReplayStatus;
+
 /// Which part of the status is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StatusQuery {
@@ -39,6 +41,8 @@ pub struct Status {
     pub resources: Vec<ResourceStatus>,
     /// Every trigger, with what became of the events that it matched.
     pub triggers: Vec<TriggerStatus>,
+    /// Every replay, with what became of the events that it matched.
+    pub replays: Vec<ReplayStatus>,
     /// The log of every broker.
     pub logs: Vec<LogStatus>,
 }

@@ -8,6 +8,7 @@ mod deduplication;
 mod delivery;
 mod explain;
 mod reload;
+mod replay;
 mod restart;
 
 use std::collections::HashMap;

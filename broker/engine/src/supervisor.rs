@@ -3,6 +3,7 @@
 mod dead_letters;
 mod known;
 mod opening;
+mod replays;
 mod report;
 
 use std::collections::{BTreeMap, HashSet};
@@ -21,9 +22,11 @@ use crate::context::Context;
 use crate::engine::RecountLine;
 use crate::logs::past_name;
 use crate::matching::recorded;
+use self::replays::Replays;
 use crate::plan::{
     Family, Plan, ResourceKey, SinkPlan, SourcePlan, StartFrom, TriggerPlan, declared_for, stored_names,
 };
+use crate::replay::replay_of;
 use crate::sinks::RunningSink;
 use crate::sources::RunningSource;
 use crate::subscriber::{Subscriber, Terms};
@@ -44,6 +47,7 @@ struct Inner {
     applied: ArcSwap<Applied>,
     sources: Tasks,
     sinks: Tasks,
+    replays: Replays,
 }
 
 /// The plan in force, for the status.
@@ -81,6 +85,7 @@ impl Supervisor {
             applied: ArcSwap::from_pointee(applied),
             sources: Tasks::new(),
             sinks: Tasks::new(),
+            replays: Replays::default(),
         }))
     }
 
@@ -98,6 +103,7 @@ impl Supervisor {
         for name in self.broker_names() {
             self.apply_triggers(&plan, &name, PlanVersion(version)).await;
         }
+        self.apply_replays(&plan).await;
         // A new broker takes events once its readers know what decides about them.
         self.publish_brokers();
         for sink in retired {
@@ -198,7 +204,9 @@ impl Supervisor {
             .filter(|(_, trigger)| attached && trigger.broker == *name)
             .map(|(name, trigger)| (name.clone(), Arc::clone(trigger)))
             .collect();
-        let known: HashSet<_> = broker.log().triggers().into_iter().map(|(_, name)| name).collect();
+        let known = broker.log().triggers().into_iter().map(|(_, name)| name);
+        // Replays are in no set of triggers.
+        let known: HashSet<_> = known.filter(|name| replay_of(name).is_none()).collect();
         let recorded = broker.in_force_before();
         self.take_up(plan, &broker, &known, &recorded, &wanted);
         let mut taking = Vec::with_capacity(wanted.len());
@@ -251,6 +259,7 @@ impl Supervisor {
         for broker in self.brokers().into_iter().filter(failed) {
             self.apply_triggers(&applied.plan, broker.name(), PlanVersion(applied.version)).await;
         }
+        self.begin_again(&applied.plan).await;
     }
 
     fn note_in_force(
@@ -440,6 +449,7 @@ impl Supervisor {
             closed.extend(gone.iter().filter_map(|name| running.brokers.remove(name)));
         }
         for broker in closed {
+            pasts.extend(self.end_replays_of(broker.broker.name()).await);
             tracing::info!(broker = %broker.broker.name(), "a broker that was detached is forgotten with its events");
             for subscription in broker.broker.subscriptions() {
                 subscription.stop();
@@ -459,6 +469,7 @@ impl Supervisor {
             forgotten.extend([ResourceKey::new(Family::Broker, name.clone()), declared_for(name)]);
         }
         self.forget_stored(&forgotten, pasts).await;
+        self.forget_replays().await;
     }
 
     /// Takes what is forgotten out of what a later process is told.
@@ -501,24 +512,10 @@ impl Supervisor {
         let mut lines = Vec::new();
         for broker in self.brokers() {
             for subscription in broker.subscriptions() {
-                let log = broker.log();
-                let (mut before, mut after, mut differed) = (0, 0, false);
-                for partition in 0..log.partitions() {
-                    let recount = log.recount(partition, subscription.number);
-                    before += recount.recorded.pending;
-                    after += recount.counted.pending;
-                    differed |= recount.differs();
-                }
-                if differed {
-                    tracing::error!(
-                        trigger = %subscription.name, before, after,
-                        "the ledger did not agree with what was counted, and was corrected; please report this"
-                    );
-                }
-                let ResourceName { namespace, name } = subscription.name.clone();
-                lines.push(RecountLine { namespace, name, before, after, differed });
+                lines.push(recount_of(broker.log(), &subscription));
             }
         }
+        lines.extend(self.recount_replays());
         lines.sort_by(|one, other| (&one.namespace, &one.name).cmp(&(&other.namespace, &other.name)));
         lines
     }
@@ -560,6 +557,7 @@ impl Supervisor {
                 subscription.stop();
             }
         }
+        self.stop_replays();
         if !self.0.context.dispatch.stop_until(cut_at).await.is_empty() {
             self.0.context.cut.cancel();
             unfinished.extend(self.0.context.dispatch.stop_until(deadline).await);
@@ -575,6 +573,25 @@ impl Supervisor {
         }
         unfinished
     }
+}
+
+/// Counts anew what a subscription is owed.
+fn recount_of(log: &Arc<dyn Log>, subscription: &Subscription) -> RecountLine {
+    let (mut before, mut after, mut differed) = (0, 0, false);
+    for partition in 0..log.partitions() {
+        let recount = log.recount(partition, subscription.number);
+        before += recount.recorded.pending;
+        after += recount.counted.pending;
+        differed |= recount.differs();
+    }
+    if differed {
+        tracing::error!(
+            trigger = %subscription.name, before, after,
+            "the ledger did not agree with what was counted, and was corrected; please report this"
+        );
+    }
+    let ResourceName { namespace, name } = subscription.name.clone();
+    RecountLine { namespace, name, before, after, differed }
 }
 
 fn same_source(was: &SourcePlan, planned: &SourcePlan) -> bool {

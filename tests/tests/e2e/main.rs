@@ -21,6 +21,7 @@ mod passthrough;
 mod processes;
 mod registry;
 mod reload;
+mod replay;
 mod replies;
 mod restart;
 mod routing;

@@ -13,7 +13,7 @@ use super::reader::{Path, Reader};
 use super::spec::{Destination, Spec};
 use super::test_case::{self, TestCase};
 use super::{Location, Mark, NATIVE, Problem, ResourceId, ResourceName, Severity};
-use super::{broker, component, service, trigger, values};
+use super::{broker, component, replay, service, trigger, values};
 use crate::Code;
 use crate::codes;
 
@@ -464,6 +464,11 @@ fn spec(reader: &mut Reader<'_>, (map, mark): (&Map, Mark), class: Class, id: &R
             annotations.only(reader, &[], &[]);
             let spec = required(reader)?;
             Some(Spec::Transformation(component::transformation(reader, spec, &path, namespace)))
+        }
+        Class::Replay => {
+            annotations.only(reader, &[], &[]);
+            let spec = required(reader)?;
+            replay::replay(reader, spec, &path, namespace).map(Box::new).map(Spec::Replay)
         }
         Class::Service => {
             let url = service::url(reader, map, spec_map.map(|(map, _)| map), &annotations);

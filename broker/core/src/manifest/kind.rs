@@ -21,6 +21,7 @@ pub(super) enum Class {
     Source,
     Sink,
     Transformation,
+    Replay,
     Service,
     Secret,
     ConfigMap,
@@ -45,7 +46,7 @@ pub(super) struct UnknownKind {
 }
 
 /// The kinds that are read.
-const READ: [(&str, &str, Class); 13] = [
+const READ: [(&str, &str, Class); 14] = [
     (KNATIVE_EVENTING, "Broker", Class::Broker),
     (KNATIVE_EVENTING, "Trigger", Class::Trigger),
     (NATIVE, "Broker", Class::Broker),
@@ -53,6 +54,7 @@ const READ: [(&str, &str, Class); 13] = [
     (NATIVE, "Source", Class::Source),
     (NATIVE, "Sink", Class::Sink),
     (NATIVE, "Transformation", Class::Transformation),
+    (NATIVE, "Replay", Class::Replay),
     (NATIVE, "Test", Class::Test),
     (CORE, "Secret", Class::Secret),
     (CORE, "ConfigMap", Class::ConfigMap),
@@ -62,8 +64,7 @@ const READ: [(&str, &str, Class); 13] = [
 ];
 
 /// Kinds by group that are known without being read. `*` stands for any kind or version of the group.
-const NOT_READ: [(&str, &str, Class); 33] = [
-    (NATIVE, "Replay", Class::NotYet),
+const NOT_READ: [(&str, &str, Class); 32] = [
     ("eventing.knative.dev/*", "EventType", Class::Ignored),
     ("eventing.knative.dev/*", "EventPolicy", Class::Ignored),
     ("eventing.knative.dev/*", "EventTransform", Class::NotYet),
@@ -192,7 +193,7 @@ mod tests {
             ("v1", "Service", Class::Service),
             ("v1", "List", Class::List),
             ("waypost.dev/v1alpha1", "Test", Class::Test),
-            ("waypost.dev/v1alpha1", "Replay", Class::NotYet),
+            ("waypost.dev/v1alpha1", "Replay", Class::Replay),
             ("sources.knative.dev/v1", "PingSource", Class::NotYet),
             ("sources.triggermesh.io/v1alpha1", "AWSS3Source", Class::NotYet),
             ("messaging.knative.dev/v1", "Channel", Class::NotYet),

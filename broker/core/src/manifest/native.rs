@@ -268,3 +268,29 @@ pub struct TestSpec {
     /// The triggers that must not match.
     pub misses: Option<Vec<String>>,
 }
+
+/// Sends a range of a broker's log again, once: to a trigger's subscriber, or somewhere else. Everything but `delivery`
+/// and `paused` is fixed once it has started.
+#[derive(Debug, Clone, JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ReplaySpec {
+    /// The broker, in the replay's namespace.
+    pub broker: String,
+    /// The first event of the range: `earliest`, the first one that arrived at a time (RFC 3339) or later, or a position,
+    /// PARTITION:OFFSET.
+    pub from: String,
+    /// The first event behind the range: `latest`, a time or a position. The end that the log has when the replay starts
+    /// where it is absent.
+    pub to: Option<String>,
+    /// Which events of the range: all items must match. Those that the trigger takes, or all, where it is empty or absent.
+    pub filters: Option<Vec<Filter>>,
+    /// The trigger to send as: with its transformations, to its subscriber. Exactly one of `trigger` and `subscriber` is
+    /// given.
+    pub trigger: Option<String>,
+    /// Where else the events go.
+    pub subscriber: Option<Destination>,
+    /// What is different from the delivery of the trigger, or else of the broker: only the fields that are given.
+    pub delivery: Option<DeliverySpec>,
+    /// Whether it makes no attempts for now.
+    pub paused: Option<bool>,
+}

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::document::Node;
-use super::{Mark, ResourceName};
-use crate::delivery::{BackoffPolicy, Format, MaxBacklog};
+use super::{Mark, ReplaySpec, ResourceName};
+use crate::delivery::{BackoffPolicy, Format, MaxBacklog, Ordering, Rate};
 use crate::filter::Filter;
 use crate::secret::KeyValues;
 
@@ -22,6 +22,8 @@ pub enum Spec {
     Sink(Component),
     /// A Transformation.
     Transformation(TransformationSpec),
+    /// A Replay.
+    Replay(Box<ReplaySpec>),
     /// A `v1` or Knative Service, with the URL that it maps to, where it has one.
     Service {
         /// The URL, checked.

@@ -17,7 +17,7 @@ use waypost_core::filter::index::Scratch;
 use waypost_core::manifest::{Deduplication, ResourceName};
 use waypost_log::{Entry, Log, MatchBatch, Offset, PlanVersion, ReadError, ReadLimit, Scope, WriteError};
 
-pub(super) use self::past::Past;
+pub(crate) use self::past::Past;
 use crate::deduplication::Repeats;
 use crate::matching::Matcher;
 

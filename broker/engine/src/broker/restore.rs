@@ -8,7 +8,7 @@ use std::time::Duration;
 use smallvec::SmallVec;
 use waypost_core::filter::index::Scratch;
 use waypost_core::filter::{Candidate, Filter};
-use waypost_core::manifest::ResourceName;
+use waypost_core::manifest::{ResourceName, read_filter};
 use waypost_log::{Entry, Log, MatchBatch, Offset, PlanRecord, ReadError, ReadLimit, Scope, TriggerNumber};
 
 use super::Broker;
@@ -144,6 +144,11 @@ impl Restoring {
             self.context.logs.noted_pasts(&*self.log, &self.name).map_err(|error| error.to_string())?;
         let mut later = Vec::new();
         for past in pasts {
+            if let Some(filter) = past.own_filter() {
+                let filter = read_filter(filter.clone()).map_err(|error| error.to_string())?;
+                later.push((past, filter));
+                continue;
+            }
             let Some(record) = plans.iter().find(|record| record.version == past.version()) else { continue };
             let plan = recorded::read(record).map_err(|error| error.to_string())?;
             let filter = plan.filters.into_iter().find(|(number, _)| *number == past.trigger());

@@ -43,6 +43,19 @@ pub(super) fn effective(
     effective
 }
 
+/// A policy with the fields that `own` gives in the place of its own.
+pub(super) fn overlaid(base: &DeliveryPolicy, own: &DeliverySpec) -> DeliveryPolicy {
+    let mut policy = base.clone();
+    policy.retry = own.retry.unwrap_or(policy.retry);
+    policy.backoff.policy = own.backoff.policy.unwrap_or(policy.backoff.policy);
+    policy.backoff.delay = own.backoff.delay.unwrap_or(policy.backoff.delay);
+    policy.timeout = own.timeout.unwrap_or(policy.timeout);
+    policy.retry_after_max = own.retry_after_max.unwrap_or(policy.retry_after_max);
+    policy.format = own.format.unwrap_or(policy.format);
+    overlay(&mut policy, &own.extras);
+    policy
+}
+
 fn overlay(policy: &mut DeliveryPolicy, extras: &DeliveryExtras) {
     if let Some(max_in_flight) = extras.max_in_flight {
         policy.max_in_flight = max_in_flight;

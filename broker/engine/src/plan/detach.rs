@@ -101,6 +101,7 @@ impl Planner<'_> {
             needed.extend(subscribers.into_iter().flatten().filter(inside).cloned());
         }
         needed.extend(self.plan.brokers.values().filter_map(|broker| broker.dead_letter_sink.clone()));
+        needed.extend(self.plan.replays.values().flat_map(|replay| replay.subscribers().cloned()));
         needed.extend(self.plan.sources.values().map(|source| Subscriber::Broker(source.broker.clone())));
         let results = self.plan.transformations.values().filter_map(|kept| kept.broker.clone());
         needed.extend(results.map(Subscriber::Broker));

@@ -22,6 +22,8 @@ pub enum Family {
     Sink,
     /// A Transformation.
     Transformation,
+    /// A Replay.
+    Replay,
     /// A Service of Kubernetes.
     CoreService,
     /// A Service of Knative.
@@ -43,6 +45,7 @@ impl Family {
             (NATIVE, "Source") => Self::Source,
             (NATIVE, "Sink") => Self::Sink,
             (NATIVE, "Transformation") => Self::Transformation,
+            (NATIVE, "Replay") => Self::Replay,
             (KNATIVE_SERVING, "Service") => Self::KnativeService,
             ("v1", "Service") => Self::CoreService,
             ("v1", "Secret") => Self::Secret,

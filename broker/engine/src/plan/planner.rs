@@ -69,12 +69,13 @@ impl<'m> Planner<'m> {
         self.unplanned_destinations();
         self.triggers();
         self.sources();
+        self.replays();
         self.keep_needed();
         self.finish()
     }
 
     /// The declarations of one family that a step works on.
-    fn positions(&self, family: &Family) -> Vec<usize> {
+    pub(super) fn positions(&self, family: &Family) -> Vec<usize> {
         let matching = |at: &usize| self.index.declarations[*at].key.family == *family;
         (0..self.index.declarations.len()).filter(matching).collect()
     }
@@ -125,6 +126,7 @@ impl<'m> Planner<'m> {
             Family::Source => keep!(sources),
             Family::Sink => keep!(sinks),
             Family::Transformation => keep!(transformations),
+            Family::Replay => keep!(replays),
             _ => None,
         };
         kept.is_some()

@@ -3,7 +3,7 @@
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 use waypost_core::manifest::NATIVE;
-use waypost_core::manifest::native::{BrokerSpec, Destination, TestSpec, TriggerSpec};
+use waypost_core::manifest::native::{BrokerSpec, Destination, ReplaySpec, TestSpec, TriggerSpec};
 
 use super::Registry;
 
@@ -34,6 +34,7 @@ pub fn schema(registry: &Registry) -> Value {
             &components("Turns one event into none, one or several.", &transformations, sink(false)),
             true,
         ),
+        resource("Replay", &ReplaySpec::json_schema(&mut generator), true),
         resource("Test", &TestSpec::json_schema(&mut generator), true),
     ];
     json!({

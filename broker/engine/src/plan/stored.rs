@@ -333,6 +333,7 @@ fn name_of(key: &ResourceKey) -> String {
         Family::Source => "source",
         Family::Sink => "sink",
         Family::Transformation => "transformation",
+        Family::Replay => "replay",
         Family::CoreService => "service",
         Family::KnativeService => "knative-service",
         Family::Secret => "secret",

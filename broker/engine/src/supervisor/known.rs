@@ -52,7 +52,7 @@ impl Supervisor {
 }
 
 /// How a trigger of which nothing but its ledger is known delivers: not at all.
-fn unknown(trigger: &ResourceName) -> Delivering {
+pub(super) fn unknown(trigger: &ResourceName) -> Delivering {
     let policy = DeliveryPolicy::default();
     let error =
         DeliveryError::misconfigured(codes::SUBSCRIBER_NOT_RESOLVED, "no manifest declares the trigger");

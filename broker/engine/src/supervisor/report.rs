@@ -13,6 +13,7 @@ use crate::broker::Broker;
 use crate::matching::spending::MAX_SPENT_IN_A_ROW;
 use crate::metrics::TriggerSample;
 use crate::plan::{Declared, DeclaredState};
+use crate::replay::ReplayStatus;
 use crate::sources;
 use crate::status::{LogStatus, PlanStatus, ResourceStatus, Status, StatusQuery, TriggerStatus};
 use crate::subscription::{Standing, Subscription};
@@ -21,10 +22,10 @@ use crate::subscription::{Standing, Subscription};
 const DEAD_LETTERS: &str = "dead letters";
 
 /// One word and one sentence on how a resource stands.
-struct Verdict {
-    ready: bool,
-    reason: String,
-    message: String,
+pub(super) struct Verdict {
+    pub(super) ready: bool,
+    pub(super) reason: String,
+    pub(super) message: String,
 }
 
 impl Verdict {
@@ -32,7 +33,7 @@ impl Verdict {
         Self { ready: true, reason: "Ready".to_owned(), message: message.into() }
     }
 
-    fn not_ready(reason: impl Into<String>, message: impl Into<String>) -> Self {
+    pub(super) fn not_ready(reason: impl Into<String>, message: impl Into<String>) -> Self {
         Self { ready: false, reason: reason.into(), message: message.into() }
     }
 }
@@ -85,6 +86,7 @@ impl Supervisor {
                 })
                 .collect(),
             triggers,
+            replays: self.replays_of(query),
             logs: self.log_lines().await,
         }
     }
@@ -94,12 +96,23 @@ impl Supervisor {
         let mut lines = Vec::new();
         for broker in self.brokers() {
             let mut line = log_line(&broker);
+            if line.held_by.is_none()
+                && let Some(number) = broker.usage().held_by
+            {
+                line.held_by = self.replay_holding(broker.name(), number);
+            }
             if line.held_by.is_none() && !broker.log().dead_letters().list(None, None, 1).await.is_empty() {
                 line.held_by = Some(DEAD_LETTERS.to_owned());
             }
             lines.push(line);
         }
         lines
+    }
+
+    /// The replays that a query asks for; none where it asks for one trigger.
+    fn replays_of(&self, query: &StatusQuery) -> Vec<ReplayStatus> {
+        let replays = if query.trigger.is_none() { self.replays() } else { Vec::new() };
+        select(replays, query, |line| (&line.namespace, &line.name))
     }
 
     fn rows(&self) -> Vec<Row> {
@@ -240,6 +253,10 @@ impl Supervisor {
                 Some(sources::State::Failed(error)) => Verdict::not_ready(error.code.id(), error.detail),
                 None => Verdict::not_ready("NotRunning", "the source does not run"),
             },
+            "Replay" => {
+                drop(running);
+                self.replay_verdict(&name)
+            }
             _ => Verdict::ready("read"),
         }
     }
@@ -433,6 +450,6 @@ fn select<T>(lines: Vec<T>, query: &StatusQuery, name: impl Fn(&T) -> (&String, 
     lines.into_iter().filter(wanted).take(query.limit).collect()
 }
 
-fn rfc3339(nanoseconds: i64) -> String {
+pub(super) fn rfc3339(nanoseconds: i64) -> String {
     jiff::Timestamp::from_nanosecond(i128::from(nanoseconds)).unwrap_or_default().to_string()
 }

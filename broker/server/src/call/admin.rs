@@ -40,8 +40,20 @@ impl AdminApi {
     /// # Errors
     /// The problem that it answers with, or what kept it from answering.
     pub(crate) fn call(&self, method: Method, path: &str, timeout: Duration) -> Result<Value, Failure> {
+        self.send(method, path, Bytes::new(), timeout)
+    }
+
+    /// Posts JSON to it, and gives the JSON of a good answer.
+    ///
+    /// # Errors
+    /// The problem that it answers with, or what kept it from answering.
+    pub(crate) fn post(&self, path: &str, body: &Value, timeout: Duration) -> Result<Value, Failure> {
+        self.send(Method::POST, path, Bytes::from(body.to_string()), timeout)
+    }
+
+    fn send(&self, method: Method, path: &str, body: Bytes, timeout: Duration) -> Result<Value, Failure> {
         let url = format!("{}{path}", self.base);
-        let answer = super::call(method, &url, self.headers.clone(), Bytes::new(), timeout)?;
+        let answer = super::call(method, &url, self.headers.clone(), body, timeout)?;
         understood(&self.base, &answer)
     }
 }

@@ -20,24 +20,24 @@ const READER_PAUSE: Duration = Duration::from_millis(20);
 const NOTE_EVERY: u64 = 1_000_000;
 
 /// The part of the log before the place where a plan took effect, for one trigger that starts in the past.
-pub(in crate::broker) struct Past {
-    pub(in crate::broker) broker: ResourceName,
-    pub(in crate::broker) filter: Filter,
-    pub(in crate::broker) subscription: Arc<Subscription>,
-    pub(in crate::broker) noted: NotedPast,
+pub(crate) struct Past {
+    pub(crate) broker: ResourceName,
+    pub(crate) filter: Filter,
+    pub(crate) subscription: Arc<Subscription>,
+    pub(crate) noted: NotedPast,
 }
 
 impl Past {
     /// Matches the past for the trigger alone, and lets it go when all of it is matched. What is left at `stop` is
-    /// noted, and a later process goes on with it.
-    pub(in crate::broker) async fn run(mut self, log: Arc<dyn Log>, logs: Logs, stop: CancellationToken) {
+    /// noted, and a later process goes on with it. Returns whether nothing is left.
+    pub(crate) async fn run(mut self, log: Arc<dyn Log>, logs: Logs, stop: CancellationToken) -> bool {
         while let Some(range) = self.noted.left.first().copied() {
             let next = tokio::select! {
                 next = self.read(&*log, range) => next,
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => return false,
             };
             // A log that is closed matches nothing more: what is left is noted.
-            let Some(next) = next else { return };
+            let Some(next) = next else { return false };
             if next < range.to {
                 self.noted.left[0].from = next;
             } else {
@@ -46,10 +46,11 @@ impl Past {
             if let Err(error) = self.note(&*log, &logs).await {
                 // The storage failed, which ends the process; a later one goes on from what was noted before.
                 tracing::error!(trigger = %self.subscription.name, code = error.code().id(), %error, "how far the past is matched cannot be noted");
-                return;
+                return false;
             }
         }
         self.subscription.release();
+        true
     }
 
     async fn note(&self, log: &dyn Log, logs: &Logs) -> Result<(), WriteError> {
