@@ -60,7 +60,7 @@ pub(crate) fn backlog(arguments: &Backlog, directory: &Path) -> Result<(), Failu
     }
     let broker = Broker::start(&home, &start)?;
     let filling = Instant::now();
-    fill(&broker, arguments.events)?;
+    fill(&broker, arguments.events, DATA)?;
     let filled = filling.elapsed();
     let while_filling = peak(&broker)?;
     broker.stop()?;
@@ -101,8 +101,10 @@ pub(crate) fn backlog(arguments: &Backlog, directory: &Path) -> Result<(), Failu
     ensure(resident <= arguments.memory, || "it takes too much memory".to_owned())
 }
 
-fn fill(broker: &Broker, events: u64) -> Result<(), Failure> {
-    let filler = "x".repeat(DATA);
+/// Sends so many events with so many bytes of data each.
+pub(crate) /// Sends so many events in batches.
+pub(crate) fn fill(broker: &Broker, events: u64, data: usize) -> Result<(), Failure> {
+    let filler = "x".repeat(data);
     let mut connection = Connection::open(broker.ingress).map_err(Failure::io("connecting"))?;
     let mut next = 0;
     while next < events {
@@ -138,12 +140,12 @@ fn drain(broker: &Broker, subscriber: &Subscriber, events: u64) -> Result<(), Fa
 }
 
 /// The most memory that was resident so far, in MB.
-fn peak(broker: &Broker) -> Result<u64, Failure> {
+pub(crate) fn peak(broker: &Broker) -> Result<u64, Failure> {
     let path = format!("/proc/{}/status", broker.id());
     let status = std::fs::read_to_string(path).map_err(Failure::io("reading the memory of waypost"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
     let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
     let kibibytes =
         kibibytes.ok_or_else(|| Failure::Broken("the memory of waypost is not told".to_owned()))?;
-    Ok(kibibytes * 1024 / 1_000_000)
+    Ok(kibibytes * 1024)
 }

@@ -18,6 +18,7 @@ mod order;
 mod power;
 mod strace;
 mod subscriber;
+mod waiting;
 mod wire;
 
 use std::io::Write as _;
@@ -55,6 +56,8 @@ enum Command {
     Damage(damage::Damage),
     /// Kill the process again and again while a trigger keeps the order of keys.
     Order(order::Order),
+    /// Let very many deliveries wait for their next attempt, kill the process, and wait for them.
+    Waiting(waiting::Waiting),
     /// Let millions of events wait, start, and deliver them.
     Backlog(backlog::Backlog),
 }
@@ -85,6 +88,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Full(arguments) => faults::full(arguments, path),
         Command::Damage(arguments) => damage::damage(arguments, path),
         Command::Order(arguments) => order::order(arguments, path),
+        Command::Waiting(arguments) => waiting::waiting(arguments, path),
         Command::Backlog(arguments) => backlog::backlog(arguments, path),
     };
     if ended.is_err() {

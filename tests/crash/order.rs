@@ -85,8 +85,11 @@ pub(crate) fn order(arguments: &Order, directory: &Path) -> Result<(), Failure> 
     subscriber.unchanged()?;
     let answers = answers.lock();
     let acknowledged = book.acknowledged();
-    let missing: Vec<_> =
-        subscriber.missing("/ordered", &acknowledged).into_iter().filter(|number| number % 97 != 13).collect();
+    let missing: Vec<_> = subscriber
+        .missing("/ordered", &acknowledged)
+        .into_iter()
+        .filter(|number| number % 97 != 13)
+        .collect();
     ensure(missing.is_empty(), || format!("of {} events {missing:?} are missing", acknowledged.len()))?;
     let row = trigger(&status, "ordered")?;
     let refused = answers.iter().filter(|(_, status)| *status == 400).map(|(number, _)| number);

@@ -10,8 +10,8 @@
 
 use std::time::Duration;
 
-use waypost_core::delivery::{Backoff, BackoffPolicy, DeliveryPolicy};
 use waypost_core::codes;
+use waypost_core::delivery::{Backoff, BackoffPolicy, DeliveryPolicy};
 use waypost_core::error::{Class, DeliveryError};
 use waypost_log::{DropReason, Timestamp};
 

@@ -26,12 +26,12 @@ use waypost_core::delivery::DeliveryPolicy;
 use waypost_core::error::DeliveryError;
 use waypost_core::manifest::ResourceName;
 use waypost_log::{
-    Counts, Crowding, DropReason, Entry, Ledger, Log, Offset, Owed, Position, ReadError, ReadLimit, Timestamp,
-    TriggerNumber, WriteError,
+    Counts, Crowding, DropReason, Entry, Ledger, Log, Offset, Owed, Position, ReadError, ReadLimit,
+    Timestamp, TriggerNumber, WriteError,
 };
 
-pub use self::operator::{OperateError, SeekTo};
 pub(crate) use self::attempt::{Mark, NotNow, RedriveSlot};
+pub use self::operator::{OperateError, SeekTo};
 use self::rest::Rest;
 use self::window::{Halt, Item, Next, Window};
 use crate::alarm::Wake;

@@ -67,7 +67,7 @@ pub struct Due {
 }
 
 /// How many deliveries of one trigger may wait in one partition before it should take no more
-/// ([`Ledger::has_room`]): each takes about 120 bytes of memory.
+/// ([`Ledger::has_room`]): each takes about 80 bytes of memory.
 pub const WAITING_LIMIT: usize = 100_000;
 
 /// How many keys of one trigger may be closed by a delivery that waits for its next attempt, in one partition, before it
@@ -216,12 +216,7 @@ impl Ledger {
         self.take_into_window(offset, None, None).is_some()
     }
 
-    fn take_into_window(
-        &self,
-        offset: Offset,
-        entry: Option<Arc<Entry>>,
-        key: Option<Key>,
-    ) -> Option<Turn> {
+    fn take_into_window(&self, offset: Offset, entry: Option<Arc<Entry>>, key: Option<Key>) -> Option<Turn> {
         let mut state = self.state.lock();
         if offset < state.next || state.untaken == 0 {
             return None;
@@ -300,7 +295,8 @@ impl Ledger {
         };
         state.changes += 1;
         let entry = self.journal.keeps_bodies_in_memory().then(|| Arc::clone(entry));
-        state.schedule.put(offset, Waiting { due: Some(due), attempts, crashes, key, entry, _charge: charge });
+        let waiting = Waiting::new(Some(due), attempts, crashes, key).with_body(entry, charge);
+        state.schedule.put(offset, waiting);
         Ok(())
     }
 
@@ -311,7 +307,7 @@ impl Ledger {
         while all.len() < limit {
             let Some((offset, waiting)) = state.schedule.pop_due(now) else { break };
             let key = waiting.key;
-            state.schedule.put(offset, Waiting { due: None, ..waiting });
+            state.schedule.put(offset, waiting.hold());
             // It waited before its trigger was to keep the order, where another of its key is ahead.
             if key.is_none_or(|key| state.order.turn(key, offset) == Turn::Now) {
                 all.extend(state.unschedule(offset));
@@ -463,7 +459,7 @@ impl Ledger {
         if state.window.contains_key(&offset) {
             return Place::Window;
         }
-        let waiting = |waiting: &Waiting| waiting.due.map_or(Place::Held, Place::Waiting);
+        let waiting = |waiting: &Waiting| waiting.due().map_or(Place::Held, Place::Waiting);
         state.schedule.get(offset).map_or(Place::Gone, waiting)
     }
 
@@ -558,7 +554,7 @@ impl State {
     fn entry(&self, offset: Offset) -> Option<&Arc<Entry>> {
         match self.window.get(&offset) {
             Some(flight) => flight.entry.as_ref(),
-            None => self.schedule.get(offset).and_then(|waiting| waiting.entry.as_ref()),
+            None => self.schedule.get(offset).and_then(Waiting::entry),
         }
     }
 
@@ -577,7 +573,9 @@ impl State {
 
     /// Moves a delivery from the schedule to the window.
     fn unschedule(&mut self, offset: Offset) -> Option<Due> {
-        let Waiting { attempts, crashes, key, entry, .. } = self.schedule.remove(offset)?;
+        let waiting = self.schedule.remove(offset)?;
+        let (attempts, crashes, key, entry) =
+            (waiting.attempts, waiting.crashes, waiting.key, waiting.entry().cloned());
         let due = Due { offset, attempts, key, entry: entry.clone() };
         let flight = Flight { attempts, open: false, crashes, parked: true, readable: true, key, entry };
         self.window.insert(offset, flight);

@@ -45,7 +45,10 @@ pub use dead_letter::{
     LetterSelection, RedriveId,
 };
 pub use error::{AppendError, CommitError, ReadError, WriteError};
-pub use ledger::{Attempt, AttemptOutcome, BLOCKED_KEYS_LIMIT, Counts, Crowding, DropReason, Dropped, Due, Key, Ledger, Opened, Outcome, OutcomeState, Recount, Settled, Settlement, Turn, WAITING_LIMIT};
+pub use ledger::{
+    Attempt, AttemptOutcome, BLOCKED_KEYS_LIMIT, Counts, Crowding, DropReason, Dropped, Due, Key, Ledger,
+    Opened, Outcome, OutcomeState, Recount, Settled, Settlement, Turn, WAITING_LIMIT,
+};
 pub use log::{
     Bounds, Commit, Committed, Durability, Epoch, Ledgers, Log, MatchBatch, Matches, Owed, PlanRecord,
     PlanVersion, ReadLimit, Records, Scope, TriggerNumber, Usage,

@@ -31,8 +31,11 @@ async fn command(waypost: &Waypost, arguments: &[&str]) -> Finished {
 async fn no_more_attempts_come_than_the_rate_allows() {
     let subscriber = Subscriber::accepting().await;
     // By a field of the native kind, and by an annotation of Knative's.
-    let native =
-        native_trigger("native", &subscriber.url("/native"), json!({"delivery": {"ratePerSecond": 50, "burst": 5}}));
+    let native = native_trigger(
+        "native",
+        &subscriber.url("/native"),
+        json!({"delivery": {"ratePerSecond": 50, "burst": 5}}),
+    );
     let mut knative = trigger("knative", &subscriber.url("/knative"), json!({}));
     knative["metadata"]["annotations"] = json!({"waypost.dev/ratePerSecond": "50"});
     let waypost = Waypost::start(&default_broker(&[native, knative])).await;
@@ -90,7 +93,11 @@ async fn a_key_keeps_its_order_through_failures_and_a_kill() {
         keyed(&waypost, id, if id % 2 == 0 { "a" } else { "b" }).await;
     }
     let others = |subscriber: &Subscriber| {
-        let ids = subscriber.received().iter().map(|received| received.id().parse().unwrap()).collect::<Vec<usize>>();
+        let ids = subscriber
+            .received()
+            .iter()
+            .map(|received| received.id().parse().unwrap())
+            .collect::<Vec<usize>>();
         ids.into_iter().filter(|id| *id != 0).collect::<Vec<_>>()
     };
     eventually("the other key to go on", async || (others(&subscriber).len() == 100).then_some(())).await;
@@ -149,7 +156,8 @@ async fn a_subscriber_that_is_away_gets_everything_when_it_is_back() {
 
 #[tokio::test]
 async fn an_operator_skips_one_event_and_moves_a_trigger_on() {
-    let subscriber = Subscriber::new(|received| if received.id() == "1" { 500.into() } else { 200.into() }).await;
+    let subscriber =
+        Subscriber::new(|received| if received.id() == "1" { 500.into() } else { 200.into() }).await;
     let delivery = json!({"ordering": "key", "retry": 1000, "backoffPolicy": "constant", "backoffDelay": "PT1H",
         "backoffMax": "PT1H"});
     let manifests = |paused: bool| {
@@ -162,7 +170,8 @@ async fn an_operator_skips_one_event_and_moves_a_trigger_on() {
     }
     eventually("the first to wait", async || {
         let row = waypost.trigger("t").await;
-        (count(&row, "delivered") == 1 && count(&row, "inFlight") == 0 && count(&row, "pending") == 4).then_some(())
+        (count(&row, "delivered") == 1 && count(&row, "inFlight") == 0 && count(&row, "pending") == 4)
+            .then_some(())
     })
     .await;
     subscriber.wait_for(2).await;

@@ -8,10 +8,10 @@ use super::document::{Map, Node};
 use super::reader::{Path, Reader};
 use super::{BackoffSpec, DeliveryExtras, DeliverySpec, Mark};
 use crate::codes;
-use crate::event::MAX_NAME_BYTES;
 use crate::delivery::{
     BackoffPolicy, DEFAULT_ORDERING_KEY, Format, MaxBacklog, Ordering, Rate, WhenExceeded,
 };
+use crate::event::MAX_NAME_BYTES;
 
 /// The most retries, Knative's `int32`.
 const MAX_RETRY: u32 = i32::MAX as u32;
@@ -152,12 +152,7 @@ pub(super) fn rate(
 }
 
 /// Whether `ordering` asks for an order.
-pub(super) fn keeps_order(
-    reader: &mut Reader<'_>,
-    text: &str,
-    mark: Mark,
-    path: &Path<'_>,
-) -> Option<bool> {
+pub(super) fn keeps_order(reader: &mut Reader<'_>, text: &str, mark: Mark, path: &Path<'_>) -> Option<bool> {
     match text {
         "none" => Some(false),
         "key" => Some(true),
@@ -200,7 +195,8 @@ pub(super) fn ordering(
 ) -> Option<Ordering> {
     match (keeps_order, attribute) {
         (Some(true), attribute) => {
-            let attribute = attribute.map_or_else(|| Arc::from(DEFAULT_ORDERING_KEY), |(attribute, _)| attribute);
+            let attribute =
+                attribute.map_or_else(|| Arc::from(DEFAULT_ORDERING_KEY), |(attribute, _)| attribute);
             Some(Ordering::Key { attribute })
         }
         (keeps_order, Some((_, mark))) => {

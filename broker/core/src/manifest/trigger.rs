@@ -252,7 +252,8 @@ fn knative_annotations(
     }
     if let Some(("ordered", mark)) = annotations.get(KAFKA_ORDER) {
         with_path(KAFKA_ORDER, |path| {
-            let message = "this annotation of Knative's Kafka broker is not honoured: events may overtake each other";
+            let message =
+                "this annotation of Knative's Kafka broker is not honoured: events may overtake each other";
             let help = "write `waypost.dev/ordering: key`, which keeps events of one `partitionkey` in order";
             reader.warning(codes::ANNOTATION_IGNORED, mark, path, message, help);
         });

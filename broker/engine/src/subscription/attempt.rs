@@ -10,8 +10,8 @@ use waypost_core::error::DeliveryError;
 use waypost_core::transformation::Moment;
 use waypost_core::{Class, Event, codes};
 use waypost_log::{
-    AppendError, Attempt, AttemptOutcome, Batch, Cause, DeadLetterReason, DropReason, Entry, Key, Ledger, Log,
-    Offset, Position, ReadError, Settlement, Timestamp, WriteError,
+    AppendError, Attempt, AttemptOutcome, Batch, Cause, DeadLetterReason, DropReason, Entry, Key, Ledger,
+    Log, Offset, Position, ReadError, Settlement, Timestamp, WriteError,
 };
 
 pub(crate) use self::redriven::{Mark, NotNow, RedriveSlot};
@@ -119,8 +119,7 @@ impl Subscription {
         let ended = clock.now();
         let number = ledger.attempts_made(entry.position.offset).saturating_add(1);
         let attempt = |outcome| Attempt { number, started, ended, outcome };
-        let away =
-            |error: &DeliveryError| delivering.policy.hold_when_down && delivery::says_away(error);
+        let away = |error: &DeliveryError| delivering.policy.hold_when_down && delivery::says_away(error);
         match &sent {
             Sent::Failed(error) if error.class == Class::Misconfigured || away(error) => {}
             Sent::Nothing => {}
@@ -451,7 +450,9 @@ impl Subscription {
             None => {
                 let told = match away {
                     None => "the subscriber is misconfigured; the trigger pauses and looks again by itself",
-                    Some(_) => "the subscriber is away; the trigger holds its events and looks again by itself",
+                    Some(_) => {
+                        "the subscriber is away; the trigger holds its events and looks again by itself"
+                    }
                 };
                 tracing::warn!(trigger = %self.name, code = error.code.id(), detail = error.detail, "{told}");
                 FIRST_PROBE

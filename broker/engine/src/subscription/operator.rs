@@ -43,7 +43,9 @@ pub enum OperateError {
         oldest: Position,
     },
     /// The trigger is beyond the place already.
-    #[error("the trigger is at {at} already and does not go back to {to}: send old events again with a Replay")]
+    #[error(
+        "the trigger is at {at} already and does not go back to {to}: send old events again with a Replay"
+    )]
     Backwards {
         /// Where it is.
         at: Position,
@@ -104,7 +106,11 @@ impl Subscription {
         }
         let one = ReadLimit { records: 1, bytes: 1 };
         let owed = self.log.owed(at.partition, self.number, ledger.next(), one).await?;
-        let entry = owed.entries.into_iter().next().filter(|entry| owed.unreadable.is_empty() && entry.position <= at);
+        let entry = owed
+            .entries
+            .into_iter()
+            .next()
+            .filter(|entry| owed.unreadable.is_empty() && entry.position <= at);
         let Some(entry) = entry else { return Err(OperateError::NotPending(at)) };
         if entry.position != at {
             return Err(OperateError::NotTaken { at, oldest: entry.position });
@@ -134,7 +140,9 @@ impl Subscription {
                 }
             }
             SeekTo::End => {
-                places.extend(self.ledgers.iter().map(|ledger| (&**ledger, self.log.matched(ledger.partition()))));
+                places.extend(
+                    self.ledgers.iter().map(|ledger| (&**ledger, self.log.matched(ledger.partition()))),
+                );
             }
         }
         for (ledger, offset) in &places {

@@ -91,11 +91,13 @@ fn a_closed_key_holds_its_own_events_and_no_others() {
         let hand = Hand::on("cclosed", |event, before| {
             if event.id() == "0" && before < 2 { retryable() } else { Outcome::Delivered }
         });
-        let delivery = "{ordering: key, retry: 5, backoffPolicy: constant, backoffDelay: PT1H, backoffMax: PT1H}";
+        let delivery =
+            "{ordering: key, retry: 5, backoffPolicy: constant, backoffDelay: PT1H, backoffMax: PT1H}";
         let mut stage = Stage::of(&with("cclosed", delivery)).await;
         // More of the closed key than the window holds, and others between.
         for id in 0..2_000_usize {
-            let event = if id.is_multiple_of(2) { keyed(id, "hot") } else { keyed(id, &format!("k{}", id % 7)) };
+            let event =
+                if id.is_multiple_of(2) { keyed(id, "hot") } else { keyed(id, &format!("k{}", id % 7)) };
             stage.publish_event("b", event).await;
         }
         let line = stage.until("t", |line| line.delivered == 1_000).await;
@@ -156,7 +158,8 @@ fn a_key_goes_on_after_a_dead_letter_a_drop_and_a_skip() {
 fn one_hot_key_does_not_starve_the_others() {
     on_one_thread(async {
         let hand = Hand::takes_all("chot");
-        let stage = Stage::of(&with("chot", "{ordering: key, maxInFlight: 4, ratePerSecond: 100, burst: 1}")).await;
+        let stage =
+            Stage::of(&with("chot", "{ordering: key, maxInFlight: 4, ratePerSecond: 100, burst: 1}")).await;
         for id in 0..5_000_usize {
             stage.publish_event("b", keyed(id, "hot")).await;
         }
@@ -178,7 +181,8 @@ fn one_hot_key_does_not_starve_the_others() {
 fn as_many_keys_as_may_wait_and_the_status_says_so() {
     on_one_thread(async {
         let hand = Hand::on("cmany", |_, _| retryable());
-        let delivery = "{ordering: key, retry: 1000, backoffPolicy: constant, backoffDelay: PT1H, backoffMax: PT1H}";
+        let delivery =
+            "{ordering: key, retry: 1000, backoffPolicy: constant, backoffDelay: PT1H, backoffMax: PT1H}";
         let stage = Stage::of(&with("cmany", delivery)).await;
         for id in 0..1_500 {
             stage.publish_event("b", keyed(id, &id.to_string())).await;
@@ -303,6 +307,27 @@ fn one_event_that_cannot_be_answered_does_not_hold_the_others_for_ever() {
         hand.answer(|_, _| permanent());
         stage.publish("b", 50..51).await;
         stage.until("t", |line| line.dead_lettered == 1).await;
+        stage.shut_down().await;
+    });
+}
+
+#[test]
+fn a_trigger_starts_at_a_time() {
+    on_one_thread(async {
+        let hand = Hand::takes_all("ctime");
+        let mut stage = Stage::of(&[BROKER, &sink("ctime")].concat()).await;
+        stage.publish("b", 0..5).await;
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        stage.publish("b", 5..8).await;
+        let from = jiff::Timestamp::from_second(1_700_000_005).expect("it is in range");
+        let yaml = [BROKER, &sink("ctime"), &trigger("t", "ctime", &format!("startFrom: {from}"))].concat();
+        stage.apply(&yaml).await;
+        assert_eq!(stage.plan.problems, []);
+        let line = stage.until("t", |line| line.delivered == 3).await;
+        assert_eq!((line.matched, line.pending), (3, 0));
+        let mut sent = hand.sent();
+        sent.sort();
+        assert_eq!(sent, ["5", "6", "7"]);
         stage.shut_down().await;
     });
 }

@@ -261,10 +261,12 @@ mod tests {
             stored.put_u32(4);
             stored.put_u8(crashes);
         }
-        let delayed =
-            |crashes| Delayed { due: Some(Timestamp(-5)), attempts: 4, crashes, key: None };
+        let delayed = |crashes| Delayed { due: Some(Timestamp(-5)), attempts: 4, crashes, key: None };
         let (trigger, waiting) = decode_page(&stored).expect("it is read");
-        assert_eq!((trigger, waiting.as_slice()), (TriggerNumber(7), &[(3, delayed(0)), (9, delayed(2))][..]));
+        assert_eq!(
+            (trigger, waiting.as_slice()),
+            (TriggerNumber(7), &[(3, delayed(0)), (9, delayed(2))][..])
+        );
         assert_eq!(encode_page(trigger, &waiting), stored);
     }
 

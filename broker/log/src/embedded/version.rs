@@ -25,7 +25,8 @@ pub(super) struct Step {
 ///
 /// Format 2 adds the keys of deliveries that stay in order to the notes and the pages of schedules. What format 1 wrote
 /// is read as it is.
-pub(super) const STEPS: &[Step] = &[Step { name: "keys of deliveries that stay in order", run: |_, _| Ok(()) }];
+pub(super) const STEPS: &[Step] =
+    &[Step { name: "keys of deliveries that stay in order", run: |_, _| Ok(()) }];
 
 /// Reads the version; none where it is missing or empty: then nothing was ever acknowledged from here.
 pub(super) fn read(disk: &dyn Disk, directory: &Path) -> Result<Option<String>, OpenError> {

@@ -131,13 +131,14 @@ impl Ledger {
         let offset = entry.position.offset;
         let mut state = self.state.lock();
         let Some(flight) = state.window.get(&offset) else { return Ok(()) };
-        let (Some(key), attempts, crashes) = (flight.key, flight.attempts, flight.crashes) else { return Ok(()) };
+        let (Some(key), attempts, crashes) = (flight.key, flight.attempts, flight.crashes) else {
+            return Ok(());
+        };
         let charge = self.journal.held(self.debt(offset), entry, key)?;
         state.window.remove(&offset);
         state.changes += 1;
         let entry = self.journal.keeps_bodies_in_memory().then(|| Arc::clone(entry));
-        let waiting = Waiting { due: None, attempts, crashes, key: Some(key), entry, _charge: charge };
-        state.schedule.put(offset, waiting);
+        state.schedule.put(offset, Waiting::new(None, attempts, crashes, Some(key)).with_body(entry, charge));
         Ok(())
     }
 
@@ -150,7 +151,7 @@ impl Ledger {
         while all.len() < limit {
             let Some(key) = state.order.pop_moved() else { break };
             let Some(offset) = state.order.first(key) else { continue };
-            match state.schedule.get(offset).map(|waiting| waiting.due.is_some()) {
+            match state.schedule.get(offset).map(|waiting| waiting.due().is_some()) {
                 // Its next attempt is due at its time.
                 Some(true) => {}
                 Some(false) => all.extend(state.unschedule(offset).map(Opened::Held)),
@@ -183,7 +184,10 @@ mod tests {
     #[test]
     fn the_lowest_of_a_key_comes_first() {
         let (mut order, a, b) = (Order::default(), Key::of("a"), Key::of("b"));
-        assert_eq!((order.insert(a, 1), order.insert(a, 4), order.insert(b, 2)), (Turn::Now, Turn::Later, Turn::Now));
+        assert_eq!(
+            (order.insert(a, 1), order.insert(a, 4), order.insert(b, 2)),
+            (Turn::Now, Turn::Later, Turn::Now)
+        );
         order.remove(a, 4);
         assert_eq!(order.pop_moved(), None, "the first is the same");
         order.insert(a, 5);

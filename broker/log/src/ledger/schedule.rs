@@ -31,14 +31,21 @@ pub(super) struct Schedule {
 /// One delivery that waits.
 #[derive(Debug)]
 pub(super) struct Waiting {
-    /// When its next attempt is due; none where it waits for the one ahead of it under its key.
-    pub(super) due: Option<Timestamp>,
-    pub(super) attempts: u32,
+    due: Timestamp,
+    /// Whether it waits for the one ahead of it under its key, and `due` says nothing.
+    held: bool,
     pub(super) crashes: u8,
+    pub(super) attempts: u32,
     pub(super) key: Option<Key>,
-    pub(super) entry: Option<Arc<Entry>>,
+    /// What a log in memory keeps of it. Apart, for the others are a million.
+    body: Option<Box<Body>>,
+}
+
+#[derive(Debug)]
+struct Body {
+    entry: Option<Arc<Entry>>,
     /// Its share of the log's limit, given back when it leaves.
-    pub(super) _charge: Option<Charge>,
+    _charge: Option<Charge>,
 }
 
 impl Schedule {
@@ -107,14 +114,14 @@ impl Schedule {
         self.remove(offset);
         self.touch(offset);
         self.blocking += usize::from(waiting.blocks());
-        self.order.extend(waiting.due.map(|due| (due, offset)));
+        self.order.extend(waiting.due().map(|due| (due, offset)));
         self.waiting.insert(offset, waiting);
     }
 
     pub(super) fn remove(&mut self, offset: Offset) -> Option<Waiting> {
         let waiting = self.waiting.remove(&offset)?;
         self.blocking -= usize::from(waiting.blocks());
-        if let Some(due) = waiting.due {
+        if let Some(due) = waiting.due() {
             self.order.remove(&(due, offset));
         }
         self.touch(offset);
@@ -132,8 +139,47 @@ impl Schedule {
 }
 
 impl Waiting {
+    /// One that waits until `due`, or for the one ahead of it under its key.
+    pub(super) fn new(due: Option<Timestamp>, attempts: u32, crashes: u8, key: Option<Key>) -> Self {
+        Self { due: due.unwrap_or(Timestamp(0)), held: due.is_none(), crashes, attempts, key, body: None }
+    }
+
+    /// With what the schedule itself keeps of the event.
+    pub(super) fn with_body(mut self, entry: Option<Arc<Entry>>, charge: Option<Charge>) -> Self {
+        if entry.is_some() || charge.is_some() {
+            self.body = Some(Box::new(Body { entry, _charge: charge }));
+        }
+        self
+    }
+
+    /// One that waits for the one ahead of it from now on.
+    pub(super) fn hold(self) -> Self {
+        Self { held: true, ..self }
+    }
+
+    /// When its next attempt is due; none where it waits for the one ahead of it under its key.
+    pub(super) fn due(&self) -> Option<Timestamp> {
+        (!self.held).then_some(self.due)
+    }
+
+    /// The event, where the schedule keeps it.
+    pub(super) fn entry(&self) -> Option<&Arc<Entry>> {
+        self.body.as_ref().and_then(|body| body.entry.as_ref())
+    }
+
     /// Whether it waits for its next attempt and keeps its key closed meanwhile.
     fn blocks(&self) -> bool {
-        self.key.is_some() && self.due.is_some()
+        self.key.is_some() && !self.held
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A million of them may wait.
+    #[test]
+    fn one_that_waits_is_small() {
+        assert!(size_of::<Waiting>() <= 32, "{}", size_of::<Waiting>());
     }
 }

@@ -207,7 +207,7 @@ impl Ledger {
         let mut schedule = Schedule::new(state.schedule.tracks());
         let mut order = Order::default();
         for (offset, Delayed { due, attempts, crashes, key }) in snapshot.schedule {
-            schedule.put(offset, Waiting { due, attempts, crashes, key, entry: None, _charge: None });
+            schedule.put(offset, Waiting::new(due, attempts, crashes, key));
             if let Some(key) = key {
                 order.insert(key, offset);
             }
@@ -262,6 +262,6 @@ impl Flight {
 
 impl Waiting {
     fn written(&self) -> Delayed {
-        Delayed { due: self.due, attempts: self.attempts, crashes: self.crashes, key: self.key }
+        Delayed { due: self.due(), attempts: self.attempts, crashes: self.crashes, key: self.key }
     }
 }

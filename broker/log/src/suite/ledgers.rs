@@ -6,8 +6,7 @@ use crate::clock::Timestamp;
 use crate::dead_letter::Forwarding;
 use crate::error::WriteError;
 use crate::ledger::{
-    ATTEMPTS_KEPT, Counts, DropReason, Key, Opened, OutcomeState, Settled,
-    Settlement, Turn,
+    ATTEMPTS_KEPT, Counts, DropReason, Key, Opened, OutcomeState, Settled, Settlement, Turn,
 };
 use crate::record::Position;
 use crate::suite::stage::{
@@ -145,7 +144,8 @@ pub(super) async fn a_key_is_worked_off_in_order(bench: &dyn Bench) {
     let (a, b) = (Key::of("a"), Key::of("b"));
     let owed = log.owed(PARTITION, ledger.trigger(), 0, PLENTY).await.expect("they are readable").entries;
     // a: 0 2 3 5 6, b: 1 4, and 7 without a key.
-    let turns = [a, b, a, a, b, a, a].into_iter().zip(&owed).map(|(key, entry)| ledger.take_in_order(entry, key));
+    let turns =
+        [a, b, a, a, b, a, a].into_iter().zip(&owed).map(|(key, entry)| ledger.take_in_order(entry, key));
     let (now, later) = (Some(Turn::Now), Some(Turn::Later));
     assert_eq!(turns.collect::<Vec<_>>(), [now, now, later, later, later, later, later]);
     assert!(ledger.take(&owed[7]));
@@ -157,7 +157,9 @@ pub(super) async fn a_key_is_worked_off_in_order(bench: &dyn Bench) {
     let counts = ledger.counts();
     assert_eq!((counts.window, counts.scheduled, counts.pending), (5, 3, 8));
     assert_eq!((ledger.next_due(), ledger.due(Timestamp(i64::MAX), 9).len()), (None, 0));
-    assert!(log.outcomes(owed[3].position, ledger.trigger()).is_some_and(|told| told.state == OutcomeState::Held));
+    assert!(
+        log.outcomes(owed[3].position, ledger.trigger()).is_some_and(|told| told.state == OutcomeState::Held)
+    );
     assert!(!ledger.is_closed(a) && !ledger.has_opened() && ledger.opened(9).is_empty());
 
     // The first waits: the key is closed until it is due and settled.

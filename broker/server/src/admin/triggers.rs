@@ -42,8 +42,10 @@ pub(super) async fn skip(
     let skipping = tokio::spawn(async move { (engine.skip(&trigger, at).await, trigger) });
     let (skipped, ResourceName { namespace, name }) = finished(skipping.await);
     match skipped {
-        Ok(()) => Json(json!({"namespace": namespace, "name": name, "position": at.to_string(), "dropped": 1}))
-            .into_response(),
+        Ok(()) => {
+            Json(json!({"namespace": namespace, "name": name, "position": at.to_string(), "dropped": 1}))
+                .into_response()
+        }
         Err(error) => refusal(&error).into_response(),
     }
 }

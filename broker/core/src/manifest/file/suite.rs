@@ -488,7 +488,7 @@ fn documents_that_are_no_resource_or_not_ours() {
         ),
         ("apiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n", vec!["E0107 2 kind"]),
         ("apiVersion: sources.knative.dev/v1\nkind: PingSource\nmetadata: {name: a}\n", vec!["E0106 2 kind"]),
-        ("apiVersion: waypost.dev/v1alpha1\nkind: Replay\nmetadata: {name: a}\n", vec!["E0106 2 kind"]),
+        ("apiVersion: waypost.dev/v1alpha1\nkind: Replay\nmetadata: {name: a}\n", vec!["E0108 1 spec"]),
         ("apiVersion: v1\nkind: Secret\n", vec!["E0108 1 metadata"]),
         ("apiVersion: v1\nkind: Secret\nmetadata: {namespace: b}\n", vec!["E0108 3 metadata.name"]),
         ("apiVersion: v1\nkind: Secret\nmetadata: {name: A_b}\n", vec!["E0201 3 metadata.name"]),
