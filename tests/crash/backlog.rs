@@ -60,7 +60,7 @@ pub(crate) fn backlog(arguments: &Backlog, directory: &Path) -> Result<(), Failu
     }
     let broker = Broker::start(&home, &start)?;
     let filling = Instant::now();
-    fill(&broker, arguments.events, DATA)?;
+    fill(&broker, arguments.events)?;
     let filled = filling.elapsed();
     let while_filling = peak(&broker)?;
     broker.stop()?;
@@ -101,10 +101,9 @@ pub(crate) fn backlog(arguments: &Backlog, directory: &Path) -> Result<(), Failu
     ensure(resident <= arguments.memory, || "it takes too much memory".to_owned())
 }
 
-/// Sends so many events with so many bytes of data each.
-pub(crate) /// Sends so many events in batches.
-pub(crate) fn fill(broker: &Broker, events: u64, data: usize) -> Result<(), Failure> {
-    let filler = "x".repeat(data);
+/// Sends so many events in batches.
+pub(crate) fn fill(broker: &Broker, events: u64) -> Result<(), Failure> {
+    let filler = "x".repeat(DATA);
     let mut connection = Connection::open(broker.ingress).map_err(Failure::io("connecting"))?;
     let mut next = 0;
     while next < events {
@@ -141,6 +140,15 @@ fn drain(broker: &Broker, subscriber: &Subscriber, events: u64) -> Result<(), Fa
 
 /// The most memory that was resident so far, in MB.
 pub(crate) fn peak(broker: &Broker) -> Result<u64, Failure> {
+    memory(broker, "VmHWM:").map(|bytes| bytes / 1_000_000)
+}
+
+/// The memory that is resident, in bytes.
+pub(crate) fn resident(broker: &Broker) -> Result<u64, Failure> {
+    memory(broker, "VmRSS:")
+}
+
+fn memory(broker: &Broker, name: &str) -> Result<u64, Failure> {
     let path = format!("/proc/{}/status", broker.id());
     let status = std::fs::read_to_string(path).map_err(Failure::io("reading the memory of waypost"))?;
     let line = status.lines().find_map(|line| line.strip_prefix(name));

@@ -20,8 +20,6 @@ use crate::{note, report};
 
 /// How many triggers share them: each may have 100,000 that wait.
 const TRIGGERS: u64 = 10;
-/// The bytes of data in an event.
-const DATA: usize = 64;
 /// How long no attempt may come although some are owed.
 const STANDSTILL: Duration = Duration::from_secs(60);
 
@@ -83,7 +81,7 @@ pub(crate) fn waiting(arguments: &Waiting, directory: &Path) -> Result<(), Failu
     let broker = Broker::start(&home, &Start::default())?;
     let filling = Instant::now();
     let each = arguments.deliveries / TRIGGERS;
-    fill(&broker, each, DATA)?;
+    fill(&broker, each)?;
     until(&subscriber, each * TRIGGERS)?;
     let filled = filling.elapsed();
     ensure(filled < wait, || format!("the first attempts took {filled:?}, longer than --wait"))?;
