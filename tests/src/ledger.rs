@@ -2,14 +2,18 @@
 
 use serde_json::Value;
 
-/// Checks the equation for every trigger of a status, and that what is in flight is part of what is pending.
+/// Checks the equation for every trigger and every replay of a status, and that what is in flight is part of what is
+/// pending.
 ///
 /// # Panics
 /// If it does not hold, or if a counter is missing.
 pub fn ledger_holds(status: &Value) {
     let triggers =
         status["triggers"].as_array().unwrap_or_else(|| panic!("a status without triggers: {status}"));
-    for trigger in triggers {
+    // A replay has a ledger of its own.
+    let replays =
+        status["replays"].as_array().unwrap_or_else(|| panic!("a status without replays: {status}"));
+    for trigger in triggers.iter().chain(replays) {
         let [matched, delivered, dead_lettered, dropped, pending, in_flight] =
             ["matched", "delivered", "deadLettered", "dropped", "pending", "inFlight"]
                 .map(|name| count(trigger, name));

@@ -31,6 +31,42 @@ pub(crate) struct Repeats {
     next: Offset,
 }
 
+/// Judges the records of a partition in pages, each after the one before where that is so.
+pub(crate) struct Judge {
+    log: Arc<dyn Log>,
+    repeats: Option<Repeats>,
+}
+
+impl Judge {
+    pub(crate) fn new(log: Arc<dyn Log>) -> Self {
+        Self { log, repeats: None }
+    }
+
+    /// The offsets of those entries that are repeats, in order. Entries may come again. Not cancel-safe towards later calls:
+    /// after one that was dropped, what came before is read anew.
+    pub(crate) async fn repeats(
+        &mut self,
+        rule: Option<Deduplication>,
+        entries: &[Arc<Entry>],
+    ) -> Result<Vec<Offset>, ReadError> {
+        let mut found = Vec::new();
+        // Made anew after an error: it may have seen some of the entries.
+        let known = self.repeats.take();
+        let (Some(rule), Some(first)) = (rule, entries.first()) else { return Ok(found) };
+        let mut repeats = match known {
+            Some(repeats) if repeats.goes_on_at(first.position.offset, rule) => repeats,
+            _ => Repeats::before(Arc::clone(&self.log), rule, first).await?,
+        };
+        for entry in entries {
+            if repeats.judge(entry).await?.is_some() {
+                found.push(entry.position.offset);
+            }
+        }
+        self.repeats = Some(repeats);
+        Ok(found)
+    }
+}
+
 struct Seen {
     offset: Offset,
     hash: u64,

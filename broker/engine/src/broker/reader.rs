@@ -14,11 +14,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use waypost_core::filter::Candidate;
 use waypost_core::filter::index::Scratch;
-use waypost_core::manifest::{Deduplication, ResourceName};
+use waypost_core::manifest::ResourceName;
 use waypost_log::{Entry, Log, MatchBatch, Offset, PlanVersion, ReadError, ReadLimit, Scope, WriteError};
 
 pub(crate) use self::past::Past;
-use crate::deduplication::Repeats;
+use crate::deduplication::Judge;
 use crate::matching::Matcher;
 
 /// How much a reader examines at once.
@@ -58,7 +58,7 @@ pub(super) struct Reader {
     matchers: VecDeque<From>,
     scratch: Scratch,
     /// Judges which records are repeats, where the set that decides wants to know.
-    repeats: Option<Repeats>,
+    judge: Judge,
     /// Counts those that are.
     repeated: Arc<AtomicU64>,
 }
@@ -72,6 +72,7 @@ impl Reader {
         repeated: Arc<AtomicU64>,
     ) -> Self {
         let next = log.matched(partition);
+        let judge = Judge::new(Arc::clone(&log));
         Self {
             broker,
             partition,
@@ -80,7 +81,7 @@ impl Reader {
             next,
             matchers: VecDeque::new(),
             scratch: Scratch::default(),
-            repeats: None,
+            judge,
             repeated,
         }
     }
@@ -153,7 +154,7 @@ impl Reader {
         };
         let decided = entries.partition_point(|entry| entry.position.offset < border);
         let mut rest = &entries[..decided];
-        let repeats = self.judge(matcher.deduplication, rest).await.map_err(|error| self.not_read(&error))?;
+        let repeats = self.judge.repeats(matcher.deduplication, rest).await.map_err(|error| self.not_read(&error))?;
         while !rest.is_empty() {
             let examined =
                 self.match_some(&matcher, rest, &repeats).map_err(|error| self.not_recorded(&error))?;
@@ -165,30 +166,6 @@ impl Reader {
             self.pass_over(matcher.version, border).map_err(|error| self.not_recorded(&error))?;
         }
         Ok(())
-    }
-
-    /// The offsets of those entries that are repeats, in order. Entries may come again, where what they match could not be
-    /// written down.
-    async fn judge(
-        &mut self,
-        rule: Option<Deduplication>,
-        entries: &[Arc<Entry>],
-    ) -> Result<Vec<Offset>, ReadError> {
-        let mut found = Vec::new();
-        // Made anew after an error: it may have seen some of the entries.
-        let known = self.repeats.take();
-        let (Some(rule), Some(first)) = (rule, entries.first()) else { return Ok(found) };
-        let mut repeats = match known {
-            Some(repeats) if repeats.goes_on_at(first.position.offset, rule) => repeats,
-            _ => Repeats::before(Arc::clone(&self.log), rule, first).await?,
-        };
-        for entry in entries {
-            if repeats.judge(entry).await?.is_some() {
-                found.push(entry.position.offset);
-            }
-        }
-        self.repeats = Some(repeats);
-        Ok(found)
     }
 
     fn not_read(&self, error: &ReadError) -> std::time::Duration {

@@ -6,12 +6,13 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use waypost_core::filter::Filter;
-use waypost_core::manifest::{ReplayBound, ResourceName};
-use waypost_log::{Clock, Log, Offset, Position, ReadError, ReadLimit, Timestamp, WriteError};
+use waypost_core::manifest::{Deduplication, ReplayBound, ResourceName};
+use waypost_log::{Clock, Entry, Log, Offset, Position, ReadError, ReadLimit, Timestamp, WriteError};
 
 use super::record::{Outcomes, ReplayState, kept_name};
 use super::{Ended, Replay, ReplayError, ReplayRecord};
 use crate::broker::reader::Past;
+use crate::deduplication::Judge;
 use crate::logs::{Logs, NotedPast, PastRange};
 use crate::plan::ReplayPlan;
 use crate::subscription::Subscription;
@@ -126,12 +127,18 @@ async fn begins(log: &dyn Log, start: Position) -> String {
     format!("the log begins at {start}{arrived}: retention has given up what was before")
 }
 
-/// Counts what of some ranges matches.
+/// Counts what of some ranges matches, without what `deduplication` says is a repeat.
 ///
 /// # Errors
 /// The log cannot be read; what retention gave up meanwhile is no error, and not counted. Cancel-safe.
-pub(crate) async fn count(log: &dyn Log, ranges: &[PastRange], filter: &Filter) -> Result<u64, ReadError> {
+pub(crate) async fn count(
+    log: &Arc<dyn Log>,
+    ranges: &[PastRange],
+    filter: &Filter,
+    deduplication: Option<Deduplication>,
+) -> Result<u64, ReadError> {
     let mut expected = 0;
+    let mut judge = Judge::new(Arc::clone(log));
     for range in ranges {
         let mut next: Offset = range.from;
         while next < range.to {
@@ -145,8 +152,12 @@ pub(crate) async fn count(log: &dyn Log, ranges: &[PastRange], filter: &Filter) 
             };
             let Some(last) = entries.last() else { break };
             next = last.position.offset + 1;
-            let within = entries.iter().take_while(|entry| entry.position.offset < range.to);
-            expected += within.filter(|entry| filter.matches_event(&entry.event)).count() as u64;
+            let within = &entries[..entries.partition_point(|entry| entry.position.offset < range.to)];
+            let repeats = judge.repeats(deduplication, within).await?;
+            let matches = |entry: &&Arc<Entry>| {
+                repeats.binary_search(&entry.position.offset).is_err() && filter.matches_event(&entry.event)
+            };
+            expected += within.iter().filter(matches).count() as u64;
             tokio::task::consume_budget().await;
         }
     }
@@ -162,6 +173,8 @@ pub(crate) struct Run {
     pub(crate) logs: Logs,
     pub(crate) clock: Clock,
     pub(crate) filter: Filter,
+    /// Which records are repeats, and match nobody.
+    pub(crate) deduplication: Option<Deduplication>,
     pub(crate) stop: CancellationToken,
     /// So many replays count at one time.
     pub(crate) counting: Arc<Semaphore>,
@@ -192,7 +205,8 @@ impl Run {
             subscription: Arc::clone(&self.subscription),
             noted,
         };
-        if !past.run(Arc::clone(&self.log), self.logs.clone(), stop.clone()).await {
+        let (log, logs) = (Arc::clone(&self.log), self.logs.clone());
+        if !past.run(log, logs, self.deduplication, stop.clone()).await {
             return;
         }
         self.replay.release_log();
@@ -212,7 +226,7 @@ impl Run {
             let ranges = self.replay.record().ranges;
             let counted = {
                 let _one_of_few = self.counting.acquire().await;
-                count(&*self.log, &ranges, &self.filter).await
+                count(&self.log, &ranges, &self.filter, self.deduplication).await
             };
             match counted {
                 Ok(expected) => return expected,

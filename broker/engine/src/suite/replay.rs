@@ -165,6 +165,74 @@ fn a_filter_and_another_destination_are_its_own() {
 }
 
 #[test]
+fn a_rate_of_its_own_holds() {
+    on_one_thread(async {
+        let _hand = Hand::takes_all("rprate");
+        let (stage, _) = with_past("rprate", 50).await;
+        let delivery = json!({"ratePerSecond": 10, "burst": 1});
+        let spec = json!({"broker": "b", "trigger": "t", "from": "earliest", "delivery": delivery});
+        let begun = Instant::now();
+        stage.engine.start_replay(request("again", spec)).await.expect("it starts");
+        stage.completed("again").await;
+        let taken = begun.elapsed();
+        assert!((4..=6).contains(&taken.as_secs()), "{taken:?}");
+        stage.shut_down().await;
+    });
+}
+
+#[test]
+fn where_the_log_begins_later_is_said() {
+    on_one_thread(async {
+        let hand = Hand::takes_all("rptrimmed");
+        let broker = BROKER.replace("log: memory", "log: memory, retention: {age: PT10S}");
+        let manifests = [broker.as_str(), &sink("rptrimmed"), &trigger("t", "rptrimmed", "")].concat();
+        let stage = Stage::of(&manifests).await;
+        stage.publish("b", 0..5).await;
+        stage.until("t", |line| line.delivered == 5).await;
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        stage.publish("b", 5..7).await;
+        stage.until("t", |line| line.delivered == 7).await;
+        hand.sent.lock().clear();
+        for (name, from) in [("position", "0:0"), ("time", "2020-01-01T00:00:00Z")] {
+            let spec = json!({"broker": "b", "trigger": "t", "from": from});
+            stage.engine.start_replay(request(name, spec)).await.expect("it starts");
+            let line = stage.completed(name).await;
+            assert_eq!((line.expected, line.delivered), (Some(2), 2), "{line:?}");
+            assert!(line.notices[0].contains("the log begins at 0:5"), "{line:?}");
+            assert!(line.message.contains("the log begins at 0:5"), "{line:?}");
+        }
+        let spec = json!({"broker": "b", "trigger": "t", "from": "earliest"});
+        stage.engine.start_replay(request("all", spec)).await.expect("it starts");
+        assert_eq!(stage.completed("all").await.notices, [] as [String; 0]);
+        stage.shut_down().await;
+    });
+}
+
+#[test]
+fn repeats_are_not_sent_again_either() {
+    on_one_thread(async {
+        let hand = Hand::takes_all("rprepeat");
+        let broker = BROKER.replace("log: memory", "log: memory, deduplication: {window: PT10M}");
+        let manifests = [broker.as_str(), &sink("rprepeat"), &trigger("t", "rprepeat", "")].concat();
+        let mut stage = Stage::of(&manifests).await;
+        for ids in [0..4, 2..6] {
+            stage.publish("b", ids).await;
+        }
+        stage.until("t", |line| line.delivered == 6).await;
+        hand.sent.lock().clear();
+        let again = replay("again", "trigger: t, from: '0:2'");
+        let past = trigger("u", "rprepeat", "startFrom: earliest");
+        stage.apply(&[manifests.as_str(), &again].concat()).await;
+        let line = stage.completed("again").await;
+        assert_eq!((line.expected, line.matched), (Some(4), 4), "{line:?}");
+        assert_eq!(sorted(&hand), [2, 3, 4, 5]);
+        stage.apply(&[manifests.as_str(), &again, &past].concat()).await;
+        assert_eq!(stage.until("u", |line| line.delivered == 6).await.matched, 6);
+        stage.shut_down().await;
+    });
+}
+
+#[test]
 fn the_filter_of_the_trigger_counts_as_it_was_when_the_replay_started() {
     on_one_thread(async {
         let hand = Hand::takes_all("rpedit");

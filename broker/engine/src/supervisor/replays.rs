@@ -1,38 +1,33 @@
 //! Replays: started once each, by a manifest or through the admin API, and brought into line with the plan.
 
+mod asked;
 mod report;
+mod sending;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use waypost_core::delivery::DeliveryPolicy;
-use waypost_core::filter::Filter;
-use waypost_core::manifest::{ManifestFile, NATIVE, ResourceId, ResourceName, StoredDocument, read_filter};
+use waypost_core::manifest::{ResourceName, read_filter};
 use waypost_log::{DropReason, Durability, WriteError};
 
+use self::sending::{filter_of, fixed_of, planned_of, sending, written};
 use super::known::unknown;
 use super::{RecountLine, Supervisor, recount_of};
 use crate::broker::Broker;
 use crate::logs::past_name;
-use crate::plan::{
-    Family, NamedTransformation, Plan, ReplayPlan, ReplayTarget, ResourceKey, StartFrom, TriggerPlan,
-};
+use crate::plan::{Family, Plan, ReplayPlan, ReplayTarget, ResourceKey};
 use crate::replay::{
-    Ended, MAX_REPLAYS, Mark, Outcomes, REPLAYS, Replay, ReplayError, ReplayEstimate, ReplayOrigin,
-    ReplayRange, ReplayRecord, ReplayRequest, ReplayState, ReplayStatus, Resolved, Run, Running, count,
-    kept_name, resolve, subscription_name,
+    Ended, MAX_REPLAYS, Outcomes, REPLAYS, Replay, ReplayError, ReplayOrigin, ReplayRecord, ReplayState,
+    Resolved, Run, Running, kept_name, resolve, subscription_name,
 };
 use crate::subscription::{Delivering, Subscription};
 
 /// So many replays count what matches at one time.
 const COUNTED_AT_ONCE: usize = 2;
-
-/// Where a replay is from that no file declares.
-const API: &str = "the admin API";
 
 /// The replays that are known here.
 pub(super) struct Replays {
@@ -269,6 +264,7 @@ impl Supervisor {
             logs: context.logs.clone(),
             clock: context.clock.clone(),
             filter,
+            deduplication: broker.newest_rule(),
             stop,
             counting: Arc::clone(&self.0.replays.counting),
         };
@@ -335,133 +331,6 @@ impl Supervisor {
         // Without its trigger there is nothing to send as, and no filter.
         sending(plan, planned, false).map_err(ReplayError::Range)?;
         Ok((broker, resolved))
-    }
-
-    /// See [`crate::Engine::start_replay`].
-    pub(crate) async fn start_replay(&self, request: ReplayRequest) -> Result<ReplayStatus, ReplayError> {
-        self.to_its_end(|supervisor| async move { supervisor.start(request).await }).await
-    }
-
-    async fn start(&self, request: ReplayRequest) -> Result<ReplayStatus, ReplayError> {
-        let applied = self.applied();
-        let name = self.name_for(&request);
-        if self.0.replays.get(&name).is_some() || applied.plan.replays.contains_key(&name) {
-            return Err(ReplayError::Exists(name));
-        }
-        let document = document_of(&name, request.spec);
-        let planned = planned_of(&applied.plan, &document)?;
-        let replay = self.begin(&applied.plan, &planned, ReplayOrigin::Api { document }).await?;
-        Ok(self.replay_line(&replay))
-    }
-
-    /// Does something while nothing else is applied, to its end, also where whoever asks for it goes away.
-    async fn to_its_end<D, F>(&self, what: D) -> Result<ReplayStatus, ReplayError>
-    where
-        D: FnOnce(Self) -> F + Send + 'static,
-        F: Future<Output = Result<ReplayStatus, ReplayError>> + Send,
-    {
-        let (tell, told) = oneshot::channel();
-        let supervisor = self.clone();
-        self.0.context.dispatch.spawn("changes of replays", async move {
-            let stop = supervisor.0.context.dispatch.stop();
-            let _one_at_a_time = tokio::select! {
-                applying = supervisor.0.applying.lock() => applying,
-                // A shutdown holds it to its end, and waits for this task.
-                () = stop.cancelled() => return,
-            };
-            if !supervisor.0.stopped.load(Ordering::Relaxed) {
-                // Whoever asked may have gone.
-                drop(tell.send(what(supervisor.clone()).await));
-            }
-        });
-        told.await.unwrap_or(Err(ReplayError::Stopping))
-    }
-
-    /// See [`crate::Engine::estimate_replay`].
-    pub(crate) async fn estimate_replay(
-        &self,
-        request: ReplayRequest,
-    ) -> Result<ReplayEstimate, ReplayError> {
-        let applied = self.applied();
-        let name = self.name_for(&request);
-        let planned = planned_of(&applied.plan, &document_of(&name, request.spec))?;
-        let (broker, resolved) = self.resolve_replay(&applied.plan, &planned).await?;
-        let filter = filter_of(&applied.plan, &planned)?;
-        let stop = self.0.context.dispatch.stop();
-        let counting = async {
-            let _one_of_few = self.0.replays.counting.acquire().await;
-            count(&**broker.log(), &resolved.ranges, &filter).await
-        };
-        let expected = tokio::select! {
-            counted = counting => counted.map_err(|error| ReplayError::Unreadable(error.to_string()))?,
-            () = stop.cancelled() => return Err(ReplayError::Stopping),
-        };
-        let range = |range: &crate::logs::PastRange| ReplayRange::of(range);
-        Ok(ReplayEstimate {
-            namespace: name.namespace,
-            broker: planned.broker.name,
-            expected,
-            ranges: resolved.ranges.iter().map(range).collect(),
-            notices: resolved.notices,
-        })
-    }
-
-    /// The name that is asked for, or one of the moment.
-    fn name_for(&self, request: &ReplayRequest) -> ResourceName {
-        let namespace = request.namespace.clone();
-        if let Some(name) = &request.name {
-            return ResourceName::new(namespace, name);
-        }
-        let now = jiff::Timestamp::from_nanosecond(i128::from(self.0.context.clock.now().0));
-        let base = now.unwrap_or_default().strftime("replay-%Y%m%d-%H%M%S").to_string();
-        let mut name = ResourceName::new(namespace, &base);
-        for more in 2_u32.. {
-            if self.0.replays.get(&name).is_none() {
-                break;
-            }
-            name.name = format!("{base}-{more}");
-        }
-        name
-    }
-
-    /// See [`crate::Engine::pause_replay`].
-    pub(crate) async fn pause_replay(
-        &self,
-        name: &ResourceName,
-        paused: bool,
-    ) -> Result<ReplayStatus, ReplayError> {
-        let name = name.clone();
-        self.to_its_end(move |supervisor| async move { supervisor.pause(&name, paused).await }).await
-    }
-
-    async fn pause(&self, name: &ResourceName, paused: bool) -> Result<ReplayStatus, ReplayError> {
-        let replay = self.0.replays.find(name)?;
-        refuse_ended(&replay)?;
-        if !paused && replay.is_paused_by_manifest() {
-            return Err(ReplayError::PausedByManifest(name.clone()));
-        }
-        let change = |record: &mut ReplayRecord| record.paused = paused;
-        replay.change(&self.0.context.logs, change).await.map_err(ReplayError::Unwritten)?;
-        let applied = self.applied();
-        let plan: &Plan = &applied.plan;
-        let planned = match &replay.record().origin {
-            ReplayOrigin::Manifest => plan.replays.get(name).cloned(),
-            ReplayOrigin::Api { document } => self.planned_again(plan, &replay, document),
-        };
-        self.bring_into_line(plan, &replay, planned.as_deref()).await;
-        Ok(self.replay_line(&replay))
-    }
-
-    /// See [`crate::Engine::cancel_replay`].
-    pub(crate) async fn cancel_replay(&self, name: &ResourceName) -> Result<ReplayStatus, ReplayError> {
-        let name = name.clone();
-        let cancelling = move |supervisor: Self| async move {
-            let replay = supervisor.0.replays.find(&name)?;
-            refuse_ended(&replay)?;
-            supervisor.cancel(&replay).await?;
-            Ok(supervisor.replay_line(&replay))
-        };
-        self.to_its_end(cancelling).await
     }
 
     async fn cancel(&self, replay: &Replay) -> Result<(), ReplayError> {
@@ -579,99 +448,4 @@ impl Supervisor {
             .filter_map(|replay| replay.with_running(|run| recount_of(&run.log, &run.subscription)))
             .collect()
     }
-}
-
-fn refuse_ended(replay: &Replay) -> Result<(), ReplayError> {
-    let state = replay.state();
-    if !state.has_ended() {
-        return Ok(());
-    }
-    let state = if state == ReplayState::Completed { "completed" } else { "cancelled" };
-    Err(ReplayError::Ended { name: replay.name.clone(), state })
-}
-
-/// What a replay was started as, in one text.
-fn fixed_of(planned: &ReplayPlan) -> String {
-    let fixed = planned.fixed().map(|(field, value)| format!("{field}: {value}"));
-    fixed.join("\n")
-}
-
-fn written(bound: waypost_core::manifest::ReplayBound, open: &str) -> String {
-    match bound {
-        waypost_core::manifest::ReplayBound::Open => open.to_owned(),
-        bound => bound.to_string(),
-    }
-}
-
-/// The manifest of a replay that the admin API is asked for.
-fn document_of(name: &ResourceName, spec: serde_json::Value) -> serde_json::Value {
-    serde_json::json!({
-        "apiVersion": NATIVE,
-        "kind": "Replay",
-        "metadata": {"namespace": name.namespace, "name": name.name},
-        "spec": spec,
-    })
-}
-
-/// Reads and plans such a manifest.
-fn planned_of(plan: &Plan, document: &serde_json::Value) -> Result<ReplayPlan, ReplayError> {
-    let text = document.to_string();
-    let mut file = ManifestFile::stored(API, [StoredDocument { line: 1, text: &text }]);
-    match file.resources.pop() {
-        Some(resource) => plan.replay(&resource).map_err(ReplayError::Invalid),
-        None => Err(ReplayError::Invalid(file.problems)),
-    }
-}
-
-/// Which events a replay sends: fixed when it starts, whatever becomes of the trigger's filter.
-fn filter_of(plan: &Plan, planned: &ReplayPlan) -> Result<Filter, ReplayError> {
-    match (&planned.filter, &planned.target) {
-        (Some(own), _) => Ok(own.clone()),
-        (None, ReplayTarget::Subscriber(_)) => Ok(Filter::Everything),
-        (None, ReplayTarget::Trigger(name)) => match plan.triggers.get(name) {
-            Some(trigger) => Ok(trigger.filter.clone()),
-            None => Err(ReplayError::Range(format!("its trigger {name} does not run"))),
-        },
-    }
-}
-
-/// How a replay sends, as if it were a trigger; or what it has to wait for.
-fn sending(plan: &Plan, planned: &ReplayPlan, paused: bool) -> Result<TriggerPlan, String> {
-    let name = planned.id.resource_name();
-    let broker = plan.brokers.get(&planned.broker);
-    let broker = broker.ok_or_else(|| format!("its broker {} is detached", planned.broker))?;
-    let mut sending = match &planned.target {
-        ReplayTarget::Trigger(trigger) => {
-            let found = plan.triggers.get(trigger).filter(|found| found.broker == planned.broker);
-            let found = found.ok_or_else(|| format!("its trigger {trigger} does not run"))?;
-            TriggerPlan { delivery: planned.policy(&found.delivery), ..TriggerPlan::clone(found) }
-        }
-        ReplayTarget::Subscriber(subscriber) => {
-            let default = DeliveryPolicy::default();
-            TriggerPlan {
-                id: ResourceId::new(NATIVE, "Replay", name.clone()),
-                broker: planned.broker.clone(),
-                filter: Filter::Everything,
-                transformations: Vec::new(),
-                subscriber: subscriber.clone(),
-                delivery: planned.policy(broker.delivery.as_ref().unwrap_or(&default)),
-                dead_letter_sink: broker.dead_letter_sink.clone(),
-                paused,
-                start_from: StartFrom::Latest,
-                fingerprint: crate::plan::Fingerprint { matching: String::new(), delivering: String::new() },
-            }
-        }
-    };
-    let mark = Arc::new(Mark::new(&name.name));
-    let mark = NamedTransformation { name: "the mark of the replay".to_owned(), transformation: mark };
-    sending.transformations.push(mark);
-    if planned.dead_letter_sink.is_some() {
-        sending.dead_letter_sink.clone_from(&planned.dead_letter_sink);
-    }
-    sending.paused = paused;
-    let TriggerPlan { subscriber, delivery, dead_letter_sink, fingerprint, .. } = &mut sending;
-    // The digest of the trigger's own tells of its transformations.
-    fingerprint.delivering =
-        format!("{} {subscriber:?} {delivery:?} {dead_letter_sink:?} {paused}", fingerprint.delivering);
-    Ok(sending)
 }

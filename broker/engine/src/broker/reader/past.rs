@@ -6,10 +6,11 @@ use std::time::Duration;
 use smallvec::SmallVec;
 use tokio_util::sync::CancellationToken;
 use waypost_core::filter::Filter;
-use waypost_core::manifest::ResourceName;
+use waypost_core::manifest::{Deduplication, ResourceName};
 use waypost_log::{Log, MatchBatch, Offset, ReadError, Scope, WriteError};
 
 use super::{CHUNK, READ_RETRY};
+use crate::deduplication::Judge;
 use crate::logs::{Logs, NotedPast, PastRange};
 use crate::subscription::Subscription;
 
@@ -27,13 +28,27 @@ pub(crate) struct Past {
     pub(crate) noted: NotedPast,
 }
 
+/// Tells repeats, by the rule that says which records are some; they match nobody.
+struct Judging {
+    judge: Judge,
+    rule: Option<Deduplication>,
+}
+
 impl Past {
     /// Matches the past for the trigger alone, and lets it go when all of it is matched. What is left at `stop` is
-    /// noted, and a later process goes on with it. Returns whether nothing is left.
-    pub(crate) async fn run(mut self, log: Arc<dyn Log>, logs: Logs, stop: CancellationToken) -> bool {
+    /// noted, and a later process goes on with it. `deduplication` says which records are repeats. Returns whether nothing
+    /// is left.
+    pub(crate) async fn run(
+        mut self,
+        log: Arc<dyn Log>,
+        logs: Logs,
+        deduplication: Option<Deduplication>,
+        stop: CancellationToken,
+    ) -> bool {
+        let mut judging = Judging { judge: Judge::new(Arc::clone(&log)), rule: deduplication };
         while let Some(range) = self.noted.left.first().copied() {
             let next = tokio::select! {
-                next = self.read(&*log, range) => next,
+                next = self.read(&*log, range, &mut judging) => next,
                 () = stop.cancelled() => return false,
             };
             // A log that is closed matches nothing more: what is left is noted.
@@ -59,7 +74,7 @@ impl Past {
 
     /// Matches until the range ends or it is time to note how far it got. Returns the first offset that is left; none
     /// where the log is closed. What cannot be read or written down is tried again: nothing of it is passed over.
-    async fn read(&self, log: &dyn Log, range: PastRange) -> Option<Offset> {
+    async fn read(&self, log: &dyn Log, range: PastRange, judging: &mut Judging) -> Option<Offset> {
         let PastRange { partition, from, to } = range;
         let (mut next, number) = (from, self.subscription.number);
         while next < to && next - from < NOTE_EVERY {
@@ -69,8 +84,13 @@ impl Past {
                 tokio::time::sleep(READER_PAUSE).await;
                 continue;
             }
-            let entries = match log.read(partition, next, CHUNK).await {
-                Ok(entries) => entries,
+            let read = async {
+                let entries = log.read(partition, next, CHUNK).await?;
+                let repeats = judging.judge.repeats(judging.rule, &entries).await?;
+                Ok((entries, repeats))
+            };
+            let (entries, repeats) = match read.await {
+                Ok(read) => read,
                 Err(ReadError::Trimmed { start }) => {
                     next = start.max(next + 1);
                     continue;
@@ -94,7 +114,8 @@ impl Past {
             };
             for entry in entries.iter().take_while(|entry| entry.position.offset < examined) {
                 batch.to = entry.position.offset + 1;
-                if self.filter.matches_event(&entry.event) {
+                let repeat = repeats.binary_search(&entry.position.offset).is_ok();
+                if !repeat && self.filter.matches_event(&entry.event) {
                     batch.matches.push((entry.position.offset, SmallVec::from_slice(&[number])));
                 }
             }

@@ -8,7 +8,7 @@ use waypost_log::Position;
 
 use super::super::Supervisor;
 use super::super::report::{Verdict, rfc3339};
-use super::written;
+use super::sending::written;
 use crate::plan::{Plan, ReplayPlan, ReplayTarget};
 use crate::replay::{Outcomes, Replay, ReplayOrigin, ReplayRange, ReplayState, ReplayStatus};
 use crate::subscription::Standing;
