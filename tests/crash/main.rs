@@ -16,6 +16,7 @@ mod load;
 mod manifests;
 mod order;
 mod power;
+mod redrive;
 mod strace;
 mod subscriber;
 mod waiting;
@@ -60,6 +61,8 @@ enum Command {
     Waiting(waiting::Waiting),
     /// Let millions of events wait, start, and deliver them.
     Backlog(backlog::Backlog),
+    /// Kill the process in the middle of a redrive of very many dead letters.
+    Redrive(redrive::Redrive),
 }
 
 fn main() -> ExitCode {
@@ -90,6 +93,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Order(arguments) => order::order(arguments, path),
         Command::Waiting(arguments) => waiting::waiting(arguments, path),
         Command::Backlog(arguments) => backlog::backlog(arguments, path),
+        Command::Redrive(arguments) => redrive::redrive(arguments, path),
     };
     if ended.is_err() {
         note(&format!("what the test left is in {}", directory.keep().display()));

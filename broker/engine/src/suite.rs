@@ -5,6 +5,7 @@ mod budget;
 mod chaos;
 mod control;
 mod deduplication;
+mod dead_letters;
 mod delivery;
 mod explain;
 mod reload;

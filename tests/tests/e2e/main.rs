@@ -10,6 +10,7 @@ mod crash;
 mod dead_letters;
 mod deduplication;
 mod delivery;
+mod dlq;
 mod examples;
 mod explain;
 mod faults;
