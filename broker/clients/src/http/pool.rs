@@ -39,7 +39,7 @@ impl Default for PoolOptions {
             idle_per_authority: 64,
             idle_in_all: 1024,
             connect_timeout: Duration::from_secs(10),
-            opening_per_authority: 256,
+            opening_per_authority: 2048,
             opening_in_all: 4096,
         }
     }
