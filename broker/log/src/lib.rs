@@ -41,8 +41,8 @@ pub mod suite;
 
 pub use clock::{Clock, Timestamp};
 pub use dead_letter::{
-    DeadLetter, DeadLetterId, DeadLetterReason, DeadLetters, FailedAgain, Forwarding, LetterClaim, LetterClaims,
-    LetterSelection, RedriveId,
+    DeadLetter, DeadLetterId, DeadLetterReason, DeadLetters, FailedAgain, Forwarding, LetterClaim,
+    LetterClaims, LetterSelection, RedriveId,
 };
 pub use error::{AppendError, CommitError, ReadError, WriteError};
 pub use ledger::{
