@@ -230,7 +230,7 @@ impl Job {
         let RedriveStatus { id, sent, failed, gone, left, .. } = status;
         match end {
             End::Stopped => {
-                tracing::info!(redrive = id, sent, failed, left, "a redrive goes on after the restart")
+                tracing::info!(redrive = id, sent, failed, left, "a redrive goes on after the restart");
             }
             _ if failed > 0 => {
                 tracing::info!(
