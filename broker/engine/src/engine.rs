@@ -198,12 +198,6 @@ impl Engine {
         self.0.explaining.explain(&self.0.supervisor, query).await
     }
 
-    /// The events of a broker, or those that a trigger matches, from a place on: what there is, or the first that come
-    /// within the wait. At most [`crate::tail::MAX_TAILS`] look at one time. Cancel-safe.
-    pub async fn tail(&self, query: TailQuery) -> Result<Tailed, TailError> {
-        self.0.tailing.tail(&self.0.supervisor, query).await
-    }
-
     /// Starts a replay that no manifest declares; it counts what it will send first. What was started goes on in later
     /// processes. Dropped, it starts all the same.
     pub async fn start_replay(&self, request: ReplayRequest) -> Result<ReplayStatus, ReplayError> {
@@ -235,37 +229,12 @@ impl Engine {
         self.0.supervisor.cancel_replay(name).await
     }
 
-    /// The metrics in Prometheus' text format.
-    pub fn metrics(&self) -> String {
-        self.0.supervisor.metrics()
+    /// The events of a broker, or those that a trigger matches, from a place on: what there is, or the first that come
+    /// within the wait. At most [`crate::tail::MAX_TAILS`] look at one time. Cancel-safe.
+    pub async fn tail(&self, query: TailQuery) -> Result<Tailed, TailError> {
+        self.0.tailing.tail(&self.0.supervisor, query).await
     }
 
-    /// Counts anew what every trigger is owed, and corrects the ledgers where they differ.
-    pub fn recount(&self) -> Vec<RecountLine> {
-        self.0.supervisor.recount()
-    }
-
-    /// Drops one event that a trigger is owed, counted as dropped by an operator. It may be any that was taken, or the
-    /// oldest that was not. An attempt at it that is under way goes on, and counts for nothing. Not cancel-safe.
-    pub async fn skip(&self, trigger: &ResourceName, at: Position) -> Result<(), OperateError> {
-        self.0.supervisor.skip(trigger, at).await
-    }
-
-    /// Moves a trigger on: all that it is owed before the place is dropped, counted as dropped by an operator. Returns how
-    /// much that was. It never goes back. What is with the subscriber goes on, and is dropped where that attempt fails.
-    /// Not cancel-safe: what was dropped until then stays dropped.
-    pub async fn seek(&self, trigger: &ResourceName, to: SeekTo) -> Result<u64, OperateError> {
-        self.0.supervisor.seek(trigger, to).await
-    }
-
-    /// Passes over what is damaged in a broker's log from now on, because an operator accepts that it is lost. Returns
-    /// what was damaged, in sentences; none where the broker does not run. Blocks: every record is read for it.
-    pub fn accept_damage(&self, broker: &ResourceName) -> Option<Result<Vec<String>, WriteError>> {
-        self.0.supervisor.accept_damage(broker)
-    }
-
-    /// Stops everything in order: sources, deliveries, sinks, logs. Attempts in flight have until shortly before
-    /// the deadline, then they are cut and not counted. Returns what did not finish in time.
     /// Dead letters that a query finds, those after a name, in the order of brokers and numbers.
     pub async fn dead_letters(
         &self,
@@ -314,6 +283,37 @@ impl Engine {
         self.0.redrives.cancel(name).await
     }
 
+    /// The metrics in Prometheus' text format.
+    pub fn metrics(&self) -> String {
+        self.0.supervisor.metrics()
+    }
+
+    /// Counts anew what every trigger is owed, and corrects the ledgers where they differ.
+    pub fn recount(&self) -> Vec<RecountLine> {
+        self.0.supervisor.recount()
+    }
+
+    /// Drops one event that a trigger is owed, counted as dropped by an operator. It may be any that was taken, or the
+    /// oldest that was not. An attempt at it that is under way goes on, and counts for nothing. Not cancel-safe.
+    pub async fn skip(&self, trigger: &ResourceName, at: Position) -> Result<(), OperateError> {
+        self.0.supervisor.skip(trigger, at).await
+    }
+
+    /// Moves a trigger on: all that it is owed before the place is dropped, counted as dropped by an operator. Returns how
+    /// much that was. It never goes back. What is with the subscriber goes on, and is dropped where that attempt fails.
+    /// Not cancel-safe: what was dropped until then stays dropped.
+    pub async fn seek(&self, trigger: &ResourceName, to: SeekTo) -> Result<u64, OperateError> {
+        self.0.supervisor.seek(trigger, to).await
+    }
+
+    /// Passes over what is damaged in a broker's log from now on, because an operator accepts that it is lost. Returns
+    /// what was damaged, in sentences; none where the broker does not run. Blocks: every record is read for it.
+    pub fn accept_damage(&self, broker: &ResourceName) -> Option<Result<Vec<String>, WriteError>> {
+        self.0.supervisor.accept_damage(broker)
+    }
+
+    /// Stops everything in order: sources, deliveries, sinks, logs. Attempts in flight have until shortly before
+    /// the deadline, then they are cut and not counted. Returns what did not finish in time.
     pub async fn shutdown(&self, deadline: Instant) -> Vec<String> {
         let now = Instant::now();
         let time = deadline.saturating_duration_since(now);

@@ -10,6 +10,7 @@ mod run;
 mod status;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -161,8 +162,8 @@ pub(crate) struct Replay {
     /// Why it makes no attempts although nobody paused it, where that is so.
     waits_for: Mutex<Option<String>>,
     /// Whether the newest manifest of its name asks for something else than what was started.
-    differs: Mutex<bool>,
-    paused_by_manifest: Mutex<bool>,
+    differs: AtomicBool,
+    paused_by_manifest: AtomicBool,
 }
 
 impl Replay {
@@ -173,8 +174,8 @@ impl Replay {
             running: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
             waits_for: Mutex::default(),
-            differs: Mutex::default(),
-            paused_by_manifest: Mutex::default(),
+            differs: AtomicBool::default(),
+            paused_by_manifest: AtomicBool::default(),
         })
     }
 
@@ -246,23 +247,25 @@ impl Replay {
 
     /// Takes over what the newest plan says of it.
     pub(crate) fn set_planned(&self, planned: Option<&ReplayPlan>, fixed: Option<&str>) {
-        *self.differs.lock() = fixed.is_some_and(|fixed| self.record.lock().fixed != fixed);
+        let differs = fixed.is_some_and(|fixed| self.record.lock().fixed != fixed);
+        self.differs.store(differs, Ordering::Relaxed);
         // What the admin API was asked for is changed by it alone.
         let of_manifest = self.record.lock().origin == ReplayOrigin::Manifest;
-        *self.paused_by_manifest.lock() = of_manifest && planned.is_some_and(|planned| planned.paused);
+        let paused = of_manifest && planned.is_some_and(|planned| planned.paused);
+        self.paused_by_manifest.store(paused, Ordering::Relaxed);
     }
 
     pub(crate) fn differs(&self) -> bool {
-        *self.differs.lock()
+        self.differs.load(Ordering::Relaxed)
     }
 
     pub(crate) fn is_paused_by_manifest(&self) -> bool {
-        *self.paused_by_manifest.lock()
+        self.paused_by_manifest.load(Ordering::Relaxed)
     }
 
     /// Whether its manifest or an operator says that it makes no attempts.
     pub(crate) fn is_paused(&self) -> bool {
-        *self.paused_by_manifest.lock() || self.record.lock().paused
+        self.is_paused_by_manifest() || self.record.lock().paused
     }
 
     /// What became of what it matched: as its ledger says, or said last.

@@ -372,7 +372,7 @@ impl Supervisor {
         for replay in self.0.replays.all() {
             let record = replay.record();
             let ended = record.ended_at.map(waypost_log::Timestamp);
-            if !ended.is_some_and(|ended| now.since(ended) >= retention) {
+            if ended.is_none_or(|ended| now.since(ended) < retention) {
                 continue;
             }
             if !record.forgotten && !self.forget_ledger(&replay).await {

@@ -1,6 +1,5 @@
 //! What the admin API asks of replays.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use tokio::sync::oneshot;
@@ -26,7 +25,7 @@ impl Supervisor {
         if self.0.replays.get(&name).is_some() || applied.plan.replays.contains_key(&name) {
             return Err(ReplayError::Exists(name));
         }
-        let document = document_of(&name, request.spec);
+        let document = document_of(&name, &request.spec);
         let planned = planned_of(&applied.plan, &document)?;
         let replay = self.begin(&applied.plan, &planned, ReplayOrigin::Api { document }).await?;
         Ok(self.replay_line(&replay))
@@ -62,7 +61,7 @@ impl Supervisor {
     ) -> Result<ReplayEstimate, ReplayError> {
         let applied = self.applied();
         let name = self.name_for(&request);
-        let planned = planned_of(&applied.plan, &document_of(&name, request.spec))?;
+        let planned = planned_of(&applied.plan, &document_of(&name, &request.spec))?;
         let (broker, resolved) = self.resolve_replay(&applied.plan, &planned).await?;
         let filter = filter_of(&applied.plan, &planned)?;
         let stop = self.0.context.dispatch.stop();

@@ -26,7 +26,7 @@ pub(super) fn written(bound: ReplayBound, open: &str) -> String {
 }
 
 /// The manifest of a replay that the admin API is asked for.
-pub(super) fn document_of(name: &ResourceName, spec: serde_json::Value) -> serde_json::Value {
+pub(super) fn document_of(name: &ResourceName, spec: &serde_json::Value) -> serde_json::Value {
     serde_json::json!({
         "apiVersion": NATIVE,
         "kind": "Replay",
