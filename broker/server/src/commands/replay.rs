@@ -53,6 +53,7 @@ fn start(arguments: &StartReplay) -> Result<ExitCode, Failure> {
 }
 
 /// Waits until a replay has ended, and says now and then how far it is.
+#[expect(clippy::disallowed_methods, reason = "there is no runtime here whose worker it could block")]
 fn follow(api: &AdminApi, started: &Value, output: Output) -> Result<Value, Failure> {
     let path = path_of(&ResourceName::new(text(&started["namespace"]), text(&started["name"])), "");
     if output == Output::Text {
