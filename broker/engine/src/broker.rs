@@ -471,14 +471,9 @@ impl Broker {
         }
     }
 
-    /// Which records are repeats, by the newest set of triggers.
-    pub(crate) fn newest_rule(&self) -> Option<Deduplication> {
-        self.newest_matcher().and_then(|matcher| matcher.deduplication)
-    }
-
     fn match_past(&self, past: Past) {
         let stop = self.context.dispatch.stop().clone();
-        let run = past.run(Arc::clone(&self.log), self.context.logs.clone(), self.newest_rule(), stop);
+        let run = past.run(Arc::clone(&self.log), self.context.logs.clone(), stop);
         self.context.dispatch.spawn("readers of the past", async move {
             // What is left of it at a stop is noted.
             let _whether_all = run.await;

@@ -12,6 +12,8 @@ use std::sync::Arc;
 use waypost_core::manifest::Deduplication;
 use waypost_log::{Entry, Log, Offset, Position, ReadError, ReadLimit, Timestamp};
 
+use crate::matching::recorded::{self, UnreadableRecord};
+
 /// How much is read at once to learn what came before.
 const CHUNK: ReadLimit = ReadLimit { records: 512, bytes: 1024 * 1024 };
 
@@ -19,8 +21,9 @@ const CHUNK: ReadLimit = ReadLimit { records: 512, bytes: 1024 * 1024 };
 const ALIKE: usize = 4_096;
 
 /// Judges the records of a partition in their order. It remembers a hash of each that may be repeated: 48 bytes at most.
-pub(crate) struct Repeats {
+struct Repeats {
     log: Arc<dyn Log>,
+    partition: u16,
     rule: Deduplication,
     hashes: std::hash::RandomState,
     /// The newest record with each hash.
@@ -54,7 +57,7 @@ impl Judge {
         let known = self.repeats.take();
         let (Some(rule), Some(first)) = (rule, entries.first()) else { return Ok(found) };
         let mut repeats = match known {
-            Some(repeats) if repeats.goes_on_at(first.position.offset, rule) => repeats,
+            Some(repeats) if repeats.goes_on_at(first.position, rule) => repeats,
             _ => Repeats::before(Arc::clone(&self.log), rule, first).await?,
         };
         for entry in entries {
@@ -63,6 +66,43 @@ impl Judge {
             }
         }
         self.repeats = Some(repeats);
+        Ok(found)
+    }
+}
+
+/// Judges pages of records once more by the rules of the plans that decided about them: those that are recorded when
+/// it is made.
+pub(crate) struct LaterJudge {
+    judge: Judge,
+    /// For each plan, oldest first, what it decides from where on in each partition.
+    rules: Vec<(Vec<Offset>, Option<Deduplication>)>,
+}
+
+impl LaterJudge {
+    /// # Errors
+    /// A recorded plan cannot be read.
+    pub(crate) fn new(log: Arc<dyn Log>) -> Result<Self, UnreadableRecord> {
+        let mut rules = Vec::new();
+        for plan in log.plans() {
+            let rule = recorded::deduplication(&plan)?;
+            rules.push((plan.effective, rule));
+        }
+        Ok(Self { judge: Judge::new(log), rules })
+    }
+
+    /// As [`Judge::repeats`].
+    pub(crate) async fn repeats(&mut self, entries: &[Arc<Entry>]) -> Result<Vec<Offset>, ReadError> {
+        let Self { judge, rules } = self;
+        // Which plan decided about a record, counted from the oldest.
+        let plan_of = |entry: &Entry| {
+            let Position { partition, offset } = entry.position;
+            rules.partition_point(|(from, _)| from[usize::from(partition)] <= offset).checked_sub(1)
+        };
+        let mut found = Vec::new();
+        for page in entries.chunk_by(|one, next| plan_of(one) == plan_of(next)) {
+            let rule = plan_of(&page[0]).and_then(|plan| rules[plan].1);
+            found.extend(judge.repeats(rule, page).await?);
+        }
         Ok(found)
     }
 }
@@ -76,7 +116,7 @@ struct Seen {
 impl Repeats {
     /// Makes ready to judge `first` and what follows it: reads what came before, as far as the rule looks back. What
     /// is damaged there counts as if it had never come.
-    pub(crate) async fn before(
+    async fn before(
         log: Arc<dyn Log>,
         rule: Deduplication,
         first: &Entry,
@@ -85,6 +125,7 @@ impl Repeats {
         let since = log.first_since(partition, first.arrived.before(rule.window)).await?;
         let mut repeats = Self {
             rule,
+            partition,
             hashes: std::hash::RandomState::new(),
             recent: HashMap::new(),
             order: VecDeque::new(),
@@ -114,14 +155,14 @@ impl Repeats {
         Ok(repeats)
     }
 
-    /// Whether what is judged next is the record at `offset`, by this rule.
-    pub(crate) fn goes_on_at(&self, offset: Offset, rule: Deduplication) -> bool {
-        self.next == offset && self.rule == rule
+    /// Whether what is judged next is the record at `at`, by this rule.
+    fn goes_on_at(&self, at: Position, rule: Deduplication) -> bool {
+        (self.partition, self.next) == (at.partition, at.offset) && self.rule == rule
     }
 
     /// The newest record that this one repeats, if it repeats one. After an error the record may be judged again, by a
     /// judge that is made anew.
-    pub(crate) async fn judge(&mut self, entry: &Entry) -> Result<Option<Position>, ReadError> {
+    async fn judge(&mut self, entry: &Entry) -> Result<Option<Position>, ReadError> {
         self.forget(entry);
         let repeated = match self.recent.get(&self.hash(entry)) {
             _ if entry.metadata.cause.is_some() => None,
@@ -169,24 +210,6 @@ impl Repeats {
             self.order.pop_front();
         }
     }
-}
-
-/// The offsets of those among `entries`, which stand in order in one partition, that are repeats. For those who match a
-/// stretch of the log once more.
-pub(crate) async fn repeats_among(
-    log: &Arc<dyn Log>,
-    rule: Option<Deduplication>,
-    entries: &[Arc<Entry>],
-) -> Result<Vec<Offset>, ReadError> {
-    let mut found = Vec::new();
-    if let Some(rule) = rule {
-        for entry in entries {
-            if repeated_by(&**log, rule, entry).await?.is_some() {
-                found.push(entry.position.offset);
-            }
-        }
-    }
-    Ok(found)
 }
 
 /// The newest record that `entry` repeats, found by its source and id. Reads from the disk.

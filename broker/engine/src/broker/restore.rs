@@ -13,7 +13,7 @@ use waypost_log::{Entry, Log, MatchBatch, Offset, PlanRecord, ReadError, ReadLim
 
 use super::Broker;
 use crate::context::Context;
-use crate::deduplication::repeats_among;
+use crate::deduplication::Judge;
 use crate::logs::NotedPast;
 use crate::matching::recorded::{self, RecordedPlan, UnreadableRecord};
 use crate::matching::{Matcher, Row};
@@ -98,6 +98,7 @@ impl Restoring {
         let plans = self.log.plans();
         let later = self.later_starts(&plans)?;
         let mut scratch = Scratch::default();
+        let mut judge = Judge::new(Arc::clone(&self.log));
         let mut deciding: Option<Deciding> = None;
         let mut next = range.start;
         while next < range.end {
@@ -118,7 +119,7 @@ impl Restoring {
             let entries = &entries[..entries.partition_point(|entry| entry.position.offset < to)];
             let examined = entries.last().map_or(to, |entry| entry.position.offset + 1);
             let rule = current.matcher.deduplication;
-            let repeats = repeats_among(&self.log, rule, entries).await.map_err(|error| error.to_string())?;
+            let repeats = judge.repeats(rule, entries).await.map_err(|error| error.to_string())?;
             let batch = MatchBatch {
                 partition,
                 from: next,
@@ -127,7 +128,7 @@ impl Restoring {
                 scope: Scope::Restored,
                 matches: entries
                     .iter()
-                    .filter(|entry| !repeats.contains(&entry.position.offset))
+                    .filter(|entry| repeats.binary_search(&entry.position.offset).is_err())
                     .filter_map(|entry| matches(&current.matcher, &later, entry, &mut scratch))
                     .collect(),
             };

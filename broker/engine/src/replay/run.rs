@@ -6,14 +6,15 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use waypost_core::filter::Filter;
-use waypost_core::manifest::{Deduplication, ReplayBound, ResourceName};
+use waypost_core::manifest::{ReplayBound, ResourceName};
 use waypost_log::{Clock, Entry, Log, Offset, Position, ReadError, ReadLimit, Timestamp, WriteError};
 
 use super::record::{Outcomes, ReplayState, kept_name};
 use super::{Ended, Replay, ReplayError, ReplayRecord};
 use crate::broker::reader::Past;
-use crate::deduplication::Judge;
+use crate::deduplication::LaterJudge;
 use crate::logs::{Logs, NotedPast, PastRange};
+use crate::matching::recorded::UnreadableRecord;
 use crate::plan::ReplayPlan;
 use crate::subscription::Subscription;
 
@@ -127,7 +128,7 @@ async fn begins(log: &dyn Log, start: Position) -> String {
     format!("the log begins at {start}{arrived}: retention has given up what was before")
 }
 
-/// Counts what of some ranges matches, without what `deduplication` says is a repeat.
+/// Counts what of some ranges matches, without what was a repeat when it came.
 ///
 /// # Errors
 /// The log cannot be read; what retention gave up meanwhile is no error, and not counted. Cancel-safe.
@@ -135,10 +136,10 @@ pub(crate) async fn count(
     log: &Arc<dyn Log>,
     ranges: &[PastRange],
     filter: &Filter,
-    deduplication: Option<Deduplication>,
 ) -> Result<u64, ReadError> {
     let mut expected = 0;
-    let mut judge = Judge::new(Arc::clone(log));
+    let unreadable = |error: UnreadableRecord| ReadError::Failed { reason: error.to_string() };
+    let mut judge = LaterJudge::new(Arc::clone(log)).map_err(unreadable)?;
     for range in ranges {
         let mut next: Offset = range.from;
         while next < range.to {
@@ -153,7 +154,7 @@ pub(crate) async fn count(
             let Some(last) = entries.last() else { break };
             next = last.position.offset + 1;
             let within = &entries[..entries.partition_point(|entry| entry.position.offset < range.to)];
-            let repeats = judge.repeats(deduplication, within).await?;
+            let repeats = judge.repeats(within).await?;
             let matches = |entry: &&Arc<Entry>| {
                 repeats.binary_search(&entry.position.offset).is_err() && filter.matches_event(&entry.event)
             };
@@ -173,8 +174,6 @@ pub(crate) struct Run {
     pub(crate) logs: Logs,
     pub(crate) clock: Clock,
     pub(crate) filter: Filter,
-    /// Which records are repeats, and match nobody.
-    pub(crate) deduplication: Option<Deduplication>,
     pub(crate) stop: CancellationToken,
     /// So many replays count at one time.
     pub(crate) counting: Arc<Semaphore>,
@@ -206,7 +205,7 @@ impl Run {
             noted,
         };
         let (log, logs) = (Arc::clone(&self.log), self.logs.clone());
-        if !past.run(log, logs, self.deduplication, stop.clone()).await {
+        if !past.run(log, logs, stop.clone()).await {
             return;
         }
         self.replay.release_log();
@@ -226,7 +225,7 @@ impl Run {
             let ranges = self.replay.record().ranges;
             let counted = {
                 let _one_of_few = self.counting.acquire().await;
-                count(&self.log, &ranges, &self.filter, self.deduplication).await
+                count(&self.log, &ranges, &self.filter).await
             };
             match counted {
                 Ok(expected) => return expected,

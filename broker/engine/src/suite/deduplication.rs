@@ -118,3 +118,27 @@ fn the_rule_of_the_plan_decides_and_looks_back_beyond_it() {
         stage.shut_down().await;
     });
 }
+
+#[test]
+fn a_start_in_the_past_leaves_out_what_was_a_repeat_then() {
+    on_one_thread(async {
+        let _first = Hand::takes_all("unlike-5");
+        let late = Hand::takes_all("unlike-6");
+        let base =
+            [DEDUPLICATING, &sink("unlike-5"), &sink("unlike-6"), &trigger("first", "unlike-5", "")].concat();
+        let mut stage = Stage::of(&base).await;
+        stage.publish("b", [1, 2, 1]).await;
+        stage.until("first", |line| line.delivered == 2 && line.lag_events == 0).await;
+        // Under a plan without the rule all of them match.
+        stage.apply(&base.replace("window: PT10M", "window: PT0.001S")).await;
+        tokio::time::advance(Duration::from_secs(1)).await;
+        stage.publish("b", [2]).await;
+        stage.until("first", |line| line.delivered == 3).await;
+        stage.apply(&[base.as_str(), &trigger("late", "unlike-6", "startFrom: earliest")].concat()).await;
+        stage.until("late", |line| line.delivered == 3 && line.lag_events == 0).await;
+        let mut sent = late.sent();
+        sent.sort();
+        assert_eq!(sent, ["1", "2", "2"]);
+        stage.shut_down().await;
+    });
+}

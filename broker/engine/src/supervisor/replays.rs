@@ -264,7 +264,6 @@ impl Supervisor {
             logs: context.logs.clone(),
             clock: context.clock.clone(),
             filter,
-            deduplication: broker.newest_rule(),
             stop,
             counting: Arc::clone(&self.0.replays.counting),
         };

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 use tokio_util::sync::CancellationToken;
+use waypost_core::codes;
 use waypost_core::filter::Filter;
-use waypost_core::manifest::{Deduplication, ResourceName};
+use waypost_core::manifest::ResourceName;
 use waypost_log::{Log, MatchBatch, Offset, ReadError, Scope, WriteError};
 
 use super::{CHUNK, READ_RETRY};
-use crate::deduplication::Judge;
+use crate::deduplication::LaterJudge;
 use crate::logs::{Logs, NotedPast, PastRange};
 use crate::subscription::Subscription;
 
@@ -28,27 +29,22 @@ pub(crate) struct Past {
     pub(crate) noted: NotedPast,
 }
 
-/// Tells repeats, by the rule that says which records are some; they match nobody.
-struct Judging {
-    judge: Judge,
-    rule: Option<Deduplication>,
-}
-
 impl Past {
     /// Matches the past for the trigger alone, and lets it go when all of it is matched. What is left at `stop` is
-    /// noted, and a later process goes on with it. `deduplication` says which records are repeats. Returns whether nothing
-    /// is left.
-    pub(crate) async fn run(
-        mut self,
-        log: Arc<dyn Log>,
-        logs: Logs,
-        deduplication: Option<Deduplication>,
-        stop: CancellationToken,
-    ) -> bool {
-        let mut judging = Judging { judge: Judge::new(Arc::clone(&log)), rule: deduplication };
+    /// noted, and a later process goes on with it. What was a repeat when it came matches nobody now. Returns whether
+    /// nothing is left.
+    pub(crate) async fn run(mut self, log: Arc<dyn Log>, logs: Logs, stop: CancellationToken) -> bool {
+        let mut judge = match LaterJudge::new(Arc::clone(&log)) {
+            Ok(judge) => judge,
+            Err(error) => {
+                let code = codes::LOG_VERSION_UNKNOWN.id();
+                tracing::error!(trigger = %self.subscription.name, code, %error, "the past of the trigger cannot be matched");
+                return false;
+            }
+        };
         while let Some(range) = self.noted.left.first().copied() {
             let next = tokio::select! {
-                next = self.read(&*log, range, &mut judging) => next,
+                next = self.read(&*log, range, &mut judge) => next,
                 () = stop.cancelled() => return false,
             };
             // A log that is closed matches nothing more: what is left is noted.
@@ -74,7 +70,7 @@ impl Past {
 
     /// Matches until the range ends or it is time to note how far it got. Returns the first offset that is left; none
     /// where the log is closed. What cannot be read or written down is tried again: nothing of it is passed over.
-    async fn read(&self, log: &dyn Log, range: PastRange, judging: &mut Judging) -> Option<Offset> {
+    async fn read(&self, log: &dyn Log, range: PastRange, judge: &mut LaterJudge) -> Option<Offset> {
         let PastRange { partition, from, to } = range;
         let (mut next, number) = (from, self.subscription.number);
         while next < to && next - from < NOTE_EVERY {
@@ -86,7 +82,7 @@ impl Past {
             }
             let read = async {
                 let entries = log.read(partition, next, CHUNK).await?;
-                let repeats = judging.judge.repeats(judging.rule, &entries).await?;
+                let repeats = judge.repeats(&entries).await?;
                 Ok((entries, repeats))
             };
             let (entries, repeats) = match read.await {

@@ -67,7 +67,7 @@ impl Supervisor {
         let stop = self.0.context.dispatch.stop();
         let counting = async {
             let _one_of_few = self.0.replays.counting.acquire().await;
-            count(broker.log(), &resolved.ranges, &filter, broker.newest_rule()).await
+            count(broker.log(), &resolved.ranges, &filter).await
         };
         let expected = tokio::select! {
             counted = counting => counted.map_err(|error| ReplayError::Unreadable(error.to_string()))?,
