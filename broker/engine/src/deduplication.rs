@@ -116,11 +116,7 @@ struct Seen {
 impl Repeats {
     /// Makes ready to judge `first` and what follows it: reads what came before, as far as the rule looks back. What
     /// is damaged there counts as if it had never come.
-    async fn before(
-        log: Arc<dyn Log>,
-        rule: Deduplication,
-        first: &Entry,
-    ) -> Result<Self, ReadError> {
+    async fn before(log: Arc<dyn Log>, rule: Deduplication, first: &Entry) -> Result<Self, ReadError> {
         let Position { partition, offset: end } = first.position;
         let since = log.first_since(partition, first.arrived.before(rule.window)).await?;
         let mut repeats = Self {

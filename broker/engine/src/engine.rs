@@ -23,12 +23,12 @@ use crate::housekeeper;
 use crate::logs::Logs;
 use crate::metrics::Metrics;
 use crate::plan::Plan;
-use crate::replay::{ReplayError, ReplayEstimate, ReplayRequest, ReplayStatus};
 use crate::redrive::{RedriveError, RedrivePreview, RedriveRequest, RedriveStatus, Redrives};
+use crate::replay::{ReplayError, ReplayEstimate, ReplayRequest, ReplayStatus};
 use crate::sinks::RunningSink;
 use crate::status::{Status, StatusQuery};
-use crate::supervisor::Supervisor;
 use crate::subscription::{OperateError, SeekTo};
+use crate::supervisor::Supervisor;
 use crate::tail::{TailError, TailQuery, Tailed, Tailing};
 use crate::tasks::Tasks;
 

@@ -45,10 +45,8 @@ pub use engine::{
     DEFAULT_DELIVERY_BUDGET_BYTES, DEFAULT_DETACHED_RETENTION, DEFAULT_INGEST_BUDGET_BYTES,
     DEFAULT_MAX_EVENT_BYTES, DEFAULT_MAX_REQUEST_BYTES, Engine, EngineOptions, Limits, RecountLine,
 };
-pub use replay::{
-    MAX_REPLAYS, ReplayError, ReplayEstimate, ReplayRange, ReplayRequest, ReplayStatus,
-};
 pub use redrive::{RedriveError, RedrivePreview, RedriveRequest, RedriveState, RedriveStatus};
+pub use replay::{MAX_REPLAYS, ReplayError, ReplayEstimate, ReplayRange, ReplayRequest, ReplayStatus};
 pub use sinks::RunningSink;
 pub use status::{
     DEFAULT_STATUS_LIMIT, LogStatus, PlanStatus, ResourceStatus, Status, StatusQuery, TriggerStatus,

@@ -51,10 +51,14 @@ pub struct RedriveRequest {
 #[non_exhaustive]
 pub enum RedriveError {
     /// There is no such dead letter.
-    #[error("there is no dead letter {0}: it was redriven, forwarded or purged, or never was; see `waypost dlq list`")]
+    #[error(
+        "there is no dead letter {0}: it was redriven, forwarded or purged, or never was; see `waypost dlq list`"
+    )]
     LetterUnknown(LetterName),
     /// More dead letters are named than may be.
-    #[error("{0} dead letters are named, and at most {MAX_NAMED_LETTERS} may be: choose them by trigger, type, code or time")]
+    #[error(
+        "{0} dead letters are named, and at most {MAX_NAMED_LETTERS} may be: choose them by trigger, type, code or time"
+    )]
     TooManyNamed(usize),
     /// Triggers whose dead letters were chosen are not declared any more.
     #[error(

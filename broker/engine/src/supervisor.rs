@@ -17,12 +17,12 @@ use tokio::time::Instant;
 use waypost_core::manifest::ResourceName;
 use waypost_log::{DropReason, Durability, Log, PlanVersion, Position, Timestamp, WriteError};
 
+use self::replays::Replays;
 use crate::broker::{Broker, Taking};
 use crate::context::Context;
 use crate::engine::RecountLine;
 use crate::logs::past_name;
 use crate::matching::recorded;
-use self::replays::Replays;
 use crate::plan::{
     Family, Plan, ResourceKey, SinkPlan, SourcePlan, StartFrom, TriggerPlan, declared_for, stored_names,
 };

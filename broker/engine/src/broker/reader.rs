@@ -154,7 +154,8 @@ impl Reader {
         };
         let decided = entries.partition_point(|entry| entry.position.offset < border);
         let mut rest = &entries[..decided];
-        let repeats = self.judge.repeats(matcher.deduplication, rest).await.map_err(|error| self.not_read(&error))?;
+        let repeats =
+            self.judge.repeats(matcher.deduplication, rest).await.map_err(|error| self.not_read(&error))?;
         while !rest.is_empty() {
             let examined =
                 self.match_some(&matcher, rest, &repeats).map_err(|error| self.not_recorded(&error))?;

@@ -602,7 +602,7 @@ fn the_schema_describes_each_kind_and_type() {
     let schema = schema(&REGISTRY);
     let kinds: Vec<_> =
         schema["oneOf"].as_array().expect("a list").iter().map(|kind| kind["title"].clone()).collect();
-    assert_eq!(kinds, ["Broker", "Trigger", "Source", "Sink", "Transformation", "Test"]);
+    assert_eq!(kinds, ["Broker", "Trigger", "Source", "Sink", "Transformation", "Replay", "Test"]);
     let text = schema.to_string();
     for part in [
         "\"void\"",
