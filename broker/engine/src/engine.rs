@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde::Serialize;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use waypost_clients::http::{Pool, PoolOptions};
@@ -294,16 +295,32 @@ impl Engine {
     }
 
     /// Drops one event that a trigger is owed, counted as dropped by an operator. It may be any that was taken, or the
-    /// oldest that was not. An attempt at it that is under way goes on, and counts for nothing. Not cancel-safe.
+    /// oldest that was not. An attempt at it that is under way goes on, and counts for nothing. It goes to its end, also where
+    /// whoever asked does not wait for it.
     pub async fn skip(&self, trigger: &ResourceName, at: Position) -> Result<(), OperateError> {
-        self.0.supervisor.skip(trigger, at).await
+        let (supervisor, trigger) = (self.0.supervisor.clone(), trigger.clone());
+        self.to_its_end(async move { supervisor.skip(&trigger, at).await }).await
     }
 
     /// Moves a trigger on: all that it is owed before the place is dropped, counted as dropped by an operator. Returns how
     /// much that was. It never goes back. What is with the subscriber goes on, and is dropped where that attempt fails.
-    /// Not cancel-safe: what was dropped until then stays dropped.
+    /// It goes to its end, also where whoever asked does not wait for it.
     pub async fn seek(&self, trigger: &ResourceName, to: SeekTo) -> Result<u64, OperateError> {
-        self.0.supervisor.seek(trigger, to).await
+        let (supervisor, trigger) = (self.0.supervisor.clone(), trigger.clone());
+        self.to_its_end(async move { supervisor.seek(&trigger, to).await }).await
+    }
+
+    /// Does what an operator asked for in a task of its own.
+    async fn to_its_end<T: Send + 'static>(
+        &self,
+        order: impl Future<Output = Result<T, OperateError>> + Send + 'static,
+    ) -> Result<T, OperateError> {
+        let (tell, told) = oneshot::channel();
+        self.0.context.dispatch.spawn("orders of operators", async move {
+            // Whoever asked may have gone.
+            drop(tell.send(order.await));
+        });
+        told.await.unwrap_or(Err(OperateError::Stopping))
     }
 
     /// Passes over what is damaged in a broker's log from now on, because an operator accepts that it is lost. Returns

@@ -14,6 +14,7 @@ const INGRESS: &str = "/default/default";
 const FILE: &str = "manifests.yaml";
 
 /// A Replay of the broker `default`.
+#[expect(clippy::needless_pass_by_value, reason = "`json!` stands in the place of the argument")]
 fn replay(name: &str, spec: Value) -> Value {
     let mut whole = json!({"broker": "default"});
     for (field, value) in spec.as_object().unwrap() {

@@ -55,6 +55,9 @@ pub enum OperateError {
     /// The log has no such partition.
     #[error("the log of the broker has no partition {0}")]
     PartitionUnknown(u16),
+    /// The process ends, or the order met a defect, which the log tells of.
+    #[error("the order did not come to its end: see `waypost status` for what became of it, and ask again")]
+    Stopping,
     /// What the trigger is owed cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
@@ -72,6 +75,7 @@ impl OperateError {
             Self::NotTaken { .. } => codes::EVENT_NOT_TAKEN,
             Self::Backwards { .. } => codes::SEEK_BACKWARDS,
             Self::PartitionUnknown(_) => codes::LOG_BEYOND_END,
+            Self::Stopping => codes::ADMIN_NOT_READY,
             Self::Read(error) => error.code(),
             Self::Write(error) => error.code(),
         }

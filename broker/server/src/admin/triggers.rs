@@ -37,12 +37,9 @@ pub(super) async fn skip(
         Err(error) => return refused(format!("`position`: {error}")).into_response(),
     };
     let trigger = ResourceName::new(namespace, name);
-    // A task of its own: it goes to its end, also where whoever asked does not wait for it.
-    let engine = shared.engine.clone();
-    let skipping = tokio::spawn(async move { (engine.skip(&trigger, at).await, trigger) });
-    let (skipped, ResourceName { namespace, name }) = finished(skipping.await);
-    match skipped {
+    match shared.engine.skip(&trigger, at).await {
         Ok(()) => {
+            let ResourceName { namespace, name } = trigger;
             Json(json!({"namespace": namespace, "name": name, "position": at.to_string(), "dropped": 1}))
                 .into_response()
         }
@@ -60,11 +57,9 @@ pub(super) async fn seek(
         return refused(detail.to_owned()).into_response();
     };
     let trigger = ResourceName::new(namespace, name);
-    let engine = shared.engine.clone();
-    let seeking = tokio::spawn(async move { (engine.seek(&trigger, place).await, trigger) });
-    let (sought, ResourceName { namespace, name }) = finished(seeking.await);
-    match sought {
+    match shared.engine.seek(&trigger, place).await {
         Ok(dropped) => {
+            let ResourceName { namespace, name } = trigger;
             Json(json!({"namespace": namespace, "name": name, "to": to, "dropped": dropped})).into_response()
         }
         Err(error) => refusal(&error).into_response(),
@@ -83,14 +78,6 @@ fn place(to: &str) -> Option<SeekTo> {
     i64::try_from(time.as_nanosecond()).ok().map(|time| SeekTo::Time(Timestamp(time)))
 }
 
-/// What a task came to; a panic in it goes on in whoever waits.
-fn finished<T>(joined: Result<T, tokio::task::JoinError>) -> T {
-    match joined {
-        Ok(finished) => finished,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    }
-}
-
 fn refused(detail: String) -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, codes::ADMIN_QUERY_INVALID, detail)
 }
@@ -102,7 +89,9 @@ fn refusal(error: &OperateError) -> Problem {
             StatusCode::CONFLICT
         }
         OperateError::PartitionUnknown(_) => StatusCode::BAD_REQUEST,
-        OperateError::Read(_) | OperateError::Write(_) => StatusCode::SERVICE_UNAVAILABLE,
+        OperateError::Stopping | OperateError::Read(_) | OperateError::Write(_) => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
     };
     Problem::new(status, error.code(), error.to_string())
 }
