@@ -73,14 +73,8 @@ fn follow(api: &AdminApi, started: &Value, output: Output) -> Result<Value, Fail
             present::complain(&message);
             said = message;
         }
-        pause();
+        std::thread::sleep(LOOK_EVERY);
     }
-}
-
-/// Waits a little. This command has no runtime whose threads it could block.
-#[expect(clippy::disallowed_methods)]
-fn pause() {
-    std::thread::sleep(LOOK_EVERY);
 }
 
 fn list(arguments: &ListReplays) -> Result<ExitCode, Failure> {
