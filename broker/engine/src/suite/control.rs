@@ -106,6 +106,7 @@ fn a_closed_key_holds_its_own_events_and_no_others() {
         // An event without a key is not ordered.
         stage.publish_event("b", event("9999", "t")).await;
         stage.until("t", |line| line.delivered == 1_001).await;
+        tokio::time::sleep(Duration::from_secs(3 * 60 * 60)).await;
         stage.until("t", |line| line.pending == 0).await;
         let keys = first_attempts(&hand, |id| if id.is_multiple_of(2) { 0 } else { 1 + id % 7 });
         assert!(keys.values().all(|ids| ids.is_sorted()), "{keys:?}");
@@ -195,6 +196,7 @@ fn as_many_keys_as_may_wait_and_the_status_says_so() {
         assert_eq!((ready, code.as_str()), (false, codes::KEYS_CLOSED.id()));
         assert!(message.contains("1024 keys") && message.contains("not now"), "{message}");
         hand.answer(|_, _| Outcome::Delivered);
+        tokio::time::sleep(Duration::from_secs(2 * 60 * 60)).await;
         stage.until("t", |line| line.delivered == 1_500).await;
         assert!(reason(&stage).await.0);
         stage.shut_down().await;
@@ -301,6 +303,7 @@ fn one_event_that_cannot_be_answered_does_not_hold_the_others_for_ever() {
         let stage = Stage::of(&with("cpoison", delivery)).await;
         stage.publish("b", 0..50).await;
         stage.until("t", |line| line.delivered == 49).await;
+        tokio::time::sleep(Duration::from_secs(60 * 60)).await;
         let line = stage.until("t", |line| line.pending == 0).await;
         assert_eq!(line.dropped_by_reason.get("deadline"), Some(&1));
         // Any other failure is as usual.
