@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::connection::Connection;
 use super::error::SendError;
@@ -24,7 +24,8 @@ pub struct PoolOptions {
     pub idle_per_authority: usize,
     /// The most connections that wait for use.
     pub idle_in_all: usize,
-    /// The longest that opening a connection may take: its turn, name, every address, and TLS.
+    /// The longest that opening a connection may take: name, every address, and TLS. The wait for its turn does not
+    /// count: whoever sends bounds that.
     pub connect_timeout: Duration,
     /// The most connections to one authority that are being opened: a host that is down takes no more sockets.
     pub opening_per_authority: usize,
@@ -110,12 +111,11 @@ impl Pool {
         }
     }
 
-    /// Opens a connection, when it is its turn.
+    /// Opens a connection, when it is its turn: to wait for that says nothing about the other side, and is no failure.
     pub(super) async fn open(&self, authority: &Authority) -> Result<Connection, SendError> {
+        let _turn = self.turns.turn(authority).await;
         let limit = self.options.connect_timeout;
         let deadline = Instant::now() + limit;
-        let timed_out = |_| SendError::ConnectTimeout { authority: authority.to_string(), limit };
-        let _turn = timeout_at(deadline, self.turns.turn(authority)).await.map_err(timed_out)?;
         let tls = match &authority.security {
             Security::Plain => None,
             Security::Tls { name, trust } => {
