@@ -30,7 +30,7 @@ pub(crate) struct Tail {
     pub(crate) filter: Option<serde_json::Value>,
 
     /// Begin at this position of the log, such as 0:42, and not with the next event.
-    #[arg(long, value_name = "PARTITION:OFFSET", env = "WAYPOST_POSITION")]
+    #[arg(long, value_name = "PARTITION:OFFSET", env = "WAYPOST_FROM")]
     pub(crate) from: Option<String>,
 
     /// End after so many events.
