@@ -191,17 +191,44 @@ async fn counts_hold_under_concurrency() {
     log.close().await;
     drop(log);
     let log = bench.reopen().await.expect("it is there again");
-    let ledger = log.ledger(0, triggers[0]);
     for trigger in triggers {
         assert!(!log.recount(0, trigger).differs());
         assert_eq!(log.ledger(0, trigger).counts().delivered, RECORDS);
     }
-    ledger.reserve(Some(0));
-    log.trim().await;
-    assert_eq!(log.bounds(0).start, 0, "what is reserved is kept");
-    ledger.reserve(None);
     log.trim().await;
     assert!(log.bounds(0).start > 0, "what nobody is owed is given up");
+}
+
+#[tokio::test]
+async fn what_is_reserved_is_kept_although_nobody_is_owed_it() {
+    const RECORDS: u64 = 2_000;
+    let bench = EmbeddedBench::simulated();
+    let setup = Setup { retention: std::time::Duration::ZERO, ..Setup::default() };
+    let log = bench.open(setup).await;
+    let ledger = log.ledger(0, log.trigger(&ResourceName::new("n", "t")));
+    let version = PlanVersion(1);
+    let plan = PlanRecord { version, effective: vec![0], triggers: Vec::new(), body: "p".into() };
+    log.record_plan(plan).await.expect("it is recorded");
+    for id in 0..RECORDS {
+        let event = Event::builder(id.to_string(), "/s", "t").data(vec![b'x'; 1_000]).build();
+        let record = Record { metadata: Metadata::default(), event: event.expect("a valid event") };
+        let commit = log.append(Batch::of([record])).expect("there is room");
+        if id % 50 == 0 || id == RECORDS - 1 {
+            commit.await.expect("it is durable");
+        }
+    }
+    let batch =
+        MatchBatch { partition: 0, from: 0, to: RECORDS, version, scope: Scope::All, matches: Vec::new() };
+    log.record_matches(&batch).expect("that nothing matches is recorded");
+    let start_with = async |reserved: Option<u64>| {
+        ledger.reserve(reserved);
+        log.trim().await;
+        log.bounds(0).start
+    };
+    assert_eq!(start_with(Some(0)).await, 0);
+    let start = start_with(Some(RECORDS / 2)).await;
+    assert!(start > 0 && start <= RECORDS / 2, "{start}");
+    assert!(start_with(None).await > RECORDS / 2);
 }
 
 #[test]
