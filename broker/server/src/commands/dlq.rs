@@ -13,7 +13,7 @@ use crate::cli::{
     CancelRedrive, Dlq, ListLetters, ListRedrives, Output, PurgeLetters, RedriveLetters, ShowLetter,
 };
 use crate::failure::Failure;
-use crate::present;
+use crate::present::{self, cell, rows};
 
 const LETTERS: &str = "/api/v1/dead-letters";
 const REDRIVES: &str = "/api/v1/redrives";
@@ -69,10 +69,10 @@ fn redrive(arguments: &RedriveLetters) -> Result<ExitCode, Failure> {
 
 /// Waits until a redrive has ended, and says now and then why it does not go on.
 fn follow(api: &AdminApi, started: &Value, output: Output) -> Result<Value, Failure> {
-    let id = text(&started["id"]);
+    let id = cell(&started["id"]);
     let path = format!("{REDRIVES}/{}", encoded(&id));
     if output == Output::Text {
-        let selected = text(&started["selected"]);
+        let selected = cell(&started["selected"]);
         present::complain(&format!(
             "redrive {id} sends {selected} dead letters; it goes on if this command ends (waypost dlq cancel {id})"
         ));
@@ -83,7 +83,7 @@ fn follow(api: &AdminApi, started: &Value, output: Output) -> Result<Value, Fail
         if redrive["endedAt"].is_string() {
             return Ok(redrive);
         }
-        let waiting = text(&redrive["waiting"]);
+        let waiting = cell(&redrive["waiting"]);
         if output == Output::Text && !waiting.is_empty() && waiting != said {
             present::complain(&format!("it waits: {}", present::visible(&waiting)));
             said = waiting;
@@ -108,7 +108,7 @@ fn purge(arguments: &PurgeLetters) -> Result<ExitCode, Failure> {
     let api = AdminApi::new(&arguments.admin)?;
     let answer = api.post(&format!("{LETTERS}/purge"), &arguments.body(), LONG_TIMEOUT)?;
     print(&answer, arguments.output, |answer| {
-        format!("{} dead letters were deleted\n", text(&answer["purged"]))
+        format!("{} dead letters were deleted\n", cell(&answer["purged"]))
     })
 }
 
@@ -141,14 +141,14 @@ fn list_text(letters: &Value, limit: usize) -> String {
     let cells = |letter: &Value| {
         let event = &letter["event"];
         vec![
-            text(&letter["id"]),
-            text(&letter["at"]),
-            text(&letter["trigger"]),
-            text(&event["type"]),
-            text(&event["id"]),
-            text(&letter["code"]),
-            text(&letter["attempts"]),
-            text(&letter["reason"]),
+            cell(&letter["id"]),
+            cell(&letter["at"]),
+            cell(&letter["trigger"]),
+            cell(&event["type"]),
+            cell(&event["id"]),
+            cell(&letter["code"]),
+            cell(&letter["attempts"]),
+            cell(&letter["reason"]),
         ]
     };
     let rows: Vec<Vec<String>> = letters.iter().map(cells).collect();
@@ -156,7 +156,7 @@ fn list_text(letters: &Value, limit: usize) -> String {
     let header = ["ID", "AT", "TRIGGER", "TYPE", "EVENT", "CODE", "ATTEMPTS", "REASON"];
     let mut told = present::table(&header, &rows);
     if letters.len() >= limit {
-        told.push_str(&format!("there may be more: --after {}\n", text(&last["id"])));
+        told.push_str(&format!("there may be more: --after {}\n", cell(&last["id"])));
     }
     told
 }
@@ -168,33 +168,33 @@ fn letter_text(letter: &Value) -> String {
             told.push_str(&format!("{name:<12}{}\n", present::visible(&value)));
         }
     };
-    line("id", text(&letter["id"]));
-    line("trigger", text(&letter["trigger"]));
-    line("given up", text(&letter["at"]));
-    line("reason", format!("{} {}", text(&letter["code"]), text(&letter["reason"])));
-    line("destination", text(&letter["destination"]));
-    line("status", text(&letter["status"]));
-    line("answer", text(&letter["bodyExcerpt"]));
-    line("position", text(&letter["position"]));
+    line("id", cell(&letter["id"]));
+    line("trigger", cell(&letter["trigger"]));
+    line("given up", cell(&letter["at"]));
+    line("reason", format!("{} {}", cell(&letter["code"]), cell(&letter["reason"])));
+    line("destination", cell(&letter["destination"]));
+    line("status", cell(&letter["status"]));
+    line("answer", cell(&letter["bodyExcerpt"]));
+    line("position", cell(&letter["position"]));
     let forwarding = &letter["forwarding"];
     line(
         "forwarding",
-        match text(&forwarding["state"]).as_str() {
-            "waiting" => format!("waits until {} for its dead-letter sink", text(&forwarding["dueAt"])),
-            "givenUp" => format!("its dead-letter sink did not take it: {}", text(&forwarding["detail"])),
+        match cell(&forwarding["state"]).as_str() {
+            "waiting" => format!("waits until {} for its dead-letter sink", cell(&forwarding["dueAt"])),
+            "givenUp" => format!("its dead-letter sink did not take it: {}", cell(&forwarding["detail"])),
             _ => "no dead-letter sink is named".to_owned(),
         },
     );
-    line("redrive", text(&letter["redrive"]));
+    line("redrive", cell(&letter["redrive"]));
     let attempts: Vec<Vec<String>> = rows(&letter["attempts"])
         .iter()
         .map(|attempt| {
             ["number", "at", "outcome", "code", "status", "detail", "bodyExcerpt"]
-                .map(|cell| text(&attempt[cell]))
+                .map(|name| cell(&attempt[name]))
                 .to_vec()
         })
         .collect();
-    let (made, shown) = (text(&letter["attemptsMade"]), attempts.len());
+    let (made, shown) = (cell(&letter["attemptsMade"]), attempts.len());
     if shown > 0 {
         if made != shown.to_string() {
             line("attempts", format!("{made}, of which the last {shown} are kept"));
@@ -212,27 +212,27 @@ fn letter_text(letter: &Value) -> String {
 }
 
 fn preview_text(preview: &Value) -> String {
-    let mut told = format!("{} dead letters would be sent\n", text(&preview["selected"]));
+    let mut told = format!("{} dead letters would be sent\n", cell(&preview["selected"]));
     for (trigger, count) in preview["triggers"].as_object().into_iter().flatten() {
-        told.push_str(&format!("  {trigger}: {}\n", text(count)));
+        told.push_str(&format!("  {trigger}: {}\n", cell(count)));
     }
     if preview["unreadable"] != 0 {
         told.push_str(&format!(
             "{} cannot be sent: their events cannot be read any more\n",
-            text(&preview["unreadable"])
+            cell(&preview["unreadable"])
         ));
     }
     for trigger in rows(&preview["withoutDestination"]) {
         told.push_str(&format!(
             "no manifest declares {}: say with --to where its dead letters go\n",
-            text(trigger)
+            cell(trigger)
         ));
     }
     told
 }
 
 fn redrive_text(redrive: &Value) -> String {
-    let count = |name: &str| text(&redrive[name]);
+    let count = |name: &str| cell(&redrive[name]);
     let mut told = format!(
         "redrive {} is {}: of {} dead letters {} were taken, {} failed again and stay, {} were gone, {} are left\n",
         count("id"),
@@ -252,26 +252,13 @@ fn redrive_text(redrive: &Value) -> String {
 fn jobs_text(redrives: &Value) -> String {
     let cells = ["id", "state", "selected", "sent", "failed", "gone", "left", "startedAt", "to", "waiting"];
     let rows: Vec<Vec<String>> =
-        rows(redrives).iter().map(|redrive| cells.map(|cell| text(&redrive[cell])).to_vec()).collect();
+        rows(redrives).iter().map(|redrive| cells.map(|name| cell(&redrive[name])).to_vec()).collect();
     if rows.is_empty() {
         return "there is no redrive\n".to_owned();
     }
     let header =
         ["REDRIVE", "STATE", "SELECTED", "SENT", "FAILED", "GONE", "LEFT", "STARTED", "TO", "WAITS FOR"];
     present::table(&header, &rows)
-}
-
-fn rows(list: &Value) -> &[Value] {
-    list.as_array().map_or(&[], Vec::as_slice)
-}
-
-/// A value as text; nothing for what is not there.
-fn text(value: &Value) -> String {
-    match value {
-        Value::Null => String::new(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    }
 }
 
 #[cfg(test)]

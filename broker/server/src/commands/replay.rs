@@ -10,7 +10,7 @@ use waypost_core::manifest::ResourceName;
 use crate::call::admin::{AdminApi, TIMEOUT};
 use crate::cli::{ListReplays, OneReplay, Output, Replay, StartReplay};
 use crate::failure::Failure;
-use crate::present;
+use crate::present::{self, cell, rows};
 
 const REPLAYS: &str = "/api/v1/replays";
 
@@ -55,7 +55,7 @@ fn start(arguments: &StartReplay) -> Result<ExitCode, Failure> {
 /// Waits until a replay has ended, and says now and then how far it is.
 #[expect(clippy::disallowed_methods, reason = "there is no runtime here whose worker it could block")]
 fn follow(api: &AdminApi, started: &Value, output: Output) -> Result<Value, Failure> {
-    let path = path_of(&ResourceName::new(text(&started["namespace"]), text(&started["name"])), "");
+    let path = path_of(&ResourceName::new(cell(&started["namespace"]), cell(&started["name"])), "");
     if output == Output::Text {
         let name = named(started);
         present::complain(&format!(
@@ -68,7 +68,7 @@ fn follow(api: &AdminApi, started: &Value, output: Output) -> Result<Value, Fail
         if line["endedAt"].is_string() {
             return Ok(line);
         }
-        let message = text(&line["message"]);
+        let message = cell(&line["message"]);
         if output == Output::Text && message != said {
             present::complain(&message);
             said = message;
@@ -103,15 +103,15 @@ fn path_of(name: &ResourceName, action: &str) -> String {
 fn estimate_text(estimate: &Value) -> String {
     let mut told = format!(
         "{} events of {}/{} would be sent\n",
-        text(&estimate["expected"]),
-        text(&estimate["namespace"]),
-        text(&estimate["broker"])
+        cell(&estimate["expected"]),
+        cell(&estimate["namespace"]),
+        cell(&estimate["broker"])
     );
     for range in rows(&estimate["ranges"]) {
         told.push_str(&format!("range    {}\n", range_text(range)));
     }
     for notice in rows(&estimate["notices"]) {
-        told.push_str(&format!("notice   {}\n", text(notice)));
+        told.push_str(&format!("notice   {}\n", cell(notice)));
     }
     told
 }
@@ -122,34 +122,34 @@ fn line_text(line: &Value, output: Output) -> String {
     }
     let to = match line["trigger"].as_str() {
         Some(trigger) => format!("as trigger {trigger}"),
-        None => text(&line["subscriber"]),
+        None => cell(&line["subscriber"]),
     };
     let counts = ["matched", "delivered", "deadLettered", "dropped", "pending"];
-    let counts = counts.map(|name| format!("{} {name}", text(&line[name]))).join(", ");
+    let counts = counts.map(|name| format!("{} {name}", cell(&line[name]))).join(", ");
     let mut told = format!(
         "replay   {}\nbroker   {}\nto       {to}\nfrom     {}\nup to    {}\n",
         named(line),
-        text(&line["broker"]),
-        text(&line["from"]),
-        text(&line["to"])
+        cell(&line["broker"]),
+        cell(&line["from"]),
+        cell(&line["to"])
     );
     for range in rows(&line["ranges"]) {
         told.push_str(&format!("range    {}\n", range_text(range)));
     }
     told.push_str(&format!(
         "state    {}: {}\n",
-        text(&line["state"]),
-        present::visible(&text(&line["message"]))
+        cell(&line["state"]),
+        present::visible(&cell(&line["message"]))
     ));
-    told.push_str(&format!("expected {}\ncounts   {counts}\n", text(&line["expected"])));
+    told.push_str(&format!("expected {}\ncounts   {counts}\n", cell(&line["expected"])));
     if line["position"].is_string() {
-        told.push_str(&format!("at       {}\n", text(&line["position"])));
+        told.push_str(&format!("at       {}\n", cell(&line["position"])));
     }
     told
 }
 
 fn range_text(range: &Value) -> String {
-    let (partition, from, to) = (text(&range["partition"]), text(&range["from"]), text(&range["to"]));
+    let (partition, from, to) = (cell(&range["partition"]), cell(&range["from"]), cell(&range["to"]));
     format!("{partition}:{from} up to, but not with {partition}:{to}")
 }
 
@@ -158,7 +158,7 @@ fn list_text(replays: &Value) -> String {
         ["state", "broker", "expected", "delivered", "deadLettered", "dropped", "pending", "startedAt"];
     let rows: Vec<Vec<String>> = rows(replays)
         .iter()
-        .map(|line| std::iter::once(named(line)).chain(cells.iter().map(|cell| text(&line[*cell]))).collect())
+        .map(|line| std::iter::once(named(line)).chain(cells.iter().map(|name| cell(&line[*name]))).collect())
         .collect();
     if rows.is_empty() {
         return "there is no replay\n".to_owned();
@@ -168,21 +168,8 @@ fn list_text(replays: &Value) -> String {
     present::table(&header, &rows)
 }
 
-fn rows(list: &Value) -> &[Value] {
-    list.as_array().map_or(&[], Vec::as_slice)
-}
-
 fn named(line: &Value) -> String {
-    format!("{}/{}", text(&line["namespace"]), text(&line["name"]))
-}
-
-/// A value as text; nothing for what is not there.
-fn text(value: &Value) -> String {
-    match value {
-        Value::Null => String::new(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    }
+    format!("{}/{}", cell(&line["namespace"]), cell(&line["name"]))
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::call::admin::{AdminApi, TIMEOUT};
 use crate::cli::{Output, Status};
 use crate::failure::Failure;
-use crate::present;
+use crate::present::{self, cell, rows};
 
 /// Prints the status, and before it what a recount found where one was asked for.
 pub(crate) fn status(arguments: &Status) -> Result<ExitCode, Failure> {
@@ -125,10 +125,6 @@ fn section(text: &mut String, header: &[&str], rows: &[Vec<String>]) {
     }
 }
 
-fn rows(list: &Value) -> &[Value] {
-    list.as_array().map_or(&[], Vec::as_slice)
-}
-
 fn named(row: &Value) -> String {
     format!("{}/{}", cell(&row["namespace"]), cell(&row["name"]))
 }
@@ -140,15 +136,6 @@ fn ready(row: &Value) -> String {
         _ => "no",
     };
     word.to_owned()
-}
-
-/// A value as text; nothing for what is not there.
-fn cell(value: &Value) -> String {
-    match value {
-        Value::Null => String::new(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
-use crate::present::{count, table, visible};
+use crate::present::{count, rows, table, visible};
 
 /// The longest predicate that is shown on the line of a trigger, in characters.
 const SHORT: usize = 70;
@@ -211,10 +211,6 @@ fn clause(text: &mut String, clause: &Value, depth: usize) {
     for part in rows(&clause["clauses"]) {
         self::clause(text, part, depth + 1);
     }
-}
-
-fn rows(list: &Value) -> &[Value] {
-    list.as_array().map_or(&[], Vec::as_slice)
 }
 
 fn named(trigger: &Value) -> String {
