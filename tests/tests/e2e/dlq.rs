@@ -66,8 +66,9 @@ async fn with_dead_letters(setup: impl FnOnce(Setup) -> Setup, url: &str, letter
         waypost
             .accept(event(INGRESS, &id.to_string(), event_type, &headers, format!("{{\"n\": {id}}}")))
             .await;
+        // One after the other, so that the letters lie in the store in this order.
+        waypost.settled().await;
     }
-    waypost.settled().await;
     assert_eq!(stored(&waypost).await, letters as u64);
     waypost
 }
