@@ -7,16 +7,25 @@ use crate::chance::Chance;
 use crate::failure::{Failure, ensure};
 use crate::wire::Connection;
 
-/// Asks for events by position and by source and id, half of the times each, and returns the times in order. Each
-/// answer must tell of the event that was asked for, and that the trigger `all` has it.
-pub(crate) fn explained(admin: SocketAddr, events: u64, times: u64) -> Result<Vec<Duration>, Failure> {
+/// How an event is asked for.
+const WAYS: [&str; 2] = ["by position", "by source and id"];
+
+/// How long explanations took, in order, of one way to ask for them.
+pub(crate) struct Explained {
+    pub(crate) way: &'static str,
+    pub(crate) taken: Vec<Duration>,
+}
+
+/// Asks for events by position and by source and id, half of the times each. Each answer must tell of the event that was
+/// asked for, and that the trigger `all` has it.
+pub(crate) fn explained(admin: SocketAddr, events: u64, times: u64) -> Result<Vec<Explained>, Failure> {
     let mut connection = Connection::open(admin).map_err(Failure::io("connecting"))?;
     let mut chance = Chance::new(events);
-    let mut taken = Vec::new();
-    for time in 0..times {
+    let mut all: Vec<_> = WAYS.map(|way| Explained { way, taken: Vec::new() }).into();
+    for (of_way, _) in [0, 1].into_iter().cycle().zip(0..times) {
         let number = chance.below(events);
         // One request at a time filled the log, so that an event stands at its number.
-        let record = match time % 2 {
+        let record = match of_way {
             0 => format!("position=0:{number}"),
             _ => format!("source=%2Fcrash&id={number}"),
         };
@@ -25,7 +34,7 @@ pub(crate) fn explained(admin: SocketAddr, events: u64, times: u64) -> Result<Ve
         );
         let asking = Instant::now();
         let answer = connection.send(request.as_bytes()).map_err(Failure::io("asking for an explanation"))?;
-        taken.push(asking.elapsed());
+        all[of_way].taken.push(asking.elapsed());
         let told = answer.json();
         let trigger = &told["triggers"][0];
         let right = told["event"]["id"].as_str().and_then(|id| id.parse().ok()) == Some(number)
@@ -33,6 +42,7 @@ pub(crate) fn explained(admin: SocketAddr, events: u64, times: u64) -> Result<Ve
             && trigger["deliveries"][0]["state"] == "delivered";
         ensure(right, || format!("event {number} by {record} is told wrongly: {told:#}"))?;
     }
-    taken.sort_unstable();
-    Ok(taken)
+    all.iter_mut().for_each(|way| way.taken.sort_unstable());
+    all.retain(|way| !way.taken.is_empty());
+    Ok(all)
 }

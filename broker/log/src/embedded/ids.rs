@@ -18,6 +18,8 @@ const BLOCK: usize = 4096;
 const ENTRY: usize = 12;
 const PER_BLOCK: usize = (BLOCK - 8) / ENTRY;
 const TRAILER: usize = 16;
+/// The blocks that are looked at beside each other before the rest is halved.
+const NEAR: u32 = 3;
 const TRAILER_MAGIC: u32 = 0x5344_4957;
 
 /// Hashes with the records that they stand for, counted from the segment's first.
@@ -77,17 +79,28 @@ pub(super) fn check(file: &dyn DiskFile) -> Result<(), SearchError> {
     (0..blocks(file)?).try_for_each(|number| block(file, number).map(drop))
 }
 
-/// The records with this hash, by binary search over the blocks.
+/// The records with this hash. Hashes are spread evenly, so that the block is looked for where it should be and beside
+/// that, and only then by halves: a log has hundreds of these files, and each block may have to come from the disk.
 pub(super) fn search(file: &dyn DiskFile, hash: u64) -> Result<Vec<u32>, SearchError> {
     let blocks = blocks(file)?;
     // The first block whose last hash is not below the one that is looked for.
     let (mut low, mut high) = (0, blocks);
-    while low < high {
-        let middle = low + (high - low) / 2;
-        if block(file, middle)?.last().is_some_and(|(last, _)| *last >= hash) {
-            high = middle;
-        } else {
+    let mut next = expected_block(hash, blocks);
+    for looked in 0_u32.. {
+        if low >= high {
+            break;
+        }
+        let middle = if looked < NEAR { next } else { low + (high - low) / 2 };
+        let entries = block(file, middle)?;
+        if entries.last().is_none_or(|(last, _)| *last < hash) {
             low = middle + 1;
+            next = low;
+        } else if entries.first().is_some_and(|(first, _)| *first < hash) {
+            low = middle;
+            break;
+        } else {
+            high = middle;
+            next = high.saturating_sub(1);
         }
     }
     let mut found = Vec::new();
@@ -100,6 +113,12 @@ pub(super) fn search(file: &dyn DiskFile, hash: u64) -> Result<Vec<u32>, SearchE
         low += 1;
     }
     Ok(found)
+}
+
+/// Where the block with this hash is, if the hashes are spread evenly over all that there may be.
+fn expected_block(hash: u64, blocks: u64) -> u64 {
+    let block = (u128::from(hash) * u128::from(blocks)) >> 64;
+    u64::try_from(block).expect("a part of a number is no larger than it")
 }
 
 /// The number of blocks, where the length is what the end of the file says.
