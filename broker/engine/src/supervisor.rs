@@ -5,6 +5,7 @@ mod known;
 mod opening;
 mod replays;
 mod report;
+mod subscriptions;
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
@@ -15,22 +16,20 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use waypost_core::manifest::ResourceName;
-use waypost_log::{DropReason, Durability, Log, PlanVersion, Position, Timestamp, WriteError};
+use waypost_log::{Durability, Log, PlanVersion, Position, Timestamp, WriteError};
 
 use self::replays::Replays;
-use crate::broker::{Broker, Taking};
+use self::subscriptions::give_up;
+use crate::broker::Broker;
 use crate::context::Context;
 use crate::engine::RecountLine;
 use crate::logs::past_name;
 use crate::matching::recorded;
-use crate::plan::{
-    Family, Plan, ResourceKey, SinkPlan, SourcePlan, StartFrom, TriggerPlan, declared_for, stored_names,
-};
+use crate::plan::{Family, Plan, ResourceKey, SinkPlan, SourcePlan, TriggerPlan, declared_for, stored_names};
 use crate::replay::replay_of;
 use crate::sinks::RunningSink;
 use crate::sources::RunningSource;
-use crate::subscriber::{Subscriber, Terms};
-use crate::subscription::{Delivering, OperateError, SeekTo, Subscription};
+use crate::subscription::{OperateError, SeekTo, Subscription};
 use crate::tasks::Tasks;
 
 /// Owns everything that runs.
@@ -209,18 +208,7 @@ impl Supervisor {
         let known: HashSet<_> = known.filter(|name| replay_of(name).is_none()).collect();
         let recorded = broker.in_force_before();
         self.take_up(plan, &broker, &known, &recorded, &wanted);
-        let mut taking = Vec::with_capacity(wanted.len());
-        for (trigger, planned) in &wanted {
-            let was = in_force.get(trigger);
-            let goes_on = was.is_some() || recorded.contains(trigger);
-            let (subscription, start, new) = self.subscription(&broker, trigger, planned, &known, goes_on);
-            let changed = was.is_none_or(|was| was.fingerprint.delivering != planned.fingerprint.delivering)
-                || subscription.delivering().terms.strict_replies != broker.strict_replies();
-            if changed && !new {
-                subscription.set_delivering(self.delivering(planned, &broker));
-            }
-            taking.push(Taking { filter: planned.filter.clone(), subscription, start });
-        }
+        let taking = self.taking(&broker, &wanted, &in_force, &known, &recorded);
         broker.go_on().await;
         let deduplication = broker.deduplication();
         let filters = taking.iter().map(|row| (row.subscription.number, &row.filter));
@@ -278,61 +266,6 @@ impl Supervisor {
         }
         broker.triggers_detached_since.retain(|trigger, _| !wanted.contains_key(trigger));
         broker.in_force = wanted;
-    }
-
-    /// The trigger's subscription, where it starts if it is new to the broker, and whether it was made for this. One that
-    /// was detached goes on where it was, unless its manifest now says where to start: then it starts over, with new
-    /// counters.
-    fn subscription(
-        &self,
-        broker: &Arc<Broker>,
-        trigger: &ResourceName,
-        planned: &TriggerPlan,
-        known: &HashSet<ResourceName>,
-        in_force: bool,
-    ) -> (Arc<Subscription>, Option<StartFrom>, bool) {
-        let before = broker.subscription(trigger);
-        // A durable log knows the triggers of earlier processes: those go on where they were.
-        let mut starts = !known.contains(trigger);
-        if let Some(subscription) = before {
-            if in_force || planned.start_from == StartFrom::Latest {
-                return (subscription, None, false);
-            }
-            if !give_up(broker, trigger) {
-                return (subscription, None, false);
-            }
-            starts = true;
-        }
-        let subscription = Subscription::new(
-            trigger.clone(),
-            broker.name().clone(),
-            Arc::clone(broker.log()),
-            Arc::clone(&self.0.context),
-            self.delivering(planned, broker),
-        );
-        broker.add_subscription(Arc::clone(&subscription));
-        (subscription, starts.then_some(planned.start_from), true)
-    }
-
-    fn delivering(&self, planned: &TriggerPlan, broker: &Broker) -> Delivering {
-        let terms = Terms {
-            namespace: planned.id.namespace.clone(),
-            format: planned.delivery.format,
-            timeout: planned.delivery.timeout,
-            strict_replies: broker.strict_replies(),
-        };
-        let context = &self.0.context;
-        Delivering {
-            policy: planned.delivery.clone(),
-            transformations: planned.transformations.clone(),
-            subscriber: Subscriber::resolve(&planned.subscriber, &terms, context),
-            dead_letter_sink: planned
-                .dead_letter_sink
-                .as_ref()
-                .map(|sink| Arc::new(Subscriber::resolve(sink, &terms, context))),
-            terms,
-            paused: planned.paused,
-        }
     }
 
     /// Stops the sources that are gone or changed. They finish the batch in hand.
@@ -596,22 +529,6 @@ fn recount_of(log: &Arc<dyn Log>, subscription: &Subscription) -> RecountLine {
 
 fn same_source(was: &SourcePlan, planned: &SourcePlan) -> bool {
     was.fingerprint == planned.fingerprint && was.broker == planned.broker
-}
-
-/// Drops what a trigger that is gone for good was owed, and forgets it. False where that cannot be written down.
-fn give_up(broker: &Broker, trigger: &ResourceName) -> bool {
-    let Some(subscription) = broker.subscription(trigger) else { return true };
-    match subscription.drop_pending(DropReason::Detached) {
-        Ok(dropped) => {
-            tracing::info!(%trigger, broker = %broker.name(), dropped, "a trigger that was detached is forgotten");
-            broker.forget_subscription(trigger);
-            true
-        }
-        Err(error) => {
-            tracing::error!(%trigger, code = error.code().id(), %error, "a detached trigger cannot be forgotten");
-            false
-        }
-    }
 }
 
 impl fmt::Debug for Supervisor {

@@ -14,6 +14,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use redb::{Database, Durability, ReadableDatabase, ReadableTableMetadata, TableDefinition, TableStats};
 use waypost_core::manifest::ResourceName;
@@ -138,9 +139,14 @@ impl Checkpoint {
         let room = Arc::new(Room::new(stored, length));
         let database = guarded(file, || {
             let backend = Backend(Arc::clone(&room));
-            let mut database =
-                Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend)?;
-            if !database.check_integrity()? {
+            // A repair reads all of it as well: after an unclean end once is enough.
+            let repaired = Arc::new(AtomicBool::new(false));
+            let told = Arc::clone(&repaired);
+            let mut database = Database::builder()
+                .set_cache_size(CACHE_BYTES)
+                .set_repair_callback(move |_| told.store(true, Ordering::Relaxed))
+                .create_with_backend(backend)?;
+            if !repaired.load(Ordering::Relaxed) && !database.check_integrity()? {
                 return Err(redb::Error::Corrupted("a page failed its checksum".to_owned()));
             }
             let transaction = database.begin_write()?;
