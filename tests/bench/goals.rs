@@ -20,7 +20,7 @@ pub(crate) struct Goal {
 }
 
 /// The names of all goals.
-pub(crate) const NAMES: [&str; 11] = [
+pub(crate) const NAMES: [&str; 15] = [
     "durable-throughput",
     "durable-cpu",
     "durable-cpu-ratio",
@@ -29,6 +29,10 @@ pub(crate) const NAMES: [&str; 11] = [
     "start-killed",
     "isolation-memory",
     "isolation-durable",
+    "held-away-memory",
+    "held-back-memory",
+    "held-away-durable",
+    "held-back-durable",
     "idle-disk",
     "idle-memory",
     "idle-one",
@@ -63,6 +67,21 @@ pub(crate) fn judge(figures: &Figures) -> Vec<Goal> {
             limit,
             isolation::p99(&measured.beside).median,
         ));
+        for (when, rounds) in [("away", &measured.away), ("back", &measured.back)] {
+            if rounds.is_empty() {
+                continue;
+            }
+            goals.push(at_most(
+                &format!("held-{when}-{}", measured.log.name()),
+                &format!(
+                    "{}: p99 beside a held subscriber that is {when} at most 1.5 times that alone, or 2 ms more: \
+                     {limit:.0} us",
+                    measured.log.name()
+                ),
+                limit,
+                isolation::p99(rounds).median,
+            ));
+        }
     }
     for idle in figures.idle.iter().filter(|idle| idle.log == Log::Durable) {
         let mebibytes = idle.resident_kibibytes as f64 / 1024.0;

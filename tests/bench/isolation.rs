@@ -1,4 +1,5 @@
-//! What a subscriber that never answers and one that always fails do to the latency of a healthy one.
+//! What a subscriber that never answers, one that always fails, and one that is away and comes back do to the latency of
+//! a healthy one.
 
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +19,12 @@ pub(crate) struct Isolation {
     pub(crate) alone: Vec<Healthy>,
     /// One subscriber never answers, one always answers 500.
     pub(crate) beside: Vec<Healthy>,
+    /// One subscriber refuses connections, and its trigger holds what it is owed.
+    #[serde(default)]
+    pub(crate) away: Vec<Healthy>,
+    /// That subscriber is back, and gets all that it is owed.
+    #[serde(default)]
+    pub(crate) back: Vec<Healthy>,
 }
 
 /// The healthy trigger in one round.
@@ -52,7 +59,14 @@ pub(crate) fn isolation(
 ) -> Result<Vec<Isolation>, Failure> {
     let mut all = Vec::new();
     for log in logs {
-        let mut isolation = Isolation { log: *log, rate: RATE, alone: Vec::new(), beside: Vec::new() };
+        let mut isolation = Isolation {
+            log: *log,
+            rate: RATE,
+            alone: Vec::new(),
+            beside: Vec::new(),
+            away: Vec::new(),
+            back: Vec::new(),
+        };
         for round in 0..count {
             let never = Subscriber::start(stage, &["--never"])?;
             let failing = Subscriber::start(stage, &["--answer", "500"])?;
@@ -65,12 +79,19 @@ pub(crate) fn isolation(
                 isolation.beside.push(measure(stage, *log, &others, seconds, warm_up)?);
                 isolation.alone.push(measure(stage, *log, &[], seconds, warm_up)?);
             }
+            let (away, back) = measure_held(stage, *log, seconds, warm_up)?;
+            isolation.away.push(away);
+            isolation.back.push(back);
+            let p99 = |rounds: &[Healthy]| rounds[round].run.received.latency.p99;
             crate::measure::progress(&format!(
-                "isolation {} of {count}: {}: p99 {:.0} us alone, {:.0} us beside failing ones",
+                "isolation {} of {count}: {}: p99 {:.0} us alone, {:.0} us beside failing ones, {:.0} us beside one that is \
+                 away, {:.0} us when it is back",
                 round + 1,
                 log.name(),
-                isolation.alone[round].run.received.latency.p99,
-                isolation.beside[round].run.received.latency.p99
+                p99(&isolation.alone),
+                p99(&isolation.beside),
+                p99(&isolation.away),
+                p99(&isolation.back),
             ));
         }
         all.push(isolation);
@@ -91,4 +112,21 @@ fn measure(
     let run = scene.run(stage, Load { seconds, rate, run: 2, types: None })?;
     let waypost = scene.waypost.as_ref().expect("this scene has a broker");
     Ok(Healthy { run, resident_kibibytes: waypost.resident_kibibytes()? })
+}
+
+/// The healthy trigger beside one that holds what its subscriber, who is away, is owed; and then while that is delivered.
+fn measure_held(stage: &Stage, log: Log, seconds: f64, warm_up: f64) -> Result<(Healthy, Healthy), Failure> {
+    let mut held = Subscriber::start(stage, &["--away"])?;
+    let mut scene = Scene::beside_one_that_holds(stage, log, &format!("http://{}/0", held.address))?;
+    let rate = Some(RATE);
+    scene.run(stage, Load { seconds: warm_up, rate, run: 1, types: None })?;
+    let measured = |scene: &mut Scene, run| {
+        let run = scene.run(stage, Load { seconds, rate, run, types: None })?;
+        let waypost = scene.waypost.as_ref().expect("this scene has a broker");
+        Ok::<_, Failure>(Healthy { run, resident_kibibytes: waypost.resident_kibibytes()? })
+    };
+    let away = measured(&mut scene, 2)?;
+    held.listen()?;
+    let back = measured(&mut scene, 3)?;
+    Ok((away, back))
 }

@@ -61,7 +61,7 @@ enum Command {
     Show(measure::Show),
     /// Send events to a server until the time is over, then print one line of JSON.
     Generate(generate::Generate),
-    /// Take events; answers the lines `count`, `report` and `reset RUN` on stdin with a line of JSON each.
+    /// Take events; answers the lines `count`, `report`, `listen` and `reset RUN` on stdin with a line of JSON each.
     Subscribe(subscribe::Subscribe),
 }
 

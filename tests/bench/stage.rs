@@ -144,6 +144,11 @@ impl Subscriber {
         read_line("the subscriber", &mut self.output)
     }
 
+    /// Takes connections from now on, where it was started as one that is away.
+    pub(crate) fn listen(&mut self) -> Result<(), Failure> {
+        self.ask::<bool>("listen").map(drop)
+    }
+
     /// Forgets what came, and counts the events of this run from now on.
     pub(crate) fn reset(&mut self, run: u32) -> Result<(), Failure> {
         self.ask::<bool>(&format!("reset {run}")).map(drop)
@@ -478,6 +483,19 @@ impl Scene {
         let waypost = Some(Waypost::start(stage, log, &manifests(&urls))?);
         let name = format!("{}, fan-out {fan_out}", log.name());
         Ok(Self { name, subscriber, waypost, fan_out: u64::from(fan_out) })
+    }
+
+    /// A broker with one trigger, and another that keeps what it is owed while the subscriber at `held` is away.
+    pub(crate) fn beside_one_that_holds(stage: &Stage, log: Log, held: &str) -> Result<Self, Failure> {
+        let subscriber = Subscriber::start(stage, &[])?;
+        let mut text = manifests(&[format!("http://{}/0", subscriber.address)]);
+        text.push_str(&format!(
+            "---\napiVersion: waypost.dev/v1alpha1\nkind: Trigger\n\
+             metadata: {{namespace: bench, name: holds}}\n\
+             spec: {{broker: default, subscriber: {{uri: '{held}'}}, delivery: {{holdWhenDown: true}}}}\n"
+        ));
+        let waypost = Some(Waypost::start(stage, log, &text)?);
+        Ok(Self { name: format!("{}, beside one that holds", log.name()), subscriber, waypost, fan_out: 1 })
     }
 
     /// A broker with the manifests that are made for this subscriber: each event must match one of their triggers.

@@ -7,6 +7,7 @@ use clap::Args;
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::retry_on_intr;
+use rustix::net::{self, AddressFamily, SocketFlags, SocketType};
 use serde_json::json;
 
 use crate::connection::{Connection, Message, Received};
@@ -18,6 +19,8 @@ use crate::{clock, request};
 const POLL_EVENTS: usize = 256;
 /// The most connections at once.
 const MAX_CONNECTIONS: usize = 4096;
+/// The connections that wait to be accepted.
+const BACKLOG: i32 = 1024;
 const LISTENER: u64 = u64::MAX;
 const CONTROL: u64 = u64::MAX - 1;
 
@@ -34,6 +37,10 @@ pub(crate) struct Subscribe {
     /// Never answer.
     #[arg(long)]
     never: bool,
+
+    /// Refuse connections until the line `listen` comes.
+    #[arg(long)]
+    away: bool,
 }
 
 #[derive(Debug)]
@@ -49,12 +56,10 @@ struct Subscriber {
 
 /// Takes events until the standard input ends.
 pub(crate) fn subscribe(arguments: &Subscribe) -> Result<(), Failure> {
-    let listener = TcpListener::bind(arguments.listen).map_err(Failure::io("listening"))?;
+    let listener = bind(arguments.listen).map_err(Failure::os("listening"))?;
     listener.set_nonblocking(true).map_err(Failure::io("listening"))?;
     let address = listener.local_addr().map_err(Failure::io("listening"))?;
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(Failure::os("making a poll"))?;
-    epoll::add(&epoll, &listener, EventData::new_u64(LISTENER), EventFlags::IN)
-        .map_err(Failure::os("polling the listener"))?;
     epoll::add(&epoll, std::io::stdin(), EventData::new_u64(CONTROL), EventFlags::IN)
         .map_err(Failure::os("polling the standard input, which must be a pipe or a terminal"))?;
     crate::print(&format!("{}\n", json!({"listening": address.to_string()})))?;
@@ -67,10 +72,27 @@ pub(crate) fn subscribe(arguments: &Subscribe) -> Result<(), Failure> {
         answer: (!arguments.never).then(|| answer.into_bytes()),
         tally: Tally::new(0),
     };
+    if !arguments.away {
+        subscriber.listen()?;
+    }
     subscriber.take_events()
 }
 
+/// Takes an address: whoever connects is refused until somebody listens at it.
+fn bind(address: SocketAddr) -> rustix::io::Result<TcpListener> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    net::bind(&socket, &address)?;
+    Ok(TcpListener::from(socket))
+}
+
 impl Subscriber {
+    fn listen(&self) -> Result<(), Failure> {
+        net::listen(&self.listener, BACKLOG).map_err(Failure::os("listening"))?;
+        epoll::add(&self.epoll, &self.listener, EventData::new_u64(LISTENER), EventFlags::IN)
+            .map_err(Failure::os("polling the listener"))
+    }
+
     fn take_events(&mut self) -> Result<(), Failure> {
         let mut events = Vec::with_capacity(POLL_EVENTS);
         let mut line = Vec::new();
@@ -161,7 +183,11 @@ impl Subscriber {
                 self.tally = Tally::new(run.parse().unwrap_or_default());
                 json!(true)
             }
-            _ => json!({"error": "the commands are count, report and reset RUN"}),
+            ("listen", "") => match self.listen() {
+                Ok(()) => json!(true),
+                Err(failure) => json!({"error": failure.to_string()}),
+            },
+            _ => json!({"error": "the commands are count, report, listen and reset RUN"}),
         }
     }
 }

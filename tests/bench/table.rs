@@ -186,6 +186,8 @@ fn isolated(figures: &Figures) -> Table {
         "events/s",
         "p99 us alone",
         "p99 us beside failing ones",
+        "beside a held one that is away",
+        "when it is back",
         "MiB alone",
         "MiB beside",
         "% CPU of others alone",
@@ -197,6 +199,8 @@ fn isolated(figures: &Figures) -> Table {
             grouped(measured.rate, 0),
             spread(isolation::p99(&measured.alone), 0),
             spread(isolation::p99(&measured.beside), 0),
+            spread_or_nothing(&measured.away),
+            spread_or_nothing(&measured.back),
             mebibytes(isolation::resident(&measured.alone)),
             mebibytes(isolation::resident(&measured.beside)),
             spread(isolation::others(&measured.alone), 0),
@@ -204,6 +208,11 @@ fn isolated(figures: &Figures) -> Table {
         ]);
     }
     table
+}
+
+/// An earlier version did not measure all.
+fn spread_or_nothing(rounds: &[isolation::Healthy]) -> String {
+    if rounds.is_empty() { String::new() } else { spread(isolation::p99(rounds), 0) }
 }
 
 fn startup(figures: &Figures) -> Table {

@@ -3,6 +3,7 @@
 //!
 //! The exit code is 0 where all held, and where a part could not be tested and said so; else 1.
 
+mod away;
 mod backlog;
 mod broker;
 mod chance;
@@ -57,6 +58,8 @@ enum Command {
     Damage(damage::Damage),
     /// Kill the process again and again while a trigger keeps the order of keys.
     Order(order::Order),
+    /// Have very many events arrive for a destination that is away, and bring it back.
+    Away(away::Away),
     /// Let very many deliveries wait for their next attempt, kill the process, and wait for them.
     Waiting(waiting::Waiting),
     /// Let millions of events wait, start, and deliver them.
@@ -91,6 +94,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Full(arguments) => faults::full(arguments, path),
         Command::Damage(arguments) => damage::damage(arguments, path),
         Command::Order(arguments) => order::order(arguments, path),
+        Command::Away(arguments) => away::away(arguments, path),
         Command::Waiting(arguments) => waiting::waiting(arguments, path),
         Command::Backlog(arguments) => backlog::backlog(arguments, path),
         Command::Redrive(arguments) => redrive::redrive(arguments, path),

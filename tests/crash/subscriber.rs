@@ -115,19 +115,26 @@ impl Shared {
             }
         };
         let path = request.path();
-        let mut paths = self.paths.lock();
-        if !paths.contains_key(path) {
-            paths.insert(path.to_owned(), Seen::default());
-        }
-        let Some(seen) = paths.get_mut(path) else { return 500 };
         let index = number as usize;
-        if seen.attempts.len() <= index {
-            seen.attempts.resize(index + 1, 0);
-            seen.taken.resize(index + 1, false);
-        }
-        seen.attempts[index] = seen.attempts[index].saturating_add(1);
-        let status = (self.script)(path, number, seen.attempts[index]);
-        seen.taken[index] |= (200..300).contains(&status);
+        let attempt = self.seen(path, |seen| {
+            if seen.attempts.len() <= index {
+                seen.attempts.resize(index + 1, 0);
+                seen.taken.resize(index + 1, false);
+            }
+            seen.attempts[index] = seen.attempts[index].saturating_add(1);
+            seen.attempts[index]
+        });
+        // Not under the lock: one that takes its time does not hold up the others.
+        let status = (self.script)(path, number, attempt);
+        self.seen(path, |seen| seen.taken[index] |= (200..300).contains(&status));
         status
+    }
+
+    fn seen<T>(&self, path: &str, look: impl FnOnce(&mut Seen) -> T) -> T {
+        let mut paths = self.paths.lock();
+        if let Some(seen) = paths.get_mut(path) {
+            return look(seen);
+        }
+        look(paths.entry(path.to_owned()).or_default())
     }
 }

@@ -13,8 +13,8 @@ use waypost_core::delivery::DeliveryPolicy;
 use waypost_core::error::DeliveryError;
 use waypost_core::manifest::ResourceName;
 use waypost_log::{
-    Cause, DeadLetter, DeadLetters, Entry, Forwarding, LetterClaim, Metadata, Record, Timestamp,
-    TriggerNumber, WriteError,
+    Cause, DeadLetter, DeadLetters, Entry, Forwarding, LetterClaim, LetterRecord, Metadata, ReadError,
+    Record, Timestamp, TriggerNumber, WriteError,
 };
 
 use crate::alarm::{Alarms, Wake};
@@ -22,7 +22,7 @@ use crate::context::Context;
 use crate::dead_letter::dead_letter_event;
 use crate::delivery::{self, Verdict};
 use crate::subscriber::{Answer, Lane, OUTPUTS_APART, Sending, Subscriber, Terms};
-use crate::subscription::{Delivering, WRITE_RETRY};
+use crate::subscription::{Delivering, READ_RETRY, WRITE_RETRY};
 use crate::tasks::caught;
 
 /// The most dead letters of one trigger that are sent at one time.
@@ -50,7 +50,7 @@ struct Destination {
 #[derive(Debug, Default)]
 struct State {
     halted: bool,
-    /// Until when nothing is forwarded, because the log could not write down what became of a dead letter.
+    /// Until when nothing is forwarded, because the log could not read a dead letter or write down what became of it.
     rests_until: Option<Timestamp>,
     workers: usize,
     /// Dead letters that are being sent.
@@ -172,8 +172,15 @@ impl Forwarder {
     }
 
     async fn forward(&self, letter: &DeadLetter, destination: &Destination) {
-        // Only what has a body waits to be forwarded.
-        let Some(original) = &letter.entry else { return };
+        let original = match &letter.record {
+            LetterRecord::Readable(original) => original,
+            LetterRecord::Unreadable(error) => return self.rest(letter, error),
+            LetterRecord::Lost => {
+                let detail = "its record is damaged, so that nothing is left to forward".to_owned();
+                let forwarding = Forwarding::GivenUp { attempts: 0, detail };
+                return self.written(letter, self.store.set_forwarding(letter.id, forwarding));
+            }
+        };
         if self.came_back(original, destination) {
             tracing::warn!(
                 trigger = %self.trigger, dead_letter = letter.id.0,
@@ -205,6 +212,15 @@ impl Forwarder {
             }
             Answer::Failed(error) => self.note_failure(letter, destination, &error),
         }
+    }
+
+    /// Forwards nothing for a while: the log cannot be read.
+    fn rest(&self, letter: &DeadLetter, error: &ReadError) {
+        tracing::warn!(
+            trigger = %self.trigger, dead_letter = letter.id.0, code = error.code().id(), %error,
+            "a dead letter cannot be read now; it is tried again in {READ_RETRY:?}"
+        );
+        self.state.lock().rests_until = Some(self.context.clock.now().after(READ_RETRY));
     }
 
     /// Whether the record is a dead letter of this trigger that was forwarded to the trigger's own broker, and would be

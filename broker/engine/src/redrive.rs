@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use waypost_core::manifest::{InvalidUrl, ResourceName, check_url};
 use waypost_core::{Code, codes};
-use waypost_log::{DeadLetterId, DeadLetters, LetterSelection, RedriveId, WriteError};
+use waypost_log::{DeadLetterId, DeadLetters, LetterRecord, LetterSelection, RedriveId, WriteError};
 
 use self::job::Job;
 use self::record::{Part, REDRIVES, RedriveRecord};
@@ -362,7 +362,7 @@ impl Chosen {
         if named.contains(&number) {
             return Ok(());
         }
-        if letter.entry.is_none() {
+        if matches!(letter.record, LetterRecord::Lost) {
             self.unreadable += 1;
             return Ok(());
         }

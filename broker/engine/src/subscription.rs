@@ -105,7 +105,7 @@ pub(crate) struct Standing {
 const CATCH_UP_BYTES: usize = 1024 * 1024;
 
 /// How long a subscription waits before it reads again what could not be read.
-const READ_RETRY: std::time::Duration = std::time::Duration::from_secs(1);
+pub(crate) const READ_RETRY: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// How long it waits before it goes on where the log takes no changes for the moment.
 pub(crate) const WRITE_RETRY: std::time::Duration = std::time::Duration::from_secs(1);

@@ -9,7 +9,7 @@ use waypost_core::Code;
 use waypost_core::manifest::ResourceName;
 
 use crate::clock::Timestamp;
-use crate::error::WriteError;
+use crate::error::{ReadError, WriteError};
 use crate::ledger::{ATTEMPTS_KEPT, Attempt};
 use crate::record::{Entry, Position};
 
@@ -26,8 +26,8 @@ pub struct DeadLetter {
     pub trigger: ResourceName,
     /// Where its record stands, or stood, in the log.
     pub position: Position,
-    /// The record. None where it is damaged: then nothing is left to send again.
-    pub entry: Option<Arc<Entry>>,
+    /// The record.
+    pub record: LetterRecord,
     /// Why it was given up.
     pub reason: DeadLetterReason,
     /// The last attempts, the newest last; at most [`crate::ledger::ATTEMPTS_KEPT`].
@@ -40,6 +40,27 @@ pub struct DeadLetter {
     pub forwarding: Forwarding,
     /// The newest redrive at which it failed again.
     pub redriven: Option<RedriveId>,
+}
+
+/// The record of a dead letter.
+#[derive(Debug, Clone)]
+pub enum LetterRecord {
+    /// It is there.
+    Readable(Arc<Entry>),
+    /// It is damaged: nothing is left to send again.
+    Lost,
+    /// It cannot be read for the moment.
+    Unreadable(ReadError),
+}
+
+impl DeadLetter {
+    /// The record, where it can be read.
+    pub fn entry(&self) -> Option<&Arc<Entry>> {
+        match &self.record {
+            LetterRecord::Readable(entry) => Some(entry),
+            LetterRecord::Lost | LetterRecord::Unreadable(_) => None,
+        }
+    }
 }
 
 /// The number of a redrive: each has a higher one than those before it.

@@ -42,7 +42,7 @@ pub mod suite;
 pub use clock::{Clock, Timestamp};
 pub use dead_letter::{
     DeadLetter, DeadLetterId, DeadLetterReason, DeadLetters, FailedAgain, Forwarding, LetterClaim,
-    LetterClaims, LetterSelection, RedriveId,
+    LetterClaims, LetterRecord, LetterSelection, RedriveId,
 };
 pub use error::{AppendError, CommitError, ReadError, WriteError};
 pub use ledger::{

@@ -137,7 +137,7 @@ pub struct LetterEvent {
 
 impl LetterLine {
     pub(crate) fn of(broker: &ResourceName, letter: &DeadLetter) -> Self {
-        let event = letter.entry.as_ref().map(|entry| LetterEvent {
+        let event = letter.entry().map(|entry| LetterEvent {
             id: entry.event.id().to_owned(),
             source: entry.event.source().to_owned(),
             event_type: entry.event.event_type().to_owned(),
@@ -237,7 +237,7 @@ pub enum LetterForwarding {
 
 impl LetterDetails {
     pub(crate) fn of(broker: &ResourceName, letter: &DeadLetter) -> Self {
-        let event = letter.entry.as_ref().map(|entry| {
+        let event = letter.entry().map(|entry| {
             let text = String::from_utf8(json::encode(&entry.event).to_vec()).expect("JSON is UTF-8");
             RawValue::from_string(text).expect("the codec writes JSON")
         });

@@ -12,7 +12,7 @@ use waypost_core::delivery::{DeliveryPolicy, Format, Rate};
 use waypost_core::error::{Class, DeliveryError};
 use waypost_log::{
     Attempt, AttemptOutcome, Cause, DeadLetter, DeadLetterReason, Entry, FailedAgain, LetterClaim,
-    LetterSelection, RedriveId, Timestamp, TriggerNumber, WriteError,
+    LetterRecord, LetterSelection, RedriveId, Timestamp, TriggerNumber, WriteError,
 };
 
 use super::record::{Part, RedriveRecord, RedriveState, RedriveStatus};
@@ -360,7 +360,11 @@ impl Job {
         let store = broker.log().dead_letters();
         let Some(letter) = store.get(claim.id()).await else { return };
         let open = letter.redriven < Some(self.redrive());
-        let Some(entry) = letter.entry.clone().filter(|_| open) else { return };
+        let entry = match &letter.record {
+            LetterRecord::Readable(entry) if open => Arc::clone(entry),
+            LetterRecord::Unreadable(error) if open => return self.hold(error.to_string()),
+            _ => return,
+        };
         let context = &self.context;
         let fate = tokio::select! {
             biased;

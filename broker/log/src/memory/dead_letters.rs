@@ -13,7 +13,7 @@ use waypost_core::manifest::ResourceName;
 use crate::clock::Timestamp;
 use crate::dead_letter::{
     DeadLetter, DeadLetterId, DeadLetterReason, DeadLetters, FailedAgain, Forwarding, LetterClaims,
-    LetterSelection, RedriveId, Traits,
+    LetterRecord, LetterSelection, RedriveId, Traits,
 };
 use crate::error::WriteError;
 use crate::ledger::Attempt;
@@ -94,11 +94,12 @@ impl DeadLetterStore {
         of_trigger.ids.insert(id);
         of_trigger.due.extend(due(&forwarding).map(|due| (due, id)));
         let redriven = None;
+        let record = entry.map_or(LetterRecord::Lost, LetterRecord::Readable);
         let letter = DeadLetter {
             id,
             trigger,
             position,
-            entry,
+            record,
             reason,
             attempts,
             attempts_made,
@@ -148,9 +149,10 @@ impl Letters {
 }
 
 fn is_selected(letter: &DeadLetter, selection: &LetterSelection) -> bool {
-    let DeadLetter { id, at, redriven, ref trigger, ref entry, ref reason, .. } = *letter;
+    let DeadLetter { id, at, redriven, ref trigger, ref reason, .. } = *letter;
+    let entry = letter.entry();
     let traits = Traits { id, trigger, code: reason.code, at, readable: entry.is_some(), redriven };
-    let event_type = entry.as_ref().map(|entry| entry.event.event_type());
+    let event_type = entry.map(|entry| entry.event.event_type());
     selection.admits(&traits) && selection.admits_type(event_type)
 }
 

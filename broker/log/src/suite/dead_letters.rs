@@ -36,7 +36,7 @@ pub(super) async fn settling_puts_a_dead_letter_in(bench: &dyn Bench) {
     assert_eq!(all.len(), 1, "settling twice puts in one");
     let letter = store.get(all[0].id).await.expect("it is there");
     assert_eq!((&letter.trigger, letter.position), (&name("t"), entries[0].position));
-    assert_eq!(letter.entry.as_ref().expect("it has a body").event, entries[0].event);
+    assert_eq!(letter.entry().expect("it has a body").event, entries[0].event);
     assert_eq!(letter.attempts, [failed(1), failed(2), failed(3)]);
     assert_eq!((letter.attempts_made, letter.at), (3, hands.now()));
     assert_eq!((&letter.reason, &letter.forwarding), (&given_up(), &Forwarding::Kept));
@@ -118,7 +118,7 @@ pub(super) async fn a_dead_letter_outlives_its_record_and_its_trigger(bench: &dy
     log.trim().await;
     let letters = log.dead_letters().list(Some(&name("t")), None, 10).await;
     assert_eq!(letters.len(), 1);
-    assert_eq!(letters[0].entry.as_ref().expect("it has a body").event, event);
+    assert_eq!(letters[0].entry().expect("it has a body").event, event);
 }
 
 pub(super) async fn dead_letters_are_selected(bench: &dyn Bench) {

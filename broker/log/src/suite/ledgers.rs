@@ -79,7 +79,7 @@ pub(super) async fn what_cannot_be_read_can_be_settled(bench: &dyn Bench) {
     assert_eq!(ledger.settle(1, settlement, None), Ok(Settled::Now));
     let letters = log.dead_letters().list(None, None, 10).await;
     assert_eq!(letters[0].position, Position { partition: PARTITION, offset: 1 });
-    assert!(letters[0].entry.is_none());
+    assert!(letters[0].entry().is_none());
     assert_eq!(letters[0].forwarding, Forwarding::Kept, "what has no body cannot be sent anywhere");
     assert_eq!(offsets(&take(&*log, &ledger, 9).await), [2]);
     assert!(!ledger.take_unreadable(3), "nothing is left to take");

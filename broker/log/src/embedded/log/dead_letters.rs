@@ -7,7 +7,8 @@ use waypost_core::manifest::ResourceName;
 
 use crate::clock::Timestamp;
 use crate::dead_letter::{
-    DeadLetter, DeadLetterId, DeadLetters, FailedAgain, Forwarding, LetterClaims, LetterSelection, RedriveId,
+    DeadLetter, DeadLetterId, DeadLetters, FailedAgain, Forwarding, LetterClaims, LetterRecord,
+    LetterSelection, RedriveId,
 };
 use crate::embedded::checkpoint::Kind;
 use crate::embedded::letters::{Content, Found};
@@ -18,23 +19,26 @@ use crate::error::{ReadError, WriteError};
 impl BrokerLog {
     async fn letter(&self, id: DeadLetterId) -> Option<Arc<DeadLetter>> {
         let stored = self.stored_letter(id)?;
-        let entry = match stored.readable {
-            true => self.fetch_one(stored.offset).await,
-            false => Err(ReadError::Failed { reason: String::new() }),
+        let record = match stored.readable {
+            true => match self.fetch_one(stored.offset).await {
+                Ok(entry) => LetterRecord::Readable(entry),
+                Err(error @ ReadError::Failed { .. }) => LetterRecord::Unreadable(error),
+                Err(_) => LetterRecord::Lost,
+            },
+            false => LetterRecord::Lost,
         };
         let StoredLetter {
             trigger, offset, reason, attempts, attempts_made, at, forwarding, redriven, ..
         } = stored;
         let position = self.position(offset);
-        let entry = entry.ok();
-        if let Some(entry) = &entry {
+        if let LetterRecord::Readable(entry) = &record {
             self.books.letters.learn_type(id, entry.event.event_type());
         }
         Some(Arc::new(DeadLetter {
             id,
             trigger,
             position,
-            entry,
+            record,
             reason,
             attempts,
             attempts_made,

@@ -165,7 +165,7 @@ async fn check(store: &EmbeddedStore, log: &dyn Log, told: &Told) {
         let letters = log.dead_letters().list(Some(&trigger_name), None, 10_000).await;
         assert_eq!(letters.len() as u64, counts.dead_lettered);
         for letter in letters {
-            assert!(letter.entry.is_some(), "the body of dead letter {:?} is kept", letter.id);
+            assert!(letter.entry().is_some(), "the body of dead letter {:?} is kept", letter.id);
         }
         // Every match is in exactly one place.
         let mut open: BTreeSet<Offset> = ledger.window().into_iter().map(|(offset, _)| offset).collect();

@@ -43,7 +43,7 @@ async fn purging_gives_the_room_of_parked_bodies_back() {
     let held = stage.log.usage().used;
     for id in &all {
         let letter = letters.get(*id).await.expect("it is there");
-        assert_eq!(letter.entry.as_ref().expect("its body is parked").event.event_type(), "t");
+        assert_eq!(letter.entry().expect("its body is parked").event.event_type(), "t");
         assert_eq!(letters.remove(*id), Ok(true));
     }
     stage.log.trim().await;
