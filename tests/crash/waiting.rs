@@ -10,7 +10,7 @@ use clap::Args;
 use parking_lot::Mutex;
 use serde_json::json;
 
-use crate::backlog::{fill, peak};
+use crate::backlog::{fill, peak, resident};
 use crate::broker::{Broker, Home, Start, pause, trigger};
 use crate::failure::{Failure, ensure};
 use crate::kills::no_panic;
@@ -35,7 +35,7 @@ pub(crate) struct Waiting {
     /// The longest that a start may take, in milliseconds.
     #[arg(long, default_value_t = 2_000)]
     start: u64,
-    /// The most memory that may be resident, in MB.
+    /// The most memory that may be resident while all of them wait, and until they are delivered, in MB.
     #[arg(long, default_value_t = 200)]
     memory: u64,
 }
@@ -87,7 +87,7 @@ pub(crate) fn waiting(arguments: &Waiting, directory: &Path) -> Result<(), Failu
     ensure(filled < wait, || format!("the first attempts took {filled:?}, longer than --wait"))?;
     // The last outcomes reach the journal and the checkpoint.
     pause(Duration::from_secs(2));
-    let before = peak(&broker)?;
+    let (coming, before) = (peak(&broker)?, resident(&broker)? / 1_000_000);
     broker.kill()?;
 
     let starting = Instant::now();
@@ -95,12 +95,14 @@ pub(crate) fn waiting(arguments: &Waiting, directory: &Path) -> Result<(), Failu
     let started = starting.elapsed();
     broker.recount()?;
     let after = peak(&broker)?;
-    note(&format!("filled in {filled:.1?}, {before} MB; started in {started:.1?}, {after} MB; waiting"));
+    note(&format!(
+        "filled in {filled:.1?}, {before} MB then, {coming} MB at most; started in {started:.1?}, {after} MB; waiting"
+    ));
     let repeated = subscriber.requests() - each * TRIGGERS;
     pause(wait.saturating_sub(filling.elapsed()));
     until(&subscriber, 2 * each * TRIGGERS + repeated)?;
     let status = broker.settled()?;
-    let resident = peak(&broker)?;
+    let highest = peak(&broker)?;
     for name in &names {
         let row = trigger(&status, name)?;
         ensure(row["delivered"] == each && row["matched"] == each, || format!("some are missing: {row}"))?;
@@ -110,13 +112,13 @@ pub(crate) fn waiting(arguments: &Waiting, directory: &Path) -> Result<(), Failu
     broker.stop()?;
     no_panic(&home)?;
     report(&format!(
-        "{} deliveries wait: at most {before} MB resident while they came, started after a kill in {} ms ({after} MB), \
-         at most {resident} MB until all were delivered; none was forgotten and none made early\n",
+        "{} deliveries wait: {before} MB resident, at most {coming} MB while they came; started after a kill in {} ms ({after} MB), \
+         at most {highest} MB until all were delivered; none was forgotten and none made early\n",
         each * TRIGGERS,
         started.as_millis()
     ))?;
     ensure(started.as_millis() <= u128::from(arguments.start), || "the start takes too long".to_owned())?;
-    ensure(before.max(resident) <= arguments.memory, || "it takes too much memory".to_owned())
+    ensure(before.max(highest) <= arguments.memory, || "it takes too much memory".to_owned())
 }
 
 /// Waits until so many requests came.
