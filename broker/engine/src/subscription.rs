@@ -25,6 +25,7 @@ use parking_lot::{Mutex, MutexGuard};
 use waypost_core::delivery::DeliveryPolicy;
 use waypost_core::error::DeliveryError;
 use waypost_core::manifest::ResourceName;
+use waypost_core::transformation::Chain;
 use waypost_log::{
     Counts, Crowding, DropReason, Entry, Ledger, Log, Offset, Owed, Position, ReadError, ReadLimit,
     Timestamp, TriggerNumber, WriteError,
@@ -38,7 +39,6 @@ use crate::alarm::Wake;
 use crate::context::Context;
 use crate::forwarder::Forwarder;
 use crate::matching::spending::Spending;
-use crate::plan::NamedTransformation;
 use crate::subscriber::{Subscriber, Terms};
 
 /// A trigger's way through its broker's log.
@@ -66,7 +66,7 @@ pub(crate) struct Subscription {
 #[derive(Debug)]
 pub(crate) struct Delivering {
     pub(crate) policy: DeliveryPolicy,
-    pub(crate) transformations: Vec<NamedTransformation>,
+    pub(crate) transformations: Chain,
     pub(crate) subscriber: Subscriber,
     pub(crate) dead_letter_sink: Option<Arc<Subscriber>>,
     pub(crate) terms: Terms,

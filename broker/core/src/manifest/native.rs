@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 
 use crate::duration::IsoDuration;
+use crate::transformation::OnError;
 
 /// Takes events, makes them durable, and offers them to its triggers.
 #[derive(Debug, Clone, JsonSchema)]
@@ -121,6 +122,8 @@ pub enum Filter {
 pub struct NamedTransformation {
     /// The name of a Transformation in the trigger's namespace.
     pub name: Option<String>,
+    /// What is done where the transformation fails on an event, if not what the Transformation says.
+    pub on_error: Option<OnError>,
 }
 
 /// Where events are sent: a resource, or a URL.
