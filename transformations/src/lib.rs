@@ -6,8 +6,9 @@
 //! [`waypost_core::transformation::Transformation`]. Both are pure: no I/O, no clock, no randomness, so that an
 //! event that is transformed again after a crash gives the same events.
 
+mod fields;
+
 use waypost_core::transformation::TransformationType;
 
-/// What the `spec` of a `kind: Transformation` may hold, by key. This version has no type yet: a manifest that
-/// declares one is told so.
-pub const TRANSFORMATIONS: &[TransformationType] = &[];
+/// What the `spec` of a `kind: Transformation` may hold, by key.
+pub const TRANSFORMATIONS: &[TransformationType] = &[TransformationType::of::<fields::Fields>()];

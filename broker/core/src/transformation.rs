@@ -15,7 +15,7 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 
 pub use self::chain::{Chain, ChainError, OnError, Step, Transformed};
-pub use self::document::{Document, Outputs};
+pub use self::document::{Document, Outputs, Taken};
 use crate::codes::{self, Code};
 use crate::manifest::{Configured, FieldProblem, decode_config};
 

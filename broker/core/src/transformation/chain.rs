@@ -112,12 +112,7 @@ impl Chain {
         (traces, result)
     }
 
-    fn run(
-        &self,
-        event: &Event,
-        moment: Moment,
-        observe: &mut dyn FnMut(&Step, &[Document], &[TransformationError]),
-    ) -> Result<Transformed, ChainError> {
+    fn run(&self, event: &Event, moment: Moment, observe: Observer<'_>) -> Result<Transformed, ChainError> {
         let mut run = Run::new(moment);
         let mut documents = vec![Document::new(event)];
         let mut passed_over = Vec::new();
@@ -142,6 +137,9 @@ impl Chain {
         Ok(Transformed::Events(events))
     }
 }
+
+/// Told of each step, of the documents after it, and of the failures that it passed over.
+type Observer<'o> = &'o mut dyn FnMut(&Step, &[Document], &[TransformationError]);
 
 /// What a step made of the documents so far.
 #[derive(Default)]

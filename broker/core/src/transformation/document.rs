@@ -38,6 +38,17 @@ enum Data {
     Absent,
 }
 
+/// What was known of JSON that was taken out of a document.
+#[derive(Debug, Clone, Copy)]
+pub struct Taken(Was);
+
+#[derive(Debug, Clone, Copy)]
+enum Was {
+    Absent,
+    Unchanged,
+    Changed,
+}
+
 impl Document {
     /// The event, with nothing changed. Costs a reference count.
     pub fn new(event: &Event) -> Self {
@@ -113,17 +124,28 @@ impl Document {
         })
     }
 
-    /// Takes the data out as JSON, `null` where there is none, to be changed and [put back](Self::set_json). The
+    /// Takes the data out as JSON, `null` where there is none, to be changed and [set](Self::set_json), or [put
+    /// back](Self::put_back) as it was. The
     /// document has no data meanwhile.
     ///
     /// # Errors
     /// As [`Document::json`]; the document is unchanged then.
-    pub fn take_json(&mut self) -> Result<Json, TransformationError> {
+    pub fn take_json(&mut self) -> Result<(Json, Taken), TransformationError> {
         self.parse()?;
-        match std::mem::replace(&mut self.data, Data::Absent) {
-            Data::Parsed(json) | Data::Json(json) => Ok(json),
-            Data::Same | Data::Bytes(..) | Data::Absent => Ok(Json::Null),
-        }
+        Ok(match std::mem::replace(&mut self.data, Data::Absent) {
+            Data::Parsed(json) => (json, Taken(Was::Unchanged)),
+            Data::Json(json) => (json, Taken(Was::Changed)),
+            Data::Same | Data::Bytes(..) | Data::Absent => (Json::Null, Taken(Was::Absent)),
+        })
+    }
+
+    /// Puts back, unchanged, what [`take_json`](Self::take_json) gave: the data stays byte for byte what it was.
+    pub fn put_back(&mut self, json: Json, was: Taken) {
+        self.data = match was.0 {
+            Was::Absent => Data::Absent,
+            Was::Unchanged => Data::Parsed(json),
+            Was::Changed => Data::Json(json),
+        };
     }
 
     fn parse(&mut self) -> Result<(), TransformationError> {

@@ -331,10 +331,31 @@ impl Object {
         }
     }
 
+    /// The value of a member, which is added as `null` where it is not there.
+    pub fn entry(&mut self, name: &Text) -> &mut Json {
+        let at = self.members.iter().position(|(known, _)| known == name).unwrap_or_else(|| {
+            self.members.push((name.clone(), Json::Null));
+            self.members.len() - 1
+        });
+        &mut self.members[at].1
+    }
+
     /// Takes a member out; the others keep their order.
     pub fn remove(&mut self, name: &str) -> Option<Json> {
         let at = self.members.iter().position(|(known, _)| **known == *name)?;
         Some(self.members.remove(at).1)
+    }
+
+    /// Takes a member out with its place among the others, which keep their order.
+    pub fn take(&mut self, name: &str) -> Option<(usize, Json)> {
+        let at = self.members.iter().position(|(known, _)| **known == *name)?;
+        Some((at, self.members.remove(at).1))
+    }
+
+    /// Puts a member at a place, or at the end where there are fewer; one of that name goes.
+    pub fn put(&mut self, at: usize, name: Text, value: Json) {
+        self.remove(&name);
+        self.members.insert(at.min(self.members.len()), (name, value));
     }
 
     /// The members in order.

@@ -80,7 +80,7 @@ fn what_no_step_touches_stays_byte_for_byte() {
 #[test]
 fn changed_data_keeps_its_numbers() {
     let add: Apply = |mut document, _| {
-        let Json::Object(mut object) = document.take_json()? else { panic!("it is an object") };
+        let (Json::Object(mut object), _) = document.take_json()? else { panic!("it is an object") };
         object.insert("c".into(), true.into());
         document.set_json(object.into());
         Ok(document.into())
