@@ -7,8 +7,14 @@
 //! event that is transformed again after a crash gives the same events.
 
 mod fields;
+mod filter;
+mod jsonpath;
 
 use waypost_core::transformation::TransformationType;
 
 /// What the `spec` of a `kind: Transformation` may hold, by key.
-pub const TRANSFORMATIONS: &[TransformationType] = &[TransformationType::of::<fields::Fields>()];
+pub const TRANSFORMATIONS: &[TransformationType] = &[
+    TransformationType::of::<fields::Fields>(),
+    TransformationType::of::<filter::Filter>(),
+    TransformationType::of::<jsonpath::JsonPath>(),
+];

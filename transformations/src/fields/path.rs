@@ -58,11 +58,13 @@ impl Path {
 
     /// The names, where it has no index.
     pub(super) fn names(&self) -> Option<Vec<&str>> {
-        let name = |segment| match segment {
-            &Segment::Name(ref name) => Some(&**name),
-            Segment::Index(_) | Segment::End => None,
-        };
-        self.segments.iter().map(name).collect()
+        self.segments
+            .iter()
+            .map(|segment| match segment {
+                Segment::Name(name) => Some(&**name),
+                Segment::Index(_) | Segment::End => None,
+            })
+            .collect()
     }
 
     /// What is there.

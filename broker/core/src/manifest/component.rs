@@ -15,7 +15,7 @@ fn component(map: &Map, mark: Mark, fields: &[&str]) -> Component {
         .filter(|(name, _)| !fields.contains(name))
         .map(|(name, node)| (name.to_owned(), node.clone()))
         .collect();
-    Component { candidates, mark }
+    Component { candidates, mark, flat: false }
 }
 
 /// Reads the spec of a Sink.

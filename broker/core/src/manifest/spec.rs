@@ -157,6 +157,9 @@ pub struct Component {
     pub candidates: Vec<(String, Node)>,
     /// The place of the map that holds the key.
     pub mark: Mark,
+    /// Whether the settings stand where the key would be, so that paths are told without it: a kind of others, which was
+    /// translated.
+    pub flat: bool,
 }
 
 /// What a Source declares.

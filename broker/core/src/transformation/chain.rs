@@ -39,6 +39,7 @@ pub struct Step {
 #[derive(Debug, Clone, Default)]
 pub struct Chain {
     steps: Vec<Step>,
+    digest: u64,
 }
 
 /// What a chain makes of an event.
@@ -75,7 +76,18 @@ pub struct Trace {
 impl Chain {
     /// The chain of these steps.
     pub fn new(steps: Vec<Step>) -> Self {
-        Self { steps }
+        Self { steps, digest: 0 }
+    }
+
+    /// The same chain with a digest of its settings, which two chains share that do the same.
+    #[must_use]
+    pub fn with_digest(self, digest: u64) -> Self {
+        Self { digest, ..self }
+    }
+
+    /// What [`with_digest`](Self::with_digest) was given; 0 without.
+    pub fn digest(&self) -> u64 {
+        self.digest
     }
 
     /// Whether there is no step.
@@ -106,7 +118,7 @@ impl Chain {
         let mut traces = Vec::new();
         let result = self.run(event, moment, &mut |step, documents, passed_over| {
             // What cannot be made an event yet fails as such at the end.
-            let events = documents.iter().filter_map(|document| document.clone().into_event().ok()).collect();
+            let events = documents.iter().filter_map(|document| document.to_event().ok()).collect();
             traces.push(Trace { step: step.name.clone(), events, passed_over: passed_over.to_vec() });
         });
         (traces, result)
@@ -130,7 +142,7 @@ impl Chain {
             }
         }
         let last = || self.steps.last().map(|step| step.name.clone()).unwrap_or_default();
-        let events: Result<Vec<Event>, _> = documents.into_iter().map(Document::into_event).collect();
+        let events: Result<Vec<Event>, _> = documents.iter().map(Document::to_event).collect();
         let events = events
             .and_then(|events| check_distinct(&events).map(|()| events))
             .map_err(|error| ChainError { step: last(), error })?;

@@ -245,9 +245,9 @@ impl Document {
     ///
     /// # Errors
     /// [`TransformationError`] where the result breaks a rule of the norm.
-    pub fn into_event(self) -> Result<Event, TransformationError> {
+    pub fn to_event(&self) -> Result<Event, TransformationError> {
         if !self.is_changed() {
-            return Ok(self.event);
+            return Ok(self.event.clone());
         }
         self.packed().map_err(|error| {
             let told = TransformationError::new(error.detail).coded(error.code);
@@ -256,6 +256,14 @@ impl Document {
                 None => told,
             }
         })
+    }
+
+    /// As [`to_event`](Self::to_event).
+    ///
+    /// # Errors
+    /// As [`to_event`](Self::to_event).
+    pub fn into_event(self) -> Result<Event, TransformationError> {
+        self.to_event()
     }
 
     fn packed(&self) -> Result<Event, crate::event::InvalidEvent> {

@@ -12,6 +12,7 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use self::number::Number;
+pub use self::query::Query;
 pub use self::read::NotJson;
 
 /// The deepest nesting of arrays and objects. Deeper text is not read, and a program that builds deeper data fails.

@@ -1,7 +1,7 @@
 //! Triggers: everything that they refer to is planned by now.
 
 use std::fmt::{self, Write as _};
-use std::hash::{DefaultHasher, Hasher};
+use std::hash::{DefaultHasher, Hash as _, Hasher};
 use std::sync::Arc;
 
 use waypost_core::codes;
@@ -182,7 +182,9 @@ impl Planner<'_> {
                 }
             }
         }
-        (chain, digests)
+        let mut hasher = DefaultHasher::new();
+        digests.hash(&mut hasher);
+        (chain.with_digest(hasher.finish()), digests)
     }
 }
 

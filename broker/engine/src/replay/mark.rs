@@ -43,7 +43,7 @@ mod tests {
         let marked = |name: &str, event: &Event| {
             let moment = Moment { arrived_nanoseconds: 0 };
             match Mark::new(name).apply(Document::new(event), &mut Run::new(moment)) {
-                Ok(Outputs::One(document)) => document.into_event().expect("it is valid"),
+                Ok(Outputs::One(document)) => document.to_event().expect("it is valid"),
                 other => panic!("{other:?}"),
             }
         };

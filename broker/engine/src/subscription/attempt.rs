@@ -259,11 +259,17 @@ impl Subscription {
             Ok(Transformed::Nothing(why)) => return Sent::Nothing(why),
             Err(error) => return Sent::Failed(error),
         };
-        let mut sent = Sent::Nothing(Discard::Filtered);
-        for (output, event) in (0..).zip(&events) {
+        let chain = delivering.transformations.digest();
+        let accepted = self.accepted.of(entry.position, chain);
+        let mut sent = Sent::Delivered { status: None };
+        for (output, event) in (0..).zip(&events).skip(accepted as usize) {
             sent = self.send_one(delivering, own, entry, event, output).await;
             if let Sent::Failed(_) = sent {
                 return sent;
+            }
+            if events.len() > 1 {
+                // At once, so that an attempt that is cut does not forget it.
+                self.accepted.remember(entry.position, chain, output + 1);
             }
         }
         sent
@@ -345,6 +351,7 @@ impl Subscription {
     ) {
         match ledger.settle(in_hand.entry().position.offset, settlement, attempt) {
             Ok(_) => {
+                self.accepted.forget(in_hand.entry().position);
                 let key = in_hand.key();
                 in_hand.done();
                 if key.is_some() {

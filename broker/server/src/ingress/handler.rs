@@ -101,7 +101,8 @@ async fn answer(ingress: &Inner, head: &Parts, body: &mut Incoming) -> Result<An
             let received = receive(ingress, head, body).await?;
             let moment = Moment { arrived_nanoseconds: ingress.clock.now().0 };
             let (results, mut received) = direct::transform(chain, received, moment).await?;
-            let Some(name) = ingress.engine.transformation_broker(&route.namespace, &route.name) else {
+            let name = ingress.engine.transformation_broker(&route.namespace, &route.name);
+            let Some(name) = name.filter(|_| !results.is_empty()) else {
                 return Ok(direct::events_response(&results));
             };
             received.held.cover(results.iter().map(Event::size).sum())?;

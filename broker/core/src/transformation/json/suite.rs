@@ -97,3 +97,36 @@ proptest! {
         prop_assert_eq!(ours.is_ok(), serde_json::from_str::<serde_json::Value>(&text).is_ok());
     }
 }
+
+#[test]
+fn queries_select_what_jsonpath_rust_selects() {
+    use crate::transformation::{Moment, Run};
+
+    let data = read(r#"{"a":[{"n":1,"t":"x"},{"n":2},[3,4]],"b":{"c":[5]},"":0}"#);
+    for (text, singular, expected) in [
+        ("$", true, vec![data.to_string()]),
+        ("$.a[0].n", true, vec!["1".to_owned()]),
+        ("$.a[-1][-2]", true, vec!["3".to_owned()]),
+        ("$.a[-4]", true, vec![]),
+        ("$.a[*].n", false, vec!["1".to_owned(), "2".to_owned()]),
+        ("$.b.*", false, vec!["[5]".to_owned()]),
+        ("$['']", true, vec!["0".to_owned()]),
+        ("$.a[?@.n > 1]", false, vec![r#"{"n":2}"#.to_owned()]),
+        ("$..n", false, vec!["1".to_owned(), "2".to_owned()]),
+        ("$.a[0:2].n", false, vec!["1".to_owned(), "2".to_owned()]),
+        ("$.a[0]['n','t']", false, vec!["1".to_owned(), "\"x\"".to_owned()]),
+        ("$.a[?match(@.t, '[x]')].t", false, vec!["\"x\"".to_owned()]),
+    ] {
+        let query = Query::parse(text).unwrap();
+        assert_eq!(query.is_singular(), singular, "{text}");
+        let mut run = Run::new(Moment { arrived_nanoseconds: 0 });
+        let selected: Vec<_> =
+            query.select(&data, &mut run).unwrap().iter().map(ToString::to_string).collect();
+        assert_eq!(selected, expected, "{text}");
+    }
+    let wide = Json::Array(vec![Json::Null; 4_000]);
+    let query = Query::parse("$..[?$..*]").unwrap();
+    let mut run = Run::new(Moment { arrived_nanoseconds: 0 });
+    assert_eq!(query.select(&wide, &mut run).unwrap_err().code.id(), "E0901");
+    assert!(Query::parse("$.a[").is_err());
+}
