@@ -7,6 +7,7 @@
 //! - `waypost-bench measure` starts these and `waypost`, and writes what it found as JSON and as a table.
 //! - `waypost-bench matcher` measures the matching of events by itself, in this process.
 //! - `waypost-bench triggers` measures what many triggers of a running broker cost beside few.
+//! - `waypost-bench transformations` measures transformations by themselves, in this process.
 //! - `waypost-bench show` prints the table of an earlier measurement again.
 //!
 //! `tests/bench/run.sh` builds everything and measures. Nothing here is a test: times depend on the machine.
@@ -32,6 +33,7 @@ mod startup;
 mod subscribe;
 mod table;
 mod tally;
+mod transformations;
 mod triggers;
 
 use std::io::Write as _;
@@ -57,6 +59,8 @@ enum Command {
     Matcher(matcher::Arguments),
     /// Measure many triggers on a running broker beside few: start, latency, rate, and a host that is down.
     Triggers(triggers::Arguments),
+    /// Measure transformations by themselves: one thread, events of 1 KiB of JSON.
+    Transformations(transformations::Arguments),
     /// Print the table of an earlier measurement.
     Show(measure::Show),
     /// Send events to a server until the time is over, then print one line of JSON.
@@ -70,6 +74,7 @@ fn main() -> ExitCode {
         Command::Measure(arguments) => measure::measure(&arguments),
         Command::Matcher(arguments) => matcher::measure(&arguments),
         Command::Triggers(arguments) => triggers::measure(&arguments),
+        Command::Transformations(arguments) => transformations::measure(&arguments),
         Command::Show(arguments) => measure::show(&arguments),
         Command::Generate(arguments) => generate::generate(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Subscribe(arguments) => subscribe::subscribe(&arguments).map(|()| ExitCode::SUCCESS),

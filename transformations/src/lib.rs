@@ -6,8 +6,15 @@
 //! [`waypost_core::transformation::Transformation`]. Both are pure: no I/O, no clock, no randomness, so that an
 //! event that is transformed again after a crash gives the same events.
 
+mod fields;
+mod filter;
+mod jsonpath;
+
 use waypost_core::transformation::TransformationType;
 
-/// What the `spec` of a `kind: Transformation` may hold, by key. This version has no type yet: a manifest that
-/// declares one is told so.
-pub const TRANSFORMATIONS: &[TransformationType] = &[];
+/// What the `spec` of a `kind: Transformation` may hold, by key.
+pub const TRANSFORMATIONS: &[TransformationType] = &[
+    TransformationType::of::<fields::Fields>(),
+    TransformationType::of::<filter::Filter>(),
+    TransformationType::of::<jsonpath::JsonPath>(),
+];

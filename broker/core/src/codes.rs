@@ -11,6 +11,7 @@
 //! | `E06xx` | events and ingress |
 //! | `E07xx` | the process: ports, files, rights |
 //! | `E08xx` | the admin API |
+//! | `E09xx` | transformations |
 
 use std::fmt;
 
@@ -350,6 +351,12 @@ codes! {
     REPLAY_TRIGGER_ELSEWHERE = "E0856", "the trigger is of another broker";
     /// The broker of a replay does not run.
     REPLAY_BROKER_STOPPED = "E0857", "the broker of the replay does not run";
+
+    // --- E09xx transformations -------------------------------------------------------------------------
+    /// A transformation went beyond a limit of steps, memory, depth or number of events.
+    TRANSFORMATION_LIMIT = "E0901", "a transformation went beyond a limit";
+    /// Two events that a chain makes of one have the same source and id.
+    TRANSFORMATION_OUTPUT_REPEATED = "E0902", "a transformation made two events with one source and id";
 }
 
 #[cfg(test)]

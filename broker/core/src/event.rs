@@ -4,7 +4,7 @@
 //! byte, attributes keep their text, and an event of version 0.3 stays one.
 
 mod builder;
-mod draft;
+pub(crate) mod draft;
 mod error;
 pub mod header_text;
 pub mod http;
@@ -12,7 +12,7 @@ pub mod json;
 mod media_type;
 mod packed;
 mod sdk;
-mod validate;
+pub(crate) mod validate;
 
 use std::borrow::Cow;
 use std::fmt;

@@ -21,6 +21,7 @@ mod service;
 mod spec;
 mod test_case;
 mod trigger;
+mod triggermesh;
 mod values;
 
 use std::borrow::Cow;
@@ -44,7 +45,8 @@ pub use self::spec::{
     Destination, Reference, RetentionSpec, SourceSpec, Spec, StartFrom, Target, TransformationSpec,
     TransformationUse, TriggerSpec,
 };
-pub use self::test_case::{Expectation, TestCase, TestEvent};
+pub use self::test_case::{Emission, Emitted, Emitter, Expectation, TestCase, TestEvent};
+pub use self::triggermesh::{filter_expression, is_transformation};
 pub use crate::secret::Secrets;
 
 /// The namespace and name of a resource.

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use waypost_clients::http::{Pool, PoolOptions};
 use waypost_core::manifest::ResourceName;
-use waypost_core::transformation::Transformation;
+use waypost_core::transformation::Chain;
 use waypost_log::embedded::EmbeddedStore;
 use waypost_log::{Clock, Position, WriteError};
 
@@ -173,9 +173,9 @@ impl Engine {
     }
 
     /// A transformation, for events that are posted to it directly.
-    pub fn transformation(&self, namespace: &str, name: &str) -> Option<Arc<dyn Transformation>> {
+    pub fn transformation(&self, namespace: &str, name: &str) -> Option<Chain> {
         let planned = self.0.context.directory.transformation(namespace, name)?;
-        Some(Arc::clone(&planned.transformation))
+        Some(planned.chain.clone())
     }
 
     /// The broker that takes the results of a transformation whose manifest names a sink.

@@ -8,6 +8,7 @@ mod delivery;
 mod judged;
 mod offline;
 mod record;
+mod transformed;
 
 use std::cmp::Ordering;
 
@@ -23,6 +24,9 @@ use self::judged::Judged;
 pub use self::offline::{explain_event, judge};
 pub(crate) use self::record::Explaining;
 pub use self::record::{ExplainError, ExplainQuery, MAX_EXPLAINS, RecordKey};
+pub use self::transformed::{
+    ExplainedChain, ExplainedFailure, ExplainedStep, StructuredEvent, transformed_by, transformed_by_trigger,
+};
 
 /// The most triggers in one answer unless asked otherwise.
 pub const DEFAULT_EXPLAIN_LIMIT: usize = 1_000;
@@ -127,6 +131,9 @@ pub struct ExplainedTrigger {
     /// The clauses of its filter, all of which have to hold. Nothing for a filter that takes every event, and where no
     /// filter was asked.
     pub clauses: Vec<Explanation>,
+    /// What its transformations make of the event, as they are now; nothing where it has none or does not match.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub transformations: Option<ExplainedChain>,
     /// What became of the event; nothing for an event from a file, and where it does not match.
     pub deliveries: Vec<ExplainedDelivery>,
     /// The plan whose filter decided, where it is not that of the whole answer.

@@ -23,7 +23,7 @@ pub use waypost_core::manifest::StartFrom;
 use waypost_core::manifest::{Deduplication, Manifests, Problem, ResourceId, ResourceName, Secrets};
 use waypost_core::sink::{BuildSink, SinkType};
 use waypost_core::source::{BuildSource, SourceType};
-use waypost_core::transformation::{Transformation, TransformationType};
+use waypost_core::transformation::{Chain, TransformationType};
 
 pub(crate) use self::detach::declared_for;
 pub use self::index::{Family, ResourceKey};
@@ -198,7 +198,7 @@ pub struct TriggerPlan {
     /// Which events it takes.
     pub filter: Filter,
     /// What is applied to an event before it is sent, in order.
-    pub transformations: Vec<NamedTransformation>,
+    pub transformations: Chain,
     /// What it sends to.
     pub subscriber: Subscriber,
     /// How it sends.
@@ -221,15 +221,6 @@ pub struct Fingerprint {
     pub matching: String,
     /// A digest of subscriber, delivery, transformations and pause.
     pub delivering: String,
-}
-
-/// A compiled transformation and the name under which errors tell of it.
-#[derive(Debug, Clone)]
-pub struct NamedTransformation {
-    /// `transformations[0] (fields)` or the resource's name.
-    pub name: String,
-    /// The compiled transformation.
-    pub transformation: Arc<dyn Transformation>,
 }
 
 /// What a trigger sends to, resolved.
@@ -285,8 +276,8 @@ pub struct SinkPlan {
 pub struct TransformationPlan {
     /// Its resource.
     pub id: ResourceId,
-    /// The compiled transformation.
-    pub transformation: Arc<dyn Transformation>,
+    /// The compiled transformation, as the only step.
+    pub chain: Chain,
     /// The broker that takes the results, where the manifest names a sink: the sink itself, or the implicit
     /// broker whose trigger sends to it. Without one the results go back to the caller.
     pub broker: Option<ResourceName>,

@@ -7,7 +7,7 @@ use waypost_core::delivery::Format;
 use waypost_core::error::DeliveryError;
 use waypost_core::manifest::ResourceName;
 use waypost_core::sink::Outcome;
-use waypost_core::transformation::Moment;
+use waypost_core::transformation::{Moment, Transformed};
 use waypost_core::{Event, codes};
 use waypost_log::{Batch, Cause, Entry, Metadata, Origin, Record};
 
@@ -154,14 +154,12 @@ async fn transform(name: &ResourceName, sending: &Sending<'_>, context: &Context
         return not_running("Transformation", name);
     };
     let moment = Moment { arrived_nanoseconds: sending.entry.arrived.0 };
-    let events = match planned.transformation.apply(sending.event, &moment) {
-        Ok(events) => events,
-        Err(error) => {
-            return Answer::Failed(DeliveryError::permanent(codes::TRANSFORMATION_FAILED, error.to_string()));
-        }
+    let events = match planned.chain.apply(sending.event, moment) {
+        Ok(Transformed::Events(events)) => events,
+        Ok(Transformed::Nothing(_)) => return Answer::Delivered { status: None, body_ignored: false },
+        Err(error) => return Answer::Failed(DeliveryError::permanent(error.error.code, error.to_string())),
     };
     match &planned.broker {
-        _ if events.is_empty() => Answer::Delivered { status: None, body_ignored: false },
         Some(broker) => append_to_broker(broker, &events, sending, context).await,
         None => Answer::Replied { status: None, events },
     }

@@ -8,6 +8,7 @@
 //! item after the other, and calls or starts the next worker when there is more to do and the congestion window allows
 //! it. A worker rests and ends under the same lock under which work is offered, so no wake-up is lost.
 
+mod accepted;
 mod attempt;
 mod backlog;
 mod operator;
@@ -25,11 +26,13 @@ use parking_lot::{Mutex, MutexGuard};
 use waypost_core::delivery::DeliveryPolicy;
 use waypost_core::error::DeliveryError;
 use waypost_core::manifest::ResourceName;
+use waypost_core::transformation::Chain;
 use waypost_log::{
     Counts, Crowding, DropReason, Entry, Ledger, Log, Offset, Owed, Position, ReadError, ReadLimit,
     Timestamp, TriggerNumber, WriteError,
 };
 
+use self::accepted::AcceptedOutputs;
 pub(crate) use self::attempt::{Mark, NotNow, RedriveSlot};
 pub use self::operator::{OperateError, SeekTo};
 use self::rest::Rest;
@@ -38,7 +41,6 @@ use crate::alarm::Wake;
 use crate::context::Context;
 use crate::forwarder::Forwarder;
 use crate::matching::spending::Spending;
-use crate::plan::NamedTransformation;
 use crate::subscriber::{Subscriber, Terms};
 
 /// A trigger's way through its broker's log.
@@ -55,6 +57,7 @@ pub(crate) struct Subscription {
     spending: Spending,
     /// Until when attempts are made known to the disk before they are made.
     careful_until: Timestamp,
+    accepted: AcceptedOutputs,
     /// Counts refills.
     turn: AtomicUsize,
     /// For each partition the offset below which an operator gave everything up.
@@ -66,7 +69,7 @@ pub(crate) struct Subscription {
 #[derive(Debug)]
 pub(crate) struct Delivering {
     pub(crate) policy: DeliveryPolicy,
-    pub(crate) transformations: Vec<NamedTransformation>,
+    pub(crate) transformations: Chain,
     pub(crate) subscriber: Subscriber,
     pub(crate) dead_letter_sink: Option<Arc<Subscriber>>,
     pub(crate) terms: Terms,
@@ -141,6 +144,7 @@ impl Subscription {
             window: Mutex::new(window),
             spending: Spending::default(),
             careful_until,
+            accepted: AcceptedOutputs::default(),
             turn: AtomicUsize::new(0),
             sought,
             me: me.clone(),

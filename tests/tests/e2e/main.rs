@@ -28,4 +28,5 @@ mod restart;
 mod routing;
 mod shutdown;
 mod tail;
+mod transformations;
 mod user_tests;

@@ -11,10 +11,10 @@ use super::{AttributeType, DataForm, Event, MAX_ATTRIBUTES, SpecVersion, packed,
 
 /// One attribute, its name already checked.
 #[derive(Debug, Clone)]
-pub(super) struct Attribute<'a> {
-    pub(super) name: &'a str,
-    pub(super) text: Cow<'a, str>,
-    pub(super) attribute_type: AttributeType,
+pub(crate) struct Attribute<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) text: Cow<'a, str>,
+    pub(crate) attribute_type: AttributeType,
 }
 
 /// As many attributes as most events have beside the required four.
@@ -24,10 +24,10 @@ type Others<'a> = SmallVec<[Attribute<'a>; 8]>;
 const IMPLIED_CONTENT_TYPE: &str = "application/json";
 
 /// Data with what is known about it.
-pub(super) type DraftData<'a> = (Cow<'a, [u8]>, DataForm);
+pub(crate) type DraftData<'a> = (Cow<'a, [u8]>, DataForm);
 
 #[derive(Debug, Default)]
-pub(super) struct Draft<'a> {
+pub(crate) struct Draft<'a> {
     version: Option<SpecVersion>,
     id: Option<Attribute<'a>>,
     source: Option<Attribute<'a>>,
@@ -38,7 +38,7 @@ pub(super) struct Draft<'a> {
 
 impl<'a> Draft<'a> {
     /// A draft that says what `event` says.
-    pub(super) fn of(event: &'a Event) -> Result<Self, InvalidEvent> {
+    pub(crate) fn of(event: &'a Event) -> Result<Self, InvalidEvent> {
         let mut draft = Self { version: Some(event.spec_version()), ..Self::default() };
         for (name, value) in event.attributes() {
             draft.add(name, Cow::Borrowed(value.text), value.attribute_type)?;
@@ -49,7 +49,7 @@ impl<'a> Draft<'a> {
 
     /// Adds an attribute; its name is checked here, its text by [`finish`](Self::finish). Refuses a second one of
     /// that name (C4).
-    pub(super) fn add(
+    pub(crate) fn add(
         &mut self,
         name: &'a str,
         text: Cow<'a, str>,
@@ -84,7 +84,7 @@ impl<'a> Draft<'a> {
     }
 
     /// Takes an attribute out. Without its content type the data is bytes and nothing more (J7).
-    pub(super) fn remove(&mut self, name: &str) {
+    pub(crate) fn remove(&mut self, name: &str) {
         match name {
             "specversion" => self.version = None,
             "id" => self.id = None,
@@ -98,7 +98,7 @@ impl<'a> Draft<'a> {
     }
 
     /// Replaces the text of an attribute in its place, or adds it at the end.
-    pub(super) fn set(
+    pub(crate) fn set(
         &mut self,
         name: &'a str,
         text: Cow<'a, str>,
@@ -120,22 +120,26 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
-    pub(super) fn set_data(&mut self, bytes: Cow<'a, [u8]>, form: DataForm) {
+    pub(crate) fn set_data(&mut self, bytes: Cow<'a, [u8]>, form: DataForm) {
         self.data = Some((bytes, form));
     }
 
+    pub(crate) fn remove_data(&mut self) {
+        self.data = None;
+    }
+
     /// The version, as far as it is known.
-    pub(super) fn version(&self) -> Option<SpecVersion> {
+    pub(crate) fn version(&self) -> Option<SpecVersion> {
         self.version
     }
 
     /// The text of an attribute other than the required four.
-    pub(super) fn text(&self, name: &str) -> Option<&str> {
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
         self.others.iter().find(|other| other.name == name).map(|other| &*other.text)
     }
 
     /// Checks the whole event and packs it.
-    pub(super) fn finish(mut self) -> Result<Event, InvalidEvent> {
+    pub(crate) fn finish(mut self) -> Result<Event, InvalidEvent> {
         self.settle_data_form();
         let version = self.version.ok_or_else(|| InvalidEvent::missing("specversion"))?;
         let mut first = [

@@ -14,7 +14,7 @@ use crate::codes;
 pub const MAX_NAME_BYTES: usize = 255;
 
 /// Checks the name of an attribute: `a` to `z` and `0` to `9`, not `data` (C3).
-pub(super) fn name(name: &str) -> Result<(), InvalidEvent> {
+pub(crate) fn name(name: &str) -> Result<(), InvalidEvent> {
     let fault = if name.is_empty() {
         "is empty"
     } else if name.len() > MAX_NAME_BYTES {
@@ -61,7 +61,7 @@ pub(super) fn core_type(version: SpecVersion, name: &str) -> Option<AttributeTyp
 
 /// Checks one attribute whose name is known to be good, and gives the type under which it is kept: that of the
 /// norm for its own attributes, the given one for extensions.
-pub(super) fn attribute(
+pub(crate) fn attribute(
     version: SpecVersion,
     name: &str,
     text: &str,

@@ -5,7 +5,7 @@
 //! `jsonpath-rust`, after an estimate of what they may cost.
 
 mod cost;
-pub(in crate::filter) mod json_text;
+pub(crate) mod json_text;
 pub(in crate::filter) mod path;
 pub(in crate::filter) mod plan;
 pub(in crate::filter) mod scalar;

@@ -4,6 +4,7 @@ use super::document::{Map, Node, Value};
 use super::reader::{Path, Reader};
 use super::{Component, Mark, SourceSpec, TransformationSpec, TransformationUse, destination::destination};
 use crate::codes;
+use crate::transformation::OnError;
 
 /// The most transformations of one trigger.
 pub(super) const MAX_TRANSFORMATIONS: usize = 64;
@@ -14,7 +15,7 @@ fn component(map: &Map, mark: Mark, fields: &[&str]) -> Component {
         .filter(|(name, _)| !fields.contains(name))
         .map(|(name, node)| (name.to_owned(), node.clone()))
         .collect();
-    Component { candidates, mark }
+    Component { candidates, mark, flat: false }
 }
 
 /// Reads the spec of a Sink.
@@ -45,7 +46,22 @@ pub(super) fn transformation(
 ) -> TransformationSpec {
     let sink =
         reader.optional(map, path, "sink", |reader, node, path| destination(reader, node, path, namespace));
-    TransformationSpec { component: component(map, mark, &["sink"]), sink }
+    let on_error = reader.optional(map, path, "onError", on_error).unwrap_or_default();
+    TransformationSpec { component: component(map, mark, &["sink", "onError"]), sink, on_error }
+}
+
+fn on_error(reader: &mut Reader<'_>, node: &Node, path: &Path<'_>) -> Option<OnError> {
+    match reader.text(node, path)? {
+        "fail" => Some(OnError::Fail),
+        "skip" => Some(OnError::Skip),
+        "drop" => Some(OnError::Drop),
+        other => {
+            let message = format!("`{path}` is `{other}`");
+            let help = "write `fail` (a dead letter), `skip` (the event goes on unchanged) or `drop`";
+            reader.error(codes::FIELD_VALUE, node.mark, path, message, help);
+            None
+        }
+    }
 }
 
 /// Reads the transformations of a Trigger: each by `name`, or inline by its type.
@@ -70,16 +86,19 @@ pub(super) fn transformations(
 
 fn transformation_use(reader: &mut Reader<'_>, node: &Node, path: &Path<'_>) -> Option<TransformationUse> {
     let map = reader.map(node, path)?;
+    let policy = reader.optional(map, path, "onError", on_error);
     let Some(name_node) = map.get("name") else {
-        return Some(TransformationUse::Inline(component(map, node.mark, &[])));
+        let component = component(map, node.mark, &["onError"]);
+        return Some(TransformationUse::Inline { component, on_error: policy.unwrap_or_default() });
     };
     let name_path = path.field("name");
     let name = reader.text(name_node, &name_path)?;
-    if let Some((other, node)) = map.iter().find(|(key, node)| *key != "name" && node.value != Value::Null) {
+    let beside = |key: &str| !matches!(key, "name" | "onError");
+    if let Some((other, node)) = map.iter().find(|(key, node)| beside(key) && node.value != Value::Null) {
         let message = format!("`{path}` has both `name` and `{other}`");
         let help = "write the name of a Transformation, or a transformation itself";
         reader.error(codes::FIELD_CONFLICT, node.mark, &path.field(other), message, help);
         return None;
     }
-    Some(TransformationUse::Named { name: name.to_owned(), mark: name_node.mark })
+    Some(TransformationUse::Named { name: name.to_owned(), mark: name_node.mark, on_error: policy })
 }

@@ -54,6 +54,11 @@ impl Value {
 pub struct Map(Vec<(String, Node)>);
 
 impl Map {
+    /// A map of these fields, each name once.
+    pub(super) fn of(fields: Vec<(String, Node)>) -> Self {
+        Self(fields)
+    }
+
     /// The field, unless it is absent or null, which are the same in a manifest.
     pub fn get(&self, name: &str) -> Option<&Node> {
         self.0

@@ -13,7 +13,7 @@ use super::reader::{Path, Reader};
 use super::spec::{Destination, Spec};
 use super::test_case::{self, TestCase};
 use super::{Location, Mark, NATIVE, Problem, ResourceId, ResourceName, Severity};
-use super::{broker, component, replay, service, trigger, values};
+use super::{broker, component, replay, service, trigger, triggermesh, values};
 use crate::Code;
 use crate::codes;
 
@@ -464,6 +464,10 @@ fn spec(reader: &mut Reader<'_>, (map, mark): (&Map, Mark), class: Class, id: &R
             annotations.only(reader, &[], &[]);
             let spec = required(reader)?;
             Some(Spec::Transformation(component::transformation(reader, spec, &path, namespace)))
+        }
+        Class::TriggerMesh => {
+            let spec = required(reader)?;
+            triggermesh::transformation(reader, spec, &path, namespace, &id.kind).map(Spec::Transformation)
         }
         Class::Replay => {
             annotations.only(reader, &[], &[]);

@@ -1,6 +1,7 @@
 //! Which kinds there are, and what becomes of each.
 
 use super::nearest;
+use super::triggermesh::{FLOW, ROUTING};
 use crate::Code;
 use crate::codes;
 
@@ -21,6 +22,8 @@ pub(super) enum Class {
     Source,
     Sink,
     Transformation,
+    /// A kind of TriggerMesh that becomes a Transformation.
+    TriggerMesh,
     Replay,
     Service,
     Secret,
@@ -46,7 +49,7 @@ pub(super) struct UnknownKind {
 }
 
 /// The kinds that are read.
-const READ: [(&str, &str, Class); 14] = [
+const READ: [(&str, &str, Class); 19] = [
     (KNATIVE_EVENTING, "Broker", Class::Broker),
     (KNATIVE_EVENTING, "Trigger", Class::Trigger),
     (NATIVE, "Broker", Class::Broker),
@@ -61,6 +64,11 @@ const READ: [(&str, &str, Class); 14] = [
     (CORE, "Service", Class::Service),
     (CORE, "List", Class::List),
     (KNATIVE_SERVING, "Service", Class::Service),
+    (FLOW, "Transformation", Class::TriggerMesh),
+    (FLOW, "JQTransformation", Class::TriggerMesh),
+    (FLOW, "XMLToJSONTransformation", Class::TriggerMesh),
+    (ROUTING, "Splitter", Class::TriggerMesh),
+    (ROUTING, "Filter", Class::TriggerMesh),
 ];
 
 /// Kinds by group that are known without being read. `*` stands for any kind or version of the group.
@@ -194,6 +202,10 @@ mod tests {
             ("v1", "List", Class::List),
             ("waypost.dev/v1alpha1", "Test", Class::Test),
             ("waypost.dev/v1alpha1", "Replay", Class::Replay),
+            ("flow.triggermesh.io/v1alpha1", "Transformation", Class::TriggerMesh),
+            ("routing.triggermesh.io/v1alpha1", "Splitter", Class::TriggerMesh),
+            ("flow.triggermesh.io/v1alpha1", "XSLTTransformation", Class::NotYet),
+            ("flows.knative.dev/v1", "Sequence", Class::NotYet),
             ("sources.knative.dev/v1", "PingSource", Class::NotYet),
             ("sources.triggermesh.io/v1alpha1", "AWSS3Source", Class::NotYet),
             ("messaging.knative.dev/v1", "Channel", Class::NotYet),

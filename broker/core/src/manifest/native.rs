@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 
 use crate::duration::IsoDuration;
+use crate::transformation::OnError;
 
 /// Takes events, makes them durable, and offers them to its triggers.
 #[derive(Debug, Clone, JsonSchema)]
@@ -121,6 +122,8 @@ pub enum Filter {
 pub struct NamedTransformation {
     /// The name of a Transformation in the trigger's namespace.
     pub name: Option<String>,
+    /// What is done where the transformation fails on an event, if not what the Transformation says.
+    pub on_error: Option<OnError>,
 }
 
 /// Where events are sent: a resource, or a URL.
@@ -267,6 +270,26 @@ pub struct TestSpec {
     pub matches: Option<Vec<String>>,
     /// The triggers that must not match.
     pub misses: Option<Vec<String>>,
+    /// What must come out of transformations.
+    pub emits: Option<Vec<EmissionSpec>>,
+}
+
+/// What must come out of transformations. Exactly one of `trigger` and `transformation` is given, and exactly one of
+/// `events`, `dropped` and `fails`.
+#[derive(Debug, Clone, JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EmissionSpec {
+    /// A trigger, all of whose transformations are applied: `name`, or `namespace/name`.
+    pub trigger: Option<String>,
+    /// A Transformation: `name`, or `namespace/name`.
+    pub transformation: Option<String>,
+    /// The events in order, as the members of structured JSON. Of `specversion`, `id`, `source` and `datacontenttype`
+    /// those that are left out are not compared.
+    pub events: Option<Vec<BTreeMap<String, serde_json::Value>>>,
+    /// That nothing comes out: `filtered`, `schema` or `failed`, or `true` for any reason.
+    pub dropped: Option<serde_json::Value>,
+    /// That it fails, with this in the text.
+    pub fails: Option<String>,
 }
 
 /// Sends a range of a broker's log again, once: to a trigger's subscriber, or somewhere else. Everything but `delivery`

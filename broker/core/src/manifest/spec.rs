@@ -8,6 +8,7 @@ use super::{Mark, ReplaySpec, ResourceName};
 use crate::delivery::{BackoffPolicy, Format, MaxBacklog, Ordering, Rate};
 use crate::filter::Filter;
 use crate::secret::KeyValues;
+use crate::transformation::OnError;
 
 /// What a resource declares.
 #[derive(Debug, Clone, PartialEq)]
@@ -136,9 +137,16 @@ pub enum TransformationUse {
         name: String,
         /// The place of the name.
         mark: Mark,
+        /// What is done where it fails, if not what the Transformation says.
+        on_error: Option<OnError>,
     },
     /// Written out in the trigger.
-    Inline(Component),
+    Inline {
+        /// Type and settings.
+        component: Component,
+        /// What is done where it fails.
+        on_error: OnError,
+    },
 }
 
 /// An externally tagged component: the type is the key, its settings the value. Which types there are is the
@@ -149,6 +157,9 @@ pub struct Component {
     pub candidates: Vec<(String, Node)>,
     /// The place of the map that holds the key.
     pub mark: Mark,
+    /// Whether the settings stand where the key would be, so that paths are told without it: a kind of others, which was
+    /// translated.
+    pub flat: bool,
 }
 
 /// What a Source declares.
@@ -167,6 +178,8 @@ pub struct TransformationSpec {
     pub component: Component,
     /// Where its results go, instead of back to the caller.
     pub sink: Option<Destination>,
+    /// What is done where it fails.
+    pub on_error: OnError,
 }
 
 /// Where events are sent, not yet resolved.

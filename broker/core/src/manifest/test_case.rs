@@ -1,18 +1,19 @@
-//! `kind: Test`: an event, and the triggers that must match it and must not. Nothing of it ever runs.
+//! `kind: Test`: an event, the triggers that must match it and must not, and what must come out of transformations.
+//! Nothing of it ever runs.
 
 use serde_json::{Value as Json, json};
 
-use super::document::{Map, Node};
+use super::document::{Map, Node, Value};
 use super::reader::{Path, Reader};
 use super::{Location, Mark, Problem, ResourceName};
 use crate::codes;
 use crate::event::{Event, json as event_json};
 
 /// The fields of a Test's spec.
-const FIELDS: [&str; 4] = ["event", "eventFile", "matches", "misses"];
+const FIELDS: [&str; 5] = ["event", "eventFile", "matches", "misses", "emits"];
 
-/// The fields that it will have once transformations exist.
-const PLANNED: [&str; 1] = ["emits"];
+/// The fields of an item of `emits`.
+const EMISSION_FIELDS: [&str; 5] = ["trigger", "transformation", "events", "dropped", "fails"];
 
 /// A valid test of manifests: an event, and the triggers that must match it and must not.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,8 +24,44 @@ pub struct TestCase {
     pub location: Location,
     /// The event.
     pub event: TestEvent,
-    /// The triggers, at least one, in the order of the manifest: those that must match first.
+    /// The triggers in the order of the manifest: those that must match first.
     pub expectations: Vec<Expectation>,
+    /// What must come out of transformations. There is at least one of these or those.
+    pub emissions: Vec<Emission>,
+}
+
+/// What must come out of transformations for the event of a test.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Emission {
+    /// Whose transformations.
+    pub of: Emitter,
+    /// What must come out.
+    pub emitted: Emitted,
+    /// The place of the item.
+    pub mark: Mark,
+    /// The field that holds the item.
+    pub path: String,
+}
+
+/// Whose transformations a test asks about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Emitter {
+    /// Those of a trigger, whether or not its filter takes the event.
+    Trigger(ResourceName),
+    /// One Transformation.
+    Transformation(ResourceName),
+}
+
+/// What must come out of transformations.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Emitted {
+    /// These events in this order, each as the members of structured JSON. Of `specversion`, `id`, `source` and
+    /// `datacontenttype` those that are left out are not compared; every other attribute, and the data, is.
+    Events(Vec<Json>),
+    /// Nothing, for this reason: `filtered`, `schema` or `failed`; for any where it is not told.
+    Dropped(Option<String>),
+    /// A failure whose text holds this.
+    Fails(String),
 }
 
 /// Where a test has its event from.
@@ -87,7 +124,7 @@ pub(super) fn test_case(
     let node = reader.required((map, whole), &root, "spec", help, |_, node, _| Some(node))?;
     let path = root.field("spec");
     let spec = reader.map(node, &path)?;
-    reader.only(spec, &path, &FIELDS, &PLANNED);
+    reader.only(spec, &path, &FIELDS, &[]);
     let event = event(reader, (spec, node.mark), &path, &name);
     let mut expectations = Vec::new();
     for (field, matches) in [("matches", true), ("misses", false)] {
@@ -102,8 +139,9 @@ pub(super) fn test_case(
             Some(())
         });
     }
-    if expectations.is_empty() && !reader.failed() {
-        let help = "name a trigger in `matches` or in `misses`";
+    let emissions = emissions(reader, spec, &path, &name.namespace);
+    if expectations.is_empty() && emissions.is_empty() && !reader.failed() {
+        let help = "name a trigger in `matches` or in `misses`, or what comes out of one in `emits`";
         reader.error(codes::FIELD_MISSING, node.mark, &path, "the test expects nothing", help);
     }
     for (place, expectation) in expectations.iter().enumerate() {
@@ -113,7 +151,68 @@ pub(super) fn test_case(
             reader.error(codes::FIELD_CONFLICT, expectation.mark, &path, message, help);
         }
     }
-    Some(TestCase { name, location, event: event?, expectations })
+    Some(TestCase { name, location, event: event?, expectations, emissions })
+}
+
+fn emissions(reader: &mut Reader<'_>, spec: &Map, path: &Path<'_>, namespace: &str) -> Vec<Emission> {
+    let mut emissions = Vec::new();
+    reader.optional(spec, path, "emits", |reader, node, path| {
+        for (index, item) in reader.list(node, path)?.iter().enumerate() {
+            emissions.extend(emission(reader, item, &path.item(index), namespace));
+        }
+        Some(())
+    });
+    emissions
+}
+
+fn emission(reader: &mut Reader<'_>, node: &Node, path: &Path<'_>, namespace: &str) -> Option<Emission> {
+    let map = reader.map(node, path)?;
+    reader.only(map, path, &EMISSION_FIELDS, &[]);
+    let one_of = |reader: &mut Reader<'_>, names: &[&str]| {
+        let given: Vec<&str> = names.iter().copied().filter(|name| map.get(name).is_some()).collect();
+        if given.len() == 1 {
+            return Some(());
+        }
+        let message = format!("`{path}` has not exactly one of {}", names.join(", "));
+        reader.error(codes::FIELD_CONFLICT, node.mark, path, message, "write one of them");
+        None
+    };
+    one_of(reader, &["trigger", "transformation"])?;
+    one_of(reader, &["events", "dropped", "fails"])?;
+    let of = |reader: &mut Reader<'_>, field| {
+        reader.optional(map, path, field, |reader, node, path| trigger(reader, node, path, namespace))
+    };
+    let emitter = match of(reader, "trigger") {
+        Some(name) => Emitter::Trigger(name),
+        None => Emitter::Transformation(of(reader, "transformation")?),
+    };
+    let events = reader.optional(map, path, "events", |reader, node, path| {
+        let items = reader.list(node, path)?;
+        let read = |(index, item): (usize, &Node)| {
+            reader.map(item, &path.item(index))?;
+            Some(item.to_json())
+        };
+        items.iter().enumerate().map(read).collect::<Option<Vec<Json>>>()
+    });
+    let dropped = reader.optional(map, path, "dropped", |reader, node, path| match &node.value {
+        Value::Bool(true) => Some(None),
+        _ => match reader.text(node, path)? {
+            reason @ ("filtered" | "schema" | "failed") => Some(Some(reason.to_owned())),
+            other => {
+                let message = format!("`{path}` is `{other}`");
+                let help = "write `filtered`, `schema`, `failed`, or `true` for any reason";
+                reader.error(codes::FIELD_VALUE, node.mark, path, message, help);
+                None
+            }
+        },
+    });
+    let fails = reader.optional(map, path, "fails", Reader::text).map(str::to_owned);
+    let emitted = match (events, dropped, fails) {
+        (Some(events), ..) => Emitted::Events(events),
+        (_, Some(reason), _) => Emitted::Dropped(reason),
+        (.., fails) => Emitted::Fails(fails?),
+    };
+    Some(Emission { of: emitter, emitted, mark: node.mark, path: path.to_string() })
 }
 
 fn event(
@@ -214,7 +313,19 @@ mod tests {
             (format!("spec: {{{event}, eventFile: x, matches: [a]}}\n"), "E0113", "spec.eventFile"),
             (format!("spec: {{{event}}}\n"), "E0108", "spec"),
             (format!("spec: {{{event}, matches: [a], misses: [a]}}\n"), "E0113", "spec"),
-            (format!("spec: {{{event}, matches: [a], emits: []}}\n"), "E0112", "spec.emits"),
+            (format!("spec: {{{event}, emits: []}}\n"), "E0108", "spec"),
+            (format!("spec: {{{event}, emits: [{{trigger: a}}]}}\n"), "E0113", "spec.emits[0]"),
+            (format!("spec: {{{event}, emits: [{{events: []}}]}}\n"), "E0113", "spec.emits[0]"),
+            (
+                format!("spec: {{{event}, emits: [{{trigger: a, dropped: no}}]}}\n"),
+                "E0111",
+                "spec.emits[0].dropped",
+            ),
+            (
+                format!("spec: {{{event}, emits: [{{trigger: a, events: [1]}}]}}\n"),
+                "E0110",
+                "spec.emits[0].events[0]",
+            ),
             (format!("spec: {{{event}, match: [a]}}\n"), "E0109", "spec.match"),
             (format!("spec: {{{event}, matches: [a/b/c]}}\n"), "E0111", "spec.matches[0]"),
             ("spec: {event: {type: t}, matches: [a]}\n".to_owned(), "E0602", "spec.event"),

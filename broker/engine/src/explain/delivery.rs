@@ -185,6 +185,8 @@ fn dropped(reason: waypost_log::DropReason) -> &'static str {
             "the trigger was detached for longer than detached data is kept, or the log was full"
         }
         DropReason::Filtered => "the transformations of the trigger gave no event",
+        DropReason::Schema => "the data does not follow the schema of a transformation, which says to drop",
+        DropReason::Failed => "a transformation failed on the event, and its `onError` says to drop",
         DropReason::Backlog => "the trigger was owed more than its `maxBacklog` allows, which says to drop",
     }
 }

@@ -6,6 +6,7 @@ use waypost_core::filter::explain::Explanation;
 use waypost_core::manifest::{Problem, ResourceName};
 
 use super::judged::Judged;
+use super::transformed::{moment_of, transformed};
 use super::{
     AfterUnknown, ExplainSelection, Explained, ExplainedTrigger, Page, clauses_of, page, structured,
 };
@@ -88,6 +89,10 @@ fn line(name: &ResourceName, trigger: &TriggerPlan, candidate: &Candidate<'_>) -
         namespace: name.namespace.clone(),
         name: name.name.clone(),
         broker: trigger.broker.to_string(),
+        transformations: explanation
+            .matched()
+            .then(|| transformed(&trigger.transformations, candidate.event(), moment_of(candidate.event())))
+            .flatten(),
         matched: explanation.matched(),
         reason: explanation.reason(),
         distance: Some(explanation.distance()),
@@ -108,6 +113,7 @@ pub(super) fn invalid_line(name: ResourceName, problem: &Problem) -> ExplainedTr
         reason: Some(format!("the trigger has an error and matches nothing: {}", problem.message)),
         distance: None,
         clauses: Vec::new(),
+        transformations: None,
         deliveries: Vec::new(),
         plan: None,
         note: None,

@@ -7,12 +7,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use waypost_core::filter::explain::Explanation;
 use waypost_core::filter::{Candidate, Filter};
 use waypost_core::manifest::{Problem, ResourceName};
+use waypost_core::transformation::Moment;
 use waypost_core::{Code, codes};
 use waypost_log::{Durability, Entry, Log, PlanRecord, PlanVersion, Position, ReadError, TriggerNumber};
 
 use super::delivery::ExplainedDelivery;
 use super::judged::Judged;
 use super::offline::{invalid, invalid_line};
+use super::transformed::transformed;
 use super::{
     AfterUnknown, ExplainSelection, Explained, ExplainedRecord, ExplainedTrigger, MAX_POSITIONS, Page,
     clauses_of, page, rfc3339, structured,
@@ -492,6 +494,10 @@ impl Asking {
             (None, Lists::Open { restoring }) => vec![ExplainedDelivery::not_examined(restoring)],
             (None, Lists::Known | Lists::Gone) => vec![ExplainedDelivery::forgotten()],
         };
+        let moment = Moment { arrived_nanoseconds: self.entry.arrived.0 };
+        let planned = self.applied.plan.triggers.get(&name).filter(|_| matched);
+        let transformations =
+            planned.and_then(|planned| transformed(&planned.transformations, &self.entry.event, moment));
         let mut line = match by {
             By::Invalid(problem) => invalid_line(name, problem),
             By::Later(first) => self.without_filter(&name, matched, first, deciding),
@@ -517,6 +523,7 @@ impl Asking {
             }
         };
         line.deliveries = deliveries;
+        line.transformations = transformations;
         line
     }
 
@@ -529,6 +536,7 @@ impl Asking {
             reason: None,
             distance: None,
             clauses: Vec::new(),
+            transformations: None,
             deliveries: Vec::new(),
             plan: None,
             note: None,

@@ -42,7 +42,10 @@ pub(super) fn configure<C>(
     place: Place<'_>,
 ) -> Result<Configured<C>, Vec<Issue>> {
     let ((type_name, configure), node) = choose(component, types, place)?;
-    let path = format!("{}.{type_name}", place.path);
+    let path = match component.flat {
+        true => place.path.to_owned(),
+        false => format!("{}.{type_name}", place.path),
+    };
     let settings = match node.to_json() {
         serde_json::Value::Null => serde_json::Value::Object(serde_json::Map::new()),
         settings => settings,

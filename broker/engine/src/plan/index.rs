@@ -6,7 +6,7 @@ use std::collections::hash_map::Entry;
 use waypost_core::codes;
 use waypost_core::manifest::{
     KNATIVE_EVENTING, KNATIVE_SERVING, Location, ManifestFile, Manifests, NATIVE, Problem, Resource,
-    ResourceId, ResourceName, Severity,
+    ResourceId, ResourceName, Severity, is_transformation,
 };
 
 /// What makes two resources of one name the same: their kind, whichever group declares it.
@@ -45,6 +45,7 @@ impl Family {
             (NATIVE, "Source") => Self::Source,
             (NATIVE, "Sink") => Self::Sink,
             (NATIVE, "Transformation") => Self::Transformation,
+            _ if is_transformation(api_version, kind) => Self::Transformation,
             (NATIVE, "Replay") => Self::Replay,
             (KNATIVE_SERVING, "Service") => Self::KnativeService,
             ("v1", "Service") => Self::CoreService,

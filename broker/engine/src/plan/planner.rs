@@ -10,7 +10,7 @@ use waypost_core::manifest::{
     ResourceName, Secrets, Severity, SourceSpec, Spec, TransformationSpec,
 };
 use waypost_core::secret::KeyValues;
-use waypost_core::transformation::Transformation;
+use waypost_core::transformation::{Chain, Step, Transformation};
 
 use super::component::{Configured, Place, Type, configure};
 use super::delivery::{effective, policy};
@@ -249,7 +249,7 @@ impl<'m> Planner<'m> {
         let mut compiled = HashMap::new();
         for at in self.positions(&Family::Transformation) {
             if let Some((resource, Spec::Transformation(spec))) = self.sound(at) {
-                let place = self.place("spec", "Transformation", &["sink"], resource);
+                let place = self.place("spec", "Transformation", &["sink", "onError"], resource);
                 match configure(&spec.component, &types, place) {
                     Ok(configured) => drop(compiled.insert(at, configured)),
                     Err(issues) => issues.into_iter().for_each(|issue| self.fail(at, issue)),
@@ -401,10 +401,12 @@ impl<'m> Planner<'m> {
             };
             let name = resource.id.resource_name();
             let broker = sink.map(|sink| self.broker_before(sink, "transformation", &name));
+            let on_error = spec.on_error;
+            let step = Step { name: name.name.clone(), transformation: configured.config, on_error };
             let planned = TransformationPlan {
                 id: resource.id.clone(),
-                fingerprint: format!("{} {broker:?}", configured.fingerprint),
-                transformation: configured.config,
+                fingerprint: format!("{} {on_error:?} {broker:?}", configured.fingerprint),
+                chain: Chain::new(vec![step]),
                 broker,
             };
             self.plan.transformations.insert(name, Arc::new(planned));
@@ -487,7 +489,7 @@ impl<'m> Planner<'m> {
             id: ResourceId::new(NATIVE, "Trigger", name.clone()),
             broker: name.clone(),
             filter: Filter::Everything,
-            transformations: Vec::new(),
+            transformations: Chain::default(),
             subscriber,
             delivery: effective(None, None, &Default::default()),
             dead_letter_sink: None,

@@ -12,7 +12,9 @@ use waypost_core::manifest::{FieldProblem, ManifestFile};
 use waypost_core::secret::SecretValue;
 use waypost_core::sink::{ComponentContext, Outcome, Sink, SinkConfig};
 use waypost_core::source::{Emitter, Source, SourceConfig, SourceError};
-use waypost_core::transformation::{Moment, TransformationConfig, TransformationError};
+use waypost_core::transformation::{
+    Document, Outputs, Run, Transformation, TransformationConfig, TransformationError,
+};
 use waypost_core::{DeliveryError, Event};
 
 use super::*;
@@ -85,8 +87,8 @@ struct Identity {
 }
 
 impl Transformation for Identity {
-    fn apply(&self, event: &Event, _: &Moment) -> Result<Vec<Event>, TransformationError> {
-        Ok(vec![event.clone()])
+    fn apply(&self, document: Document, _: &mut Run) -> Result<Outputs, TransformationError> {
+        Ok(document.into())
     }
 }
 
@@ -200,7 +202,7 @@ fn a_whole_set_is_planned() {
     assert!(plan.declared.iter().all(|declared| declared.state == DeclaredState::Valid));
     assert_eq!(plan.triggers[&name("to-sink")].subscriber, Subscriber::Sink(name("s")));
     let names: Vec<_> =
-        plan.triggers[&name("to-sink")].transformations.iter().map(|one| one.name.as_str()).collect();
+        plan.triggers[&name("to-sink")].transformations.steps().iter().map(|one| one.name.as_str()).collect();
     assert_eq!(names, ["t", "transformations[1] (identity)"]);
     let http = HttpDestination { url: "http://localhost:1/x".into(), ca_certificates: None, audience: None };
     assert_eq!(plan.triggers[&name("to-url")].subscriber, Subscriber::Http(http));

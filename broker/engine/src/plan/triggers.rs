@@ -1,21 +1,21 @@
 //! Triggers: everything that they refer to is planned by now.
 
 use std::fmt::{self, Write as _};
-use std::hash::{DefaultHasher, Hasher};
+use std::hash::{DefaultHasher, Hash as _, Hasher};
 use std::sync::Arc;
 
 use waypost_core::codes;
 use waypost_core::manifest::{
     Problem, Resource, ResourceName, Severity, Spec, TransformationUse, TriggerSpec,
 };
-use waypost_core::transformation::Transformation;
+use waypost_core::transformation::{Chain, Step, Transformation};
 
 use super::component::{Configured, Type, configure};
 use super::delivery::effective;
 use super::index::{Family, ResourceKey};
 use super::planner::Planner;
 use super::resolve::Issue;
-use super::{Fingerprint, NamedTransformation, TriggerPlan};
+use super::{Fingerprint, TriggerPlan};
 
 impl Planner<'_> {
     pub(super) fn triggers(&mut self) {
@@ -131,30 +131,32 @@ impl Planner<'_> {
         resource: &Resource,
         spec: &TriggerSpec,
         types: &[Type<Arc<dyn Transformation>>],
-    ) -> (Vec<NamedTransformation>, Vec<String>) {
-        let mut named = Vec::with_capacity(spec.transformations.len());
+    ) -> (Chain, Vec<String>) {
+        let mut chain = Chain::default();
         let mut digests = Vec::with_capacity(spec.transformations.len());
         for (position, one) in spec.transformations.iter().enumerate() {
             let path = format!("spec.transformations[{position}]");
             match one {
-                TransformationUse::Inline(component) => {
-                    let configured =
-                        configure(component, types, self.place(&path, "Transformation", &["name"], resource));
+                TransformationUse::Inline { component, on_error } => {
+                    let place = self.place(&path, "Transformation", &["name", "onError"], resource);
+                    let configured = configure(component, types, place);
                     match configured {
                         Ok(Configured { type_name, config, fingerprint }) => {
                             let name = format!("transformations[{position}] ({type_name})");
-                            named.push(NamedTransformation { name, transformation: config });
-                            digests.push(fingerprint);
+                            chain.push(Step { name, transformation: config, on_error: *on_error });
+                            digests.push(format!("{fingerprint} {on_error:?}"));
                         }
                         Err(issues) => issues.into_iter().for_each(|issue| self.fail(at, issue)),
                     }
                 }
-                TransformationUse::Named { name, mark } => {
+                TransformationUse::Named { name, mark, on_error } => {
                     let full = ResourceName::new(resource.id.namespace.clone(), name.clone());
                     if let Some(planned) = self.plan.transformations.get(&full) {
-                        digests.push(planned.fingerprint.clone());
-                        let transformation = Arc::clone(&planned.transformation);
-                        named.push(NamedTransformation { name: name.clone(), transformation });
+                        digests.push(format!("{} {on_error:?}", planned.fingerprint));
+                        for step in planned.chain.steps() {
+                            let on_error = on_error.unwrap_or(step.on_error);
+                            chain.push(Step { name: name.clone(), on_error, ..step.clone() });
+                        }
                         continue;
                     }
                     let names = self
@@ -180,7 +182,9 @@ impl Planner<'_> {
                 }
             }
         }
-        (named, digests)
+        let mut hasher = DefaultHasher::new();
+        digests.hash(&mut hasher);
+        (chain.with_digest(hasher.finish()), digests)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The mark on what a replay sends.
 
-use waypost_core::Event;
-use waypost_core::transformation::{Moment, Transformation, TransformationError};
+use waypost_core::event::MAX_ATTRIBUTES;
+use waypost_core::transformation::{Document, Outputs, Run, Transformation, TransformationError};
 
 /// The extension attribute that says which replay sent an event.
 pub(crate) const MARK: &str = "waypostreplay";
@@ -20,26 +20,36 @@ impl Mark {
 }
 
 impl Transformation for Mark {
-    fn apply(&self, event: &Event, _moment: &Moment) -> Result<Vec<Event>, TransformationError> {
+    fn apply(&self, mut document: Document, _run: &mut Run) -> Result<Outputs, TransformationError> {
         // One that would break a limit of events goes without: the event itself matters more.
-        let marked = event.with_attribute(MARK, self.name.as_str());
-        Ok(vec![marked.unwrap_or_else(|_| event.clone())])
+        if document.attribute(MARK).is_some() || document.attributes().count() < MAX_ATTRIBUTES {
+            document.set_attribute(MARK, self.name.as_str());
+        }
+        Ok(document.into())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use waypost_core::Event;
+    use waypost_core::transformation::Moment;
+
     use super::*;
 
     #[test]
     fn the_mark_is_all_that_is_added() {
         let event =
             Event::builder("1", "/s", "t").json_data(&b"{\"n\": 1.0}"[..]).build().expect("it is valid");
-        let moment = Moment { arrived_nanoseconds: 0 };
-        let marked = Mark::new("again").apply(&event, &moment).expect("it never fails").remove(0);
-        assert_eq!(marked.attribute(MARK).map(|value| value.text), Some("again"));
-        assert_eq!(marked.without_attribute(MARK).expect("it is optional"), event);
-        let twice = Mark::new("later").apply(&marked, &moment).expect("it never fails").remove(0);
-        assert_eq!(twice.attribute(MARK).map(|value| value.text), Some("later"));
+        let marked = |name: &str, event: &Event| {
+            let moment = Moment { arrived_nanoseconds: 0 };
+            match Mark::new(name).apply(Document::new(event), &mut Run::new(moment)) {
+                Ok(Outputs::One(document)) => document.to_event().expect("it is valid"),
+                other => panic!("{other:?}"),
+            }
+        };
+        let again = marked("again", &event);
+        assert_eq!(again.attribute(MARK).map(|value| value.text), Some("again"));
+        assert_eq!(again.without_attribute(MARK).expect("it is optional"), event);
+        assert_eq!(marked("later", &again).attribute(MARK).map(|value| value.text), Some("later"));
     }
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use waypost_core::error::DeliveryError;
-use waypost_core::transformation::Moment;
+use waypost_core::transformation::{Discard, Moment, Transformed};
 use waypost_core::{Class, Event, codes};
 use waypost_log::{
     AppendError, Attempt, AttemptOutcome, Batch, Cause, DeadLetterReason, DropReason, Entry, Key, Ledger,
@@ -67,7 +67,7 @@ enum Sent {
         status: Option<u16>,
     },
     /// The transformations gave no event.
-    Nothing,
+    Nothing(Discard),
     Failed(DeliveryError),
 }
 
@@ -122,7 +122,7 @@ impl Subscription {
         let away = |error: &DeliveryError| delivering.policy.hold_when_down && delivery::says_away(error);
         match &sent {
             Sent::Failed(error) if error.class == Class::Misconfigured || away(error) => {}
-            Sent::Nothing => {}
+            Sent::Nothing(_) => {}
             Sent::Delivered { .. } | Sent::Failed(_) => self.mended(),
         }
         match sent {
@@ -132,7 +132,7 @@ impl Subscription {
                 let attempt = attempt(AttemptOutcome::Delivered { status });
                 self.settled(in_hand, ledger, Settlement::Delivered, Some(attempt));
             }
-            Sent::Nothing => self.settled(in_hand, ledger, Settlement::Dropped(DropReason::Filtered), None),
+            Sent::Nothing(why) => self.settled(in_hand, ledger, Settlement::Dropped(drop_reason(why)), None),
             Sent::Failed(error) if away(&error) => {
                 self.signal(Signal::Congested, Some(&error));
                 self.context.metrics.failed(error.class, error.code);
@@ -255,14 +255,21 @@ impl Subscription {
             return self.send_one(delivering, own, entry, &entry.event, 0).await;
         }
         let events = match transform(delivering, entry) {
-            Ok(events) => events,
+            Ok(Transformed::Events(events)) => events,
+            Ok(Transformed::Nothing(why)) => return Sent::Nothing(why),
             Err(error) => return Sent::Failed(error),
         };
-        let mut sent = Sent::Nothing;
-        for (output, event) in (0..).zip(&events) {
+        let chain = delivering.transformations.digest();
+        let accepted = self.accepted.of(entry.position, chain);
+        let mut sent = Sent::Delivered { status: None };
+        for (output, event) in (0..).zip(&events).skip(accepted as usize) {
             sent = self.send_one(delivering, own, entry, event, output).await;
             if let Sent::Failed(_) = sent {
                 return sent;
+            }
+            if events.len() > 1 {
+                // At once, so that an attempt that is cut does not forget it.
+                self.accepted.remember(entry.position, chain, output + 1);
             }
         }
         sent
@@ -344,6 +351,7 @@ impl Subscription {
     ) {
         match ledger.settle(in_hand.entry().position.offset, settlement, attempt) {
             Ok(_) => {
+                self.accepted.forget(in_hand.entry().position);
                 let key = in_hand.key();
                 in_hand.done();
                 if key.is_some() {
@@ -476,20 +484,21 @@ fn lane_for<'a>(own: &'a mut Option<OwnLane>, delivering: &Arc<Delivering>) -> &
     own.get_or_insert_with(|| OwnLane { made_for: Arc::clone(delivering), lane: Lane::default() })
 }
 
-fn transform(delivering: &Delivering, entry: &Entry) -> Result<Vec<Event>, DeliveryError> {
+fn transform(delivering: &Delivering, entry: &Entry) -> Result<Transformed, DeliveryError> {
     let moment = Moment { arrived_nanoseconds: entry.arrived.0 };
-    let mut events = vec![entry.event.clone()];
-    for step in &delivering.transformations {
-        let mut next = Vec::with_capacity(events.len());
-        for event in &events {
-            let made = step.transformation.apply(event, &moment).map_err(|error| {
-                DeliveryError::permanent(codes::TRANSFORMATION_FAILED, format!("{}: {error}", step.name))
-            })?;
-            next.extend(made);
-        }
-        events = next;
+    delivering
+        .transformations
+        .apply(&entry.event, moment)
+        .map_err(|error| DeliveryError::permanent(error.error.code, error.to_string()))
+}
+
+/// How a drop by the transformations is counted.
+fn drop_reason(why: Discard) -> DropReason {
+    match why {
+        Discard::Filtered => DropReason::Filtered,
+        Discard::Schema => DropReason::Schema,
+        Discard::Failed => DropReason::Failed,
     }
-    Ok(events)
 }
 
 fn failed_outcome(error: &DeliveryError) -> AttemptOutcome {

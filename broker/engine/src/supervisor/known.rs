@@ -7,6 +7,7 @@ use waypost_core::codes;
 use waypost_core::delivery::{DeliveryPolicy, Format};
 use waypost_core::error::DeliveryError;
 use waypost_core::manifest::ResourceName;
+use waypost_core::transformation::Chain;
 
 use super::Supervisor;
 use crate::broker::Broker;
@@ -64,7 +65,7 @@ pub(super) fn unknown(trigger: &ResourceName) -> Delivering {
             strict_replies: false,
         },
         policy,
-        transformations: Vec::new(),
+        transformations: Chain::default(),
         subscriber: Subscriber::Unresolved { destination: "unknown".to_owned(), error },
         dead_letter_sink: None,
         paused: false,

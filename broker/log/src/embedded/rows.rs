@@ -118,8 +118,8 @@ pub(super) fn encode_ledger(covered: u64, ledger: &Snapshot) -> Vec<u8> {
     for number in [ledger.matched, ledger.delivered, ledger.dead_lettered, ledger.untaken] {
         into.put_u64(number);
     }
-    for reason in DropReason::ALL {
-        into.put_u64(ledger.dropped.by(reason));
+    for reason in &DropReason::ALL[..FIRST_REASONS] {
+        into.put_u64(ledger.dropped.by(*reason));
     }
     into.put_varint(ledger.window.len() as u64);
     for (offset, flying) in &ledger.window {
@@ -128,8 +128,15 @@ pub(super) fn encode_ledger(covered: u64, ledger: &Snapshot) -> Vec<u8> {
         into.put_u8(u8::from(flying.parked) | u8::from(flying.open) << 1);
         into.put_u8(flying.crashes);
     }
+    for reason in &DropReason::ALL[FIRST_REASONS..] {
+        into.put_u64(ledger.dropped.by(*reason));
+    }
     into
 }
+
+/// The reasons that the first version of the rows knew, in their place; later ones stand at the end, where an earlier
+/// version wrote nothing.
+const FIRST_REASONS: usize = 6;
 
 /// Stands among the crashes of a delivery that waits: it has a key, which follows.
 const HAS_KEY: u8 = 0x80;
@@ -185,15 +192,21 @@ pub(super) fn decode_ledger(stored: &[u8]) -> Result<(u64, Snapshot), Corrupt> {
         ..Snapshot::default()
     };
     let mut dropped = Dropped::default();
-    for reason in DropReason::ALL {
-        dropped.add(reason, reader.u64()?);
+    for reason in &DropReason::ALL[..FIRST_REASONS] {
+        dropped.add(*reason, reader.u64()?);
     }
-    ledger.dropped = dropped;
     for _ in 0..reader.varint()? {
         let (offset, attempts, marks) = (reader.u64()?, reader.u32()?, reader.u8()?);
         let (parked, open) = (marks & 1 != 0, marks & 2 != 0);
         ledger.window.insert(offset, Flying { attempts, parked, open, crashes: reader.u8()? });
     }
+    for reason in &DropReason::ALL[FIRST_REASONS..] {
+        if reader.is_empty() {
+            break;
+        }
+        dropped.add(*reason, reader.u64()?);
+    }
+    ledger.dropped = dropped;
     reader.end()?;
     Ok((covered, ledger))
 }
@@ -275,7 +288,7 @@ mod tests {
         fn ledgers_come_back(
             numbers in any::<[u64; 8]>(),
             placed: bool,
-            dropped in vec(any::<u64>(), 6),
+            dropped in vec(any::<u64>(), 8),
             window in btree_map(any::<u64>(), any::<(u32, bool, bool, u8)>(), 0..9),
         ) {
             let flying = |(offset, (attempts, parked, open, crashes))|

@@ -62,12 +62,24 @@ pub enum DropReason {
     Filtered,
     /// The trigger's `maxBacklog` says so.
     Backlog,
+    /// The data did not follow the schema of a transformation that says to drop.
+    Schema,
+    /// A transformation failed whose `onError` says to drop.
+    Failed,
 }
 
 impl DropReason {
     /// Every reason, in the order of declaration.
-    pub const ALL: [Self; 6] =
-        [Self::Deadline, Self::Expired, Self::Operator, Self::Detached, Self::Filtered, Self::Backlog];
+    pub const ALL: [Self; 8] = [
+        Self::Deadline,
+        Self::Expired,
+        Self::Operator,
+        Self::Detached,
+        Self::Filtered,
+        Self::Backlog,
+        Self::Schema,
+        Self::Failed,
+    ];
 
     /// The reason as metrics and the status name it.
     pub const fn as_str(self) -> &'static str {
@@ -78,6 +90,8 @@ impl DropReason {
             Self::Detached => "detached",
             Self::Filtered => "filtered",
             Self::Backlog => "backlog",
+            Self::Schema => "schema",
+            Self::Failed => "failed",
         }
     }
 }

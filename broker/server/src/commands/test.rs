@@ -1,6 +1,8 @@
-//! `waypost test`: whether triggers match the events that they should, without running anything.
+//! `waypost test`: whether triggers match the events that they should, and transformations make of them what they
+//! should, without running anything.
 
 mod cases;
+mod emitted;
 mod text;
 
 use std::path::Path;
@@ -13,7 +15,7 @@ use waypost_core::event::json;
 use waypost_core::filter::Candidate;
 use waypost_core::filter::explain::Explanation;
 use waypost_core::manifest::{Expectation, Problem, TestCase, TestEvent};
-use waypost_engine::explain::judge;
+use waypost_engine::explain::{ExplainedChain, judge};
 use waypost_engine::plan::{Plan, plan};
 
 pub(crate) use self::cases::problems;
@@ -46,6 +48,25 @@ struct Outcome {
     passed: bool,
     /// One for each trigger that the test names, but for those that do not exist.
     triggers: Vec<Verdict>,
+    /// One for each item of `emits`, but for those whose trigger or Transformation does not exist.
+    emissions: Vec<Emission>,
+}
+
+/// What came out of transformations.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Emission {
+    /// `Trigger` or `Transformation`.
+    kind: &'static str,
+    namespace: String,
+    name: String,
+    /// The line of the item.
+    line: u32,
+    passed: bool,
+    /// Each difference from what was expected, in a line.
+    differences: Vec<String>,
+    /// What came out, step by step.
+    emitted: ExplainedChain,
 }
 
 /// What one trigger did with the event of a test.
@@ -103,13 +124,20 @@ fn outcome(case: &TestCase, event: Option<&Event>, plan: &Plan) -> Outcome {
             case.expectations.iter().map(|expectation| verdict(expectation, &candidate, plan)).collect()
         }
     };
+    let emissions: Vec<Option<Emission>> = match event {
+        None => Vec::new(),
+        Some(event) => case.emissions.iter().map(|one| emitted::emission(one, event, plan)).collect(),
+    };
+    let emitted = emissions.iter().all(|one| one.as_ref().is_some_and(|one| one.passed));
     Outcome {
         namespace: case.name.namespace.clone(),
         name: case.name.name.clone(),
         file: case.location.file.to_string(),
         line: case.location.mark.line,
-        passed: verdicts.iter().all(|verdict| verdict.as_ref().is_some_and(|verdict| verdict.passed)),
+        passed: emitted
+            && verdicts.iter().all(|verdict| verdict.as_ref().is_some_and(|verdict| verdict.passed)),
         triggers: verdicts.into_iter().flatten().collect(),
+        emissions: emissions.into_iter().flatten().collect(),
     }
 }
 

@@ -1,7 +1,5 @@
 //! Events that are sent straight to a sink or a transformation, without a broker in between.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Response, StatusCode};
@@ -11,7 +9,7 @@ use waypost_core::event::http::{
     BATCH_JSON, STRUCTURED_JSON, encode_batch, encode_binary, encode_structured, fits_binary,
 };
 use waypost_core::sink::Outcome;
-use waypost_core::transformation::{Moment, Transformation};
+use waypost_core::transformation::{Chain, Moment, Transformed};
 use waypost_core::{Class, Event, codes};
 
 use super::handler::{Answer, Received, empty};
@@ -53,30 +51,31 @@ fn failed(error: DeliveryError) -> Problem {
 
 /// Applies a transformation to each event, in order, off the threads that serve connections.
 pub(super) async fn transform(
-    transformation: Arc<dyn Transformation>,
+    chain: Chain,
     received: Received,
     moment: Moment,
 ) -> Result<(Vec<Event>, Received), Problem> {
     let applying = tokio::task::spawn_blocking(move || {
         let mut results = Vec::with_capacity(received.events.len());
         for (index, event) in received.events.iter().enumerate() {
-            match transformation.apply(event, &moment) {
-                Ok(events) => results.extend(events),
-                Err(error) => return Err((error.to_string(), received.batch.then_some(index))),
+            match chain.apply(event, moment) {
+                Ok(Transformed::Events(events)) => results.extend(events),
+                Ok(Transformed::Nothing(_)) => {}
+                Err(error) => {
+                    let (code, reason) = (error.error.code, error.to_string());
+                    return Err((code, reason, received.batch.then_some(index)));
+                }
             }
         }
         Ok((results, received))
     });
-    let applied = applying
-        .await
-        .unwrap_or_else(|_| Err(("it stopped on this input; please report it".to_owned(), None)));
-    applied.map_err(|(reason, index)| {
-        Problem::new(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            codes::TRANSFORMATION_FAILED,
-            format!("the transformation failed on the event: {reason}"),
-        )
-        .at(index)
+    let applied = applying.await.unwrap_or_else(|_| {
+        let reason = "it stopped on this input; please report it".to_owned();
+        Err((codes::TRANSFORMATION_FAILED, reason, None))
+    });
+    applied.map_err(|(code, reason, index)| {
+        let detail = format!("the transformation failed on the event: {reason}");
+        Problem::new(StatusCode::UNPROCESSABLE_ENTITY, code, detail).at(index)
     })
 }
 

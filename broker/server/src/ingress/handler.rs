@@ -94,14 +94,15 @@ async fn answer(ingress: &Inner, head: &Parts, body: &mut Incoming) -> Result<An
             direct::delivered(outcomes, expected, batch)
         }
         Addressable::Transformation => {
-            let transformation = ingress
+            let chain = ingress
                 .engine
                 .transformation(&route.namespace, &route.name)
                 .ok_or_else(|| absent("transformation", &route))?;
             let received = receive(ingress, head, body).await?;
             let moment = Moment { arrived_nanoseconds: ingress.clock.now().0 };
-            let (results, mut received) = direct::transform(transformation, received, moment).await?;
-            let Some(name) = ingress.engine.transformation_broker(&route.namespace, &route.name) else {
+            let (results, mut received) = direct::transform(chain, received, moment).await?;
+            let name = ingress.engine.transformation_broker(&route.namespace, &route.name);
+            let Some(name) = name.filter(|_| !results.is_empty()) else {
                 return Ok(direct::events_response(&results));
             };
             received.held.cover(results.iter().map(Event::size).sum())?;

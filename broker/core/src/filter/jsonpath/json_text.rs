@@ -7,11 +7,11 @@ use crate::filter::candidate::MAX_DATA_DEPTH;
 
 /// The text is not JSON, or too deep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::filter) struct NotJson;
+pub(crate) struct NotJson;
 
 /// What a value is, by its first character.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::filter) enum Kind {
+pub(crate) enum Kind {
     Object,
     Array,
     Text,
@@ -23,26 +23,26 @@ pub(in crate::filter) enum Kind {
 
 /// A string within the text: where it is, without its quotes, and whether it has escapes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::filter) struct Quoted {
-    pub(in crate::filter) start: usize,
-    pub(in crate::filter) end: usize,
-    pub(in crate::filter) escaped: bool,
+pub(crate) struct Quoted {
+    pub(crate) start: usize,
+    pub(crate) end: usize,
+    pub(crate) escaped: bool,
 }
 
 /// A place in JSON text. UTF-8 was checked before: it is a `str`.
 #[derive(Debug, Clone)]
-pub(in crate::filter) struct JsonText<'t> {
+pub(crate) struct JsonText<'t> {
     text: &'t str,
     at: usize,
     depth: usize,
 }
 
 impl<'t> JsonText<'t> {
-    pub(in crate::filter) fn new(text: &'t str) -> Self {
+    pub(crate) fn new(text: &'t str) -> Self {
         Self { text, at: 0, depth: 0 }
     }
 
-    pub(in crate::filter) fn place(&self) -> usize {
+    pub(crate) fn place(&self) -> usize {
         self.at
     }
 
@@ -57,14 +57,14 @@ impl<'t> JsonText<'t> {
     }
 
     /// Checks that nothing follows but blanks.
-    pub(in crate::filter) fn end(&mut self) -> Result<(), NotJson> {
+    pub(crate) fn end(&mut self) -> Result<(), NotJson> {
         self.blanks();
         if self.at == self.text.len() { Ok(()) } else { Err(NotJson) }
     }
 
     /// Goes to the value that comes next and says what it is; does not pass it.
     #[inline]
-    pub(in crate::filter) fn kind(&mut self) -> Result<Kind, NotJson> {
+    pub(crate) fn kind(&mut self) -> Result<Kind, NotJson> {
         self.blanks();
         match self.byte() {
             Some(b'{') => Ok(Kind::Object),
@@ -80,7 +80,7 @@ impl<'t> JsonText<'t> {
 
     /// Enters the object or array that comes next. Says whether it has anything in it; an empty one is left again.
     #[inline]
-    pub(in crate::filter) fn enter(&mut self, kind: Kind) -> Result<bool, NotJson> {
+    pub(crate) fn enter(&mut self, kind: Kind) -> Result<bool, NotJson> {
         if self.depth == MAX_DATA_DEPTH {
             return Err(NotJson);
         }
@@ -97,7 +97,7 @@ impl<'t> JsonText<'t> {
 
     /// Passes the name of a member and the colon after it.
     #[inline]
-    pub(in crate::filter) fn name(&mut self) -> Result<Quoted, NotJson> {
+    pub(crate) fn name(&mut self) -> Result<Quoted, NotJson> {
         self.blanks();
         if self.byte() != Some(b'"') {
             return Err(NotJson);
@@ -113,7 +113,7 @@ impl<'t> JsonText<'t> {
 
     /// After a member or an element: whether another one follows. Leaves the object or array where none does.
     #[inline]
-    pub(in crate::filter) fn more(&mut self, kind: Kind) -> Result<bool, NotJson> {
+    pub(crate) fn more(&mut self, kind: Kind) -> Result<bool, NotJson> {
         self.blanks();
         let end = if kind == Kind::Object { b'}' } else { b']' };
         match self.byte() {
@@ -131,7 +131,7 @@ impl<'t> JsonText<'t> {
     }
 
     /// Checks and passes the value that comes next, of this kind.
-    pub(in crate::filter) fn skip(&mut self, kind: Kind) -> Result<(), NotJson> {
+    pub(crate) fn skip(&mut self, kind: Kind) -> Result<(), NotJson> {
         match kind {
             Kind::Object => {
                 if !self.enter(kind)? {
@@ -167,7 +167,7 @@ impl<'t> JsonText<'t> {
     }
 
     #[inline]
-    fn word(&mut self, word: &str) -> Result<(), NotJson> {
+    pub(crate) fn word(&mut self, word: &str) -> Result<(), NotJson> {
         let end = self.at + word.len();
         if self.text.as_bytes().get(self.at..end) != Some(word.as_bytes()) {
             return Err(NotJson);
@@ -178,7 +178,7 @@ impl<'t> JsonText<'t> {
 
     /// Passes a string.
     #[inline]
-    fn quoted(&mut self) -> Result<Quoted, NotJson> {
+    pub(crate) fn quoted(&mut self) -> Result<Quoted, NotJson> {
         self.at += 1;
         let start = self.at;
         let mut escaped = false;
@@ -232,7 +232,7 @@ impl<'t> JsonText<'t> {
 
     /// Passes a number.
     #[inline]
-    fn number(&mut self) -> Result<(), NotJson> {
+    pub(crate) fn number(&mut self) -> Result<(), NotJson> {
         let start = self.at;
         if self.byte() == Some(b'-') {
             self.at += 1;
@@ -282,7 +282,7 @@ impl<'t> JsonText<'t> {
 /// The first byte from `at` on that a string cannot hold as it is: a quote, a backslash or a control character; or the
 /// end of the text. Looks at eight bytes at a time.
 #[inline]
-fn plain_until(text: &[u8], mut at: usize) -> usize {
+pub(crate) fn plain_until(text: &[u8], mut at: usize) -> usize {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const HIGHS: u64 = 0x8080_8080_8080_8080;
     // The high bit of each byte that is zero; a byte above one may be marked by mistake, but never the lowest one.
@@ -304,7 +304,7 @@ fn plain_until(text: &[u8], mut at: usize) -> usize {
 }
 
 /// The text that a string of checked JSON denotes.
-pub(in crate::filter) fn unescape(quoted: &str, into: &mut String) {
+pub(crate) fn unescape(quoted: &str, into: &mut String) {
     into.clear();
     let mut rest = quoted;
     while let Some(place) = rest.find('\\') {

@@ -174,7 +174,7 @@ fn extras_of_a_knative_trigger_are_annotations() {
     assert_eq!(own("holdWhenDown", "'true'").extras.hold_when_down, Some(true));
     let transformations =
         own("transformations", "'[{\"name\": \"x\"}, {\"fields\": {\"a\": 1}}]'").transformations;
-    let [TransformationUse::Named { name, .. }, TransformationUse::Inline(inline)] =
+    let [TransformationUse::Named { name, .. }, TransformationUse::Inline { component: inline, .. }] =
         transformations.as_slice()
     else {
         panic!("{transformations:?}")

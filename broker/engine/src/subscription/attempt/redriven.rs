@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use waypost_core::error::DeliveryError;
+use waypost_core::transformation::{Discard, Transformed};
 use waypost_core::{Class, codes};
 use waypost_log::{Entry, Timestamp};
 
@@ -76,7 +77,7 @@ impl RedriveSlot {
                 subscription.signal(Signal::Answered, None);
                 Ok(())
             }
-            Sent::Nothing => Ok(()),
+            Sent::Nothing(_) => Ok(()),
             Sent::Failed(error) => {
                 if error.class != Class::Misconfigured {
                     let signal = if error.congested { Signal::Congested } else { Signal::Answered };
@@ -107,12 +108,13 @@ impl Subscription {
     async fn redeliver(&self, entry: &Arc<Entry>, mark: &Mark<'_>) -> Sent {
         let delivering = self.delivering();
         let events = match transform(&delivering, entry) {
-            Ok(events) => events,
+            Ok(Transformed::Events(events)) => events,
+            Ok(Transformed::Nothing(why)) => return Sent::Nothing(why),
             Err(error) => return Sent::Failed(error),
         };
         let mut own = None;
         let lane = lane_for(&mut own, &delivering);
-        let mut sent = Sent::Nothing;
+        let mut sent = Sent::Nothing(Discard::Filtered);
         for (output, event) in (0..).zip(&events) {
             sent = self.send_one(&delivering, lane, entry, &mark.put_on(event), output).await;
             if let Sent::Failed(_) = sent {

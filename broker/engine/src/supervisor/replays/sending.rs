@@ -5,8 +5,9 @@ use std::sync::Arc;
 use waypost_core::delivery::DeliveryPolicy;
 use waypost_core::filter::Filter;
 use waypost_core::manifest::{ManifestFile, NATIVE, ReplayBound, ResourceId, ResourceName, StoredDocument};
+use waypost_core::transformation::{Chain, OnError, Step};
 
-use crate::plan::{Fingerprint, NamedTransformation, Plan, ReplayPlan, ReplayTarget, StartFrom, TriggerPlan};
+use crate::plan::{Fingerprint, Plan, ReplayPlan, ReplayTarget, StartFrom, TriggerPlan};
 use crate::replay::{Mark, ReplayError};
 
 /// Where a replay is from that no file declares.
@@ -74,7 +75,7 @@ pub(super) fn sending(plan: &Plan, planned: &ReplayPlan, paused: bool) -> Result
                 id: ResourceId::new(NATIVE, "Replay", name.clone()),
                 broker: planned.broker.clone(),
                 filter: Filter::Everything,
-                transformations: Vec::new(),
+                transformations: Chain::default(),
                 subscriber: subscriber.clone(),
                 delivery: planned.policy(broker.delivery.as_ref().unwrap_or(&default)),
                 dead_letter_sink: broker.dead_letter_sink.clone(),
@@ -85,7 +86,8 @@ pub(super) fn sending(plan: &Plan, planned: &ReplayPlan, paused: bool) -> Result
         }
     };
     let mark = Arc::new(Mark::new(&name.name));
-    let mark = NamedTransformation { name: "the mark of the replay".to_owned(), transformation: mark };
+    let name = "the mark of the replay".to_owned();
+    let mark = Step { name, transformation: mark, on_error: OnError::Skip };
     sending.transformations.push(mark);
     if planned.dead_letter_sink.is_some() {
         sending.dead_letter_sink.clone_from(&planned.dead_letter_sink);

@@ -97,6 +97,9 @@ fn short(trigger: &Value) -> String {
         let others = trigger["distance"].as_u64().unwrap_or(1).saturating_sub(1);
         return if others == 0 { reason.to_owned() } else { format!("{reason} (and {others} more)") };
     }
+    if let Some(ended) = ended(&trigger["transformations"]) {
+        return ended;
+    }
     match rows(&trigger["clauses"]) {
         [] => "it takes every event".to_owned(),
         [one] => {
@@ -157,6 +160,7 @@ fn in_full(text: &mut String, trigger: &Value, recorded: bool) {
     for clause in rows(&trigger["clauses"]) {
         self::clause(text, clause, 1);
     }
+    transformations(text, &trigger["transformations"]);
     for delivery in rows(&trigger["deliveries"]) {
         let _infallible = writeln!(text, "  {}", visible(&outcome(delivery)));
         for attempt in rows(&delivery["attempts"]) {
@@ -181,6 +185,32 @@ fn in_full(text: &mut String, trigger: &Value, recorded: bool) {
     if recorded && trigger["matched"] == true && rows(&trigger["deliveries"]).is_empty() {
         text.push_str("  nothing is known of its delivery\n");
     }
+}
+
+/// The event after each transformation, and what ended the chain early.
+fn transformations(text: &mut String, chain: &Value) {
+    for step in rows(&chain["steps"]) {
+        let _infallible = writeln!(text, "  after {}", line(&step["name"]));
+        for failure in rows(&step["passedOver"]) {
+            let _infallible = writeln!(text, "    passed over: {}", line(failure));
+        }
+        for event in rows(&step["events"]) {
+            let _infallible = writeln!(text, "    {}", line(event));
+        }
+    }
+    if let Some(ended) = ended(chain) {
+        let _infallible = writeln!(text, "  {}", visible(&ended));
+    }
+}
+
+/// Why transformations give no event.
+fn ended(chain: &Value) -> Option<String> {
+    if let Some(failed) = chain["failed"].as_object() {
+        let place = failed.get("path").and_then(Value::as_str).map(|path| format!(" (at {path})"));
+        let (step, reason, code) = (word(&failed["step"]), word(&failed["reason"]), word(&failed["code"]));
+        return Some(format!("{step} fails: {reason}{} ({code})", place.unwrap_or_default()));
+    }
+    chain["dropped"].as_str().map(|why| format!("the transformations give no event: {why}"))
 }
 
 /// One clause, and below it what it is made of.
@@ -303,6 +333,23 @@ default/all matches: it takes every event
     attempt 2 at T3: delivered, status 202
 ";
         assert!(text.contains(all), "{text}");
+    }
+
+    #[test]
+    fn the_event_is_shown_after_each_transformation() {
+        let chain = json!({
+            "steps": [{"name": "transformations[0] (fields)", "events": [{"id": "1"}], "passedOver": ["no"]}],
+            "events": [], "failed": {"step": "strict", "code": "E0410", "reason": "bad", "path": "data.x"},
+        });
+        let mut text = String::new();
+        transformations(&mut text, &chain);
+        let expected = concat!(
+            "  after transformations[0] (fields)\n    passed over: no\n    {\"id\":\"1\"}\n",
+            "  strict fails: bad (at data.x) (E0410)\n",
+        );
+        assert_eq!(text, expected);
+        let trigger = json!({"transformations": {"steps": [], "dropped": "filtered"}});
+        assert_eq!(short(&trigger), "the transformations give no event: filtered");
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 
 use waypost_core::codes;
-use waypost_core::manifest::{Manifests, Problem, ResourceName, TestCase, nearest};
-use waypost_engine::plan::{DeclaredState, Plan};
+use waypost_core::manifest::{Emitter, Manifests, Problem, ResourceName, TestCase, nearest};
+use waypost_engine::plan::{DeclaredState, Family, Plan};
 
 /// Everything that is wrong with the tests, but for files of events, which are only read to run them.
 pub(crate) fn problems(manifests: &Manifests, plan: &Plan) -> Vec<Problem> {
@@ -14,6 +14,12 @@ pub(crate) fn problems(manifests: &Manifests, plan: &Plan) -> Vec<Problem> {
         .iter()
         .filter(|declared| declared.id.kind == "Trigger" && declared.state != DeclaredState::Detached);
     let triggers: HashSet<ResourceName> = declared.map(|declared| declared.id.resource_name()).collect();
+    let transformations = plan.declared.iter().filter(|declared| {
+        Family::of(&declared.id.api_version, &declared.id.kind) == Family::Transformation
+            && declared.state != DeclaredState::Detached
+    });
+    let transformations: HashSet<ResourceName> =
+        transformations.map(|declared| declared.id.resource_name()).collect();
     let mut problems = Vec::new();
     let mut named: HashSet<&ResourceName> = HashSet::new();
     for file in &manifests.files {
@@ -26,9 +32,35 @@ pub(crate) fn problems(manifests: &Manifests, plan: &Plan) -> Vec<Problem> {
                 problems.push(case.problem(codes::RESOURCE_DUPLICATE, at, message, help));
             }
             problems.extend(unknown(case, &triggers));
+            problems.extend(unknown_emitters(case, &triggers, &transformations));
         }
     }
     problems
+}
+
+/// The triggers and Transformations in `emits` that nobody declares.
+fn unknown_emitters(
+    case: &TestCase,
+    triggers: &HashSet<ResourceName>,
+    transformations: &HashSet<ResourceName>,
+) -> Vec<Problem> {
+    let unknown = case.emissions.iter().filter_map(|emission| {
+        let (kind, name, declared) = match &emission.of {
+            Emitter::Trigger(name) => ("Trigger", name, triggers),
+            Emitter::Transformation(name) => ("Transformation", name, transformations),
+        };
+        if declared.contains(name) {
+            return None;
+        }
+        let known: Vec<String> = declared.iter().map(ToString::to_string).collect();
+        let help = match nearest(&name.to_string(), known.iter().map(String::as_str)) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("name a {kind} of these manifests, as `name` or `namespace/name`"),
+        };
+        let at = (emission.mark, emission.path.as_str());
+        Some(case.problem(codes::REFERENCE_DANGLING, at, format!("no {kind} {name} is declared"), help))
+    });
+    unknown.collect()
 }
 
 /// The triggers that a test names and nobody declares.

@@ -32,7 +32,15 @@ fn outcome(text: &mut String, test: &Outcome) {
     for verdict in test.triggers.iter().filter(|verdict| !verdict.passed) {
         difference(text, verdict, &test.file);
     }
-    if test.triggers.is_empty() {
+    for emission in test.emissions.iter().filter(|emission| !emission.passed) {
+        let super::Emission { kind, namespace, name, line, .. } = emission;
+        let _infallible =
+            writeln!(text, "  what comes out of {kind} {namespace}/{name}  {}:{line}", visible(&test.file));
+        for difference in &emission.differences {
+            let _infallible = writeln!(text, "    {}", visible(difference));
+        }
+    }
+    if test.triggers.is_empty() && test.emissions.is_empty() {
         text.push_str("  it could not be run: see the problems above\n");
     }
 }
@@ -81,6 +89,7 @@ mod tests {
             line: 3,
             passed,
             triggers,
+            emissions: Vec::new(),
         }
     }
 

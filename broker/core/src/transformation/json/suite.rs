@@ -1,0 +1,132 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn read(text: &str) -> Json {
+    Json::read(text).unwrap()
+}
+
+#[test]
+fn numbers_keep_their_text() {
+    for text in [
+        "9007199254740993",
+        "3.14159265358979323846264338327950288",
+        "-0",
+        "1.0",
+        "1E+2",
+        "[1e-7,123456789012345678901234567890]",
+    ] {
+        assert_eq!(read(text).to_string(), text);
+    }
+}
+
+#[test]
+fn numbers_compare_by_value() {
+    let number = |text| Number::parse(text).unwrap();
+    for (one, two) in
+        [("1", "1.0"), ("100", "1e2"), ("0.10", "1e-1"), ("-0", "0"), ("0.0", "0e5"), ("1200", "12e2")]
+    {
+        assert_eq!(number(one), number(two));
+    }
+    for (one, two) in [("9007199254740992", "9007199254740993"), ("1", "-1"), ("10", "1"), ("0.1", "0.01")] {
+        assert_ne!(number(one), number(two));
+    }
+    for text in ["", "01", " 1", "1 ", "+1", ".5", "1.", "1e", "NaN", "1e999"] {
+        assert!(Number::parse(text).is_none(), "{text}");
+    }
+}
+
+#[test]
+fn of_a_repeated_member_the_last_counts() {
+    assert_eq!(read(r#"{"a": 1, "b": 2, "a": 3}"#).to_string(), r#"{"a":3,"b":2}"#);
+    let many: Vec<String> = (0..40).map(|n| format!("\"m{}\":{n}", n % 20)).collect();
+    let Json::Object(object) = read(&format!("{{{}}}", many.join(","))) else { panic!("it is an object") };
+    assert_eq!(object.len(), 20);
+    assert_eq!(object.get("m3"), Some(&Json::from(23_i64)));
+}
+
+#[test]
+fn objects_are_equal_in_any_order() {
+    assert_eq!(read(r#"{"a":1,"b":[2]}"#), read(r#"{"b":[2.0],"a":1}"#));
+    assert_ne!(read(r#"{"a":1}"#), read(r#"{"a":1,"b":1}"#));
+}
+
+#[test]
+fn depth_is_bounded() {
+    let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
+    assert_eq!(read(&nested(MAX_DEPTH)).depth(), MAX_DEPTH);
+    assert!(Json::read(&nested(MAX_DEPTH + 1)).is_err());
+}
+
+#[test]
+fn what_is_no_json_is_told_with_its_place() {
+    let error = Json::read("{\"a\": 1,\n \"b\": }").unwrap_err();
+    assert!(error.detail.contains("line 2"), "{error}");
+}
+
+fn values() -> impl Strategy<Value = serde_json::Value> {
+    let leaf = prop_oneof![
+        Just(serde_json::Value::Null),
+        any::<bool>().prop_map(Into::into),
+        any::<i64>().prop_map(Into::into),
+        any::<i32>().prop_map(|eighths| (f64::from(eighths) / 8.0).into()),
+        any::<String>().prop_map(Into::into),
+    ];
+    leaf.prop_recursive(4, 64, 8, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..6).prop_map(Into::into),
+            prop::collection::vec((any::<String>(), inner), 0..20)
+                .prop_map(|members| members.into_iter().collect()),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn reads_and_writes_what_serde_json_does(value in values()) {
+        let text = value.to_string();
+        let tree = read(&text);
+        prop_assert_eq!(tree.to_string(), text);
+        prop_assert_eq!(&Json::from(&value), &tree);
+        prop_assert_eq!(tree.to_value(), value);
+    }
+
+    #[test]
+    fn no_text_panics(text in "[\\[\\]{}\",:0-9eE.+\\-tfn\\\\u ]{0,40}") {
+        let ours = Json::read(&text);
+        prop_assert_eq!(ours.is_ok(), serde_json::from_str::<serde_json::Value>(&text).is_ok());
+    }
+}
+
+#[test]
+fn queries_select_what_jsonpath_rust_selects() {
+    use crate::transformation::{Moment, Run};
+
+    let data = read(r#"{"a":[{"n":1,"t":"x"},{"n":2},[3,4]],"b":{"c":[5]},"":0}"#);
+    for (text, singular, expected) in [
+        ("$", true, vec![data.to_string()]),
+        ("$.a[0].n", true, vec!["1".to_owned()]),
+        ("$.a[-1][-2]", true, vec!["3".to_owned()]),
+        ("$.a[-4]", true, vec![]),
+        ("$.a[*].n", false, vec!["1".to_owned(), "2".to_owned()]),
+        ("$.b.*", false, vec!["[5]".to_owned()]),
+        ("$['']", true, vec!["0".to_owned()]),
+        ("$.a[?@.n > 1]", false, vec![r#"{"n":2}"#.to_owned()]),
+        ("$..n", false, vec!["1".to_owned(), "2".to_owned()]),
+        ("$.a[0:2].n", false, vec!["1".to_owned(), "2".to_owned()]),
+        ("$.a[0]['n','t']", false, vec!["1".to_owned(), "\"x\"".to_owned()]),
+        ("$.a[?match(@.t, '[x]')].t", false, vec!["\"x\"".to_owned()]),
+    ] {
+        let query = Query::parse(text).unwrap();
+        assert_eq!(query.is_singular(), singular, "{text}");
+        let mut run = Run::new(Moment { arrived_nanoseconds: 0 });
+        let selected: Vec<_> =
+            query.select(&data, &mut run).unwrap().iter().map(ToString::to_string).collect();
+        assert_eq!(selected, expected, "{text}");
+    }
+    let wide = Json::Array(vec![Json::Null; 4_000]);
+    let query = Query::parse("$..[?$..*]").unwrap();
+    let mut run = Run::new(Moment { arrived_nanoseconds: 0 });
+    assert_eq!(query.select(&wide, &mut run).unwrap_err().code.id(), "E0901");
+    assert!(Query::parse("$.a[").is_err());
+}
