@@ -28,6 +28,8 @@ use crate::record::Charge;
 const FLUSH_EVERY: Duration = Duration::from_millis(100);
 /// The checkpoint is committed again only after so many times what the last commit took.
 const COMMIT_PAUSE: u32 = 20;
+/// But no later than after this: a start works off what is not in the checkpoint.
+const LONGEST_COMMIT_PAUSE: Duration = Duration::from_secs(5);
 /// The part of the limit that batches from the reserve may use above it: one in this many.
 const RESERVE_SHARE: u64 = 10;
 
@@ -465,7 +467,7 @@ impl Flusher<'_> {
         self.shared.checkpoint.make_room(rows)?;
         let started = Instant::now();
         let result = self.shared.checkpoint.commit(rows);
-        let pause = FLUSH_EVERY.max(started.elapsed() * COMMIT_PAUSE);
+        let pause = (started.elapsed() * COMMIT_PAUSE).clamp(FLUSH_EVERY, LONGEST_COMMIT_PAUSE);
         self.next_commit.set(started + pause);
         result.map_err(|error: CheckpointError| Trouble::Broken(error.to_string()))
     }

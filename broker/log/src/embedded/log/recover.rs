@@ -1,6 +1,6 @@
 //! What a log is at the start: checkpoint, then match lists and journal on top of it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Weak};
@@ -220,15 +220,14 @@ impl BrokerLog {
             let idle = |(_, ledger): &(u64, Snapshot)| ledger.window.is_empty() && ledger.schedule.is_empty();
             let unchanged = matches.is_none() && notes.is_none() && stored.as_ref().is_some_and(idle);
             let (covered, mut snapshot) = stored.unwrap_or_default();
-            for (place, offset) in matches.unwrap_or_default() {
-                if place >= covered {
-                    snapshot.matched(offset);
-                }
-            }
-            for note in notes.unwrap_or_default() {
-                if note.sequence >= covered {
-                    self.replay(&mut snapshot, &note);
-                }
+            let mut fresh = matches.unwrap_or_default();
+            fresh.retain(|(place, _)| *place >= covered);
+            let mut notes = notes.unwrap_or_default();
+            notes.retain(|note| note.sequence >= covered);
+            let mut untaken = self.untaken(trigger, &snapshot, &fresh, &notes);
+            fresh.iter().for_each(|(_, offset)| snapshot.matched(*offset));
+            for note in &notes {
+                self.replay(&mut snapshot, note, untaken.as_mut());
             }
             crashed |= snapshot.process_ended(row.closed);
             let ledger = self.registry.ledger(trigger);
@@ -257,14 +256,43 @@ impl BrokerLog {
         Ok(())
     }
 
+    /// The matches that a ledger has not taken and the notes may tell of, in order. They are looked up once, for there may
+    /// be a million notes: `fresh`, the matches since the ledger was written down, are all there are where it had none
+    /// before. None where match lists are lost: then each note sees for itself what is known.
+    fn untaken(
+        &self,
+        trigger: TriggerNumber,
+        ledger: &Snapshot,
+        fresh: &[(u64, Offset)],
+        notes: &[Note],
+    ) -> Option<VecDeque<Offset>> {
+        let lists = self.lists.lock();
+        if !lists.lost().is_empty() {
+            return None;
+        }
+        if ledger.untaken == 0 {
+            let mut all: Vec<Offset> = fresh.iter().map(|(_, offset)| *offset).collect();
+            all.sort_unstable();
+            return Some(all.into());
+        }
+        let told = notes.iter().filter(|note| is_about_a_debt(&note.change)).map(|note| note.offset + 1);
+        let from = ledger.next.max(self.start());
+        let listed = self.listed(&lists, trigger, from..told.max().unwrap_or(0).max(from));
+        listed.ok().map(VecDeque::from)
+    }
+
     /// Applies a change to a ledger that does not have it.
-    fn replay(&self, ledger: &mut Snapshot, note: &Note) {
+    fn replay(&self, ledger: &mut Snapshot, note: &Note, untaken: Option<&mut VecDeque<Offset>>) {
         let offset = note.offset;
-        let about_a_debt =
-            note.change.tells_of_outcome() || matches!(note.change, Change::Waiting { .. } | Change::Held(_));
-        if about_a_debt && ledger.lags(offset) {
-            let lists = self.lists.lock();
-            let listed = self.listed(&lists, note.trigger, ledger.next.max(self.start())..offset + 1);
+        if is_about_a_debt(&note.change) && ledger.lags(offset) {
+            let range = ledger.next.max(self.start())..offset + 1;
+            let listed = match untaken {
+                Some(untaken) => {
+                    let taken = untaken.partition_point(|at| *at < range.end);
+                    Ok(untaken.drain(..taken).filter(|at| range.contains(at)).collect())
+                }
+                None => self.listed(&self.lists.lock(), note.trigger, range),
+            };
             let Ok(listed) = listed else {
                 // Who matches what was taken is not known until it is restored: only that this one was settled.
                 match &note.change {
@@ -302,6 +330,10 @@ impl Since {
             }
         }
     }
+}
+
+fn is_about_a_debt(change: &Change) -> bool {
+    change.tells_of_outcome() || matches!(change, Change::Waiting { .. } | Change::Held(_))
 }
 
 fn trigger_of(number: u64) -> TriggerNumber {
