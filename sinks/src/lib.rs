@@ -2,9 +2,17 @@
 
 use waypost_core::sink::SinkType;
 
+#[cfg(feature = "kafka")]
+mod kafka;
 mod stdout;
 
+#[cfg(feature = "kafka")]
+pub use kafka::KafkaConfig;
 pub use stdout::StdoutConfig;
 
 /// What the `spec` of a `kind: Sink` may hold, by key.
-pub const SINKS: &[SinkType] = &[SinkType::of::<StdoutConfig>()];
+pub const SINKS: &[SinkType] = &[
+    #[cfg(feature = "kafka")]
+    SinkType::of::<KafkaConfig>(),
+    SinkType::of::<StdoutConfig>(),
+];

@@ -16,6 +16,7 @@ mod explain;
 mod faults;
 mod filters;
 mod ingress;
+mod kafka;
 mod limits;
 mod manifests;
 mod passthrough;
