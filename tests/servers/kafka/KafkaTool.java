@@ -44,6 +44,7 @@ public final class KafkaTool {
     public static void main(String[] arguments) throws Exception {
         Properties properties = new Properties();
         properties.put("bootstrap.servers", arguments[0]);
+        properties.put("request.timeout.ms", "10000");
         properties.put("default.api.timeout.ms", "20000");
         properties.put("key.serializer", ByteArraySerializer.class);
         properties.put("value.serializer", ByteArraySerializer.class);

@@ -22,7 +22,7 @@ pub const USER: &str = "alice";
 pub const PASSWORD: &str = "alice-secret";
 
 /// How long a Kafka may take to start on a busy machine, and a client for what it does.
-const START_PATIENCE: Duration = Duration::from_secs(120);
+const START_PATIENCE: Duration = Duration::from_secs(60);
 
 /// One at a time: each is a Java machine.
 static TURN: Mutex<()> = Mutex::const_new(());
@@ -103,10 +103,8 @@ impl Kafka {
             if let Ok(Some(status)) = self.child.try_wait() {
                 panic!("Kafka ended with {status}: {}", self.log());
             }
-            if self.tool(&["create", &probe, "1"], "").await.is_ok() {
-                return;
-            }
-            assert!(begun.elapsed() < START_PATIENCE, "Kafka does not get ready: {}", self.log());
+            let Err(complaint) = self.tool(&["create", &probe, "1"], "").await else { return };
+            assert!(begun.elapsed() < START_PATIENCE, "Kafka does not get ready: {complaint} {}", self.log());
         }
     }
 
