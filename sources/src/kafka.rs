@@ -161,6 +161,9 @@ impl SourceConfig for KafkaConfig {
                 InitialOffset::Earliest => "earliest",
                 InitialOffset::Latest => "latest",
             })
+            // So long others wait for the partitions of a process that was killed, itself after its restart too.
+            .set("session.timeout.ms", "10000")
+            .set("heartbeat.interval.ms", "2000")
             // What is stored is committed by the client now and then; stored is only what is in the log.
             .set("enable.auto.offset.store", "false")
             .set("enable.auto.commit", "true")

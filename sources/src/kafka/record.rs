@@ -82,7 +82,9 @@ impl<M: Message> Plain<'_, M> {
             for (name, value) in self.headers {
                 let Some(value) = value else { continue };
                 if name.eq_ignore_ascii_case("content-type") {
-                    if let Ok(content_type) = std::str::from_utf8(value) {
+                    // What claims to be an event and is none is not called one again.
+                    if self.fault.is_none()
+                        && let Ok(content_type) = std::str::from_utf8(value) {
                         builder = builder.data_content_type(content_type.to_owned());
                     }
                 } else if let Some(name) = attribute_name(name) {
