@@ -119,12 +119,15 @@ impl SinkConfig for KafkaConfig {
             .set("message.timeout.ms", RECORD_TIMEOUT.as_millis().to_string())
             .set("topic.metadata.propagation.max.ms", TOPIC_PATIENCE.as_millis().to_string())
             .set("linger.ms", "0")
-            .set("compression.type", match self.compression {
-                KafkaCompression::None => "none",
-                KafkaCompression::Gzip => "gzip",
-                KafkaCompression::Lz4 => "lz4",
-                KafkaCompression::Snappy => "snappy",
-            });
+            .set(
+                "compression.type",
+                match self.compression {
+                    KafkaCompression::None => "none",
+                    KafkaCompression::Gzip => "gzip",
+                    KafkaCompression::Lz4 => "lz4",
+                    KafkaCompression::Snappy => "snappy",
+                },
+            );
         let heard = KafkaContext::new(context.name.clone());
         let producer = FutureProducer::from_config_and_context(&client, heard.clone())
             .map_err(|error| heard.problem(&error))?;
@@ -226,9 +229,10 @@ impl Kafka {
     fn failed(&self, error: &KafkaError) -> DeliveryError {
         let problem = match error {
             KafkaError::Canceled => Problem::new(ProblemKind::Unavailable, "the Kafka client was closed"),
-            error => self.heard.problem(error),
+            error if self.config.topic.is_constant() => self.heard.problem(error),
+            error => self.heard.problem_of_event(error),
         };
-        if self.config.topic.is_constant() { problem.into() } else { problem.of_this_event().into() }
+        problem.into()
     }
 }
 
@@ -236,7 +240,8 @@ impl KafkaConfig {
     fn write(&self, event: &Event) -> Result<Written, DeliveryError> {
         let render = |template: &Template| {
             let rendered = template.render(event);
-            rendered.map_err(|error| DeliveryError::permanent(codes::TEMPLATE_NOT_RENDERED, error.to_string()))
+            rendered
+                .map_err(|error| DeliveryError::permanent(codes::TEMPLATE_NOT_RENDERED, error.to_string()))
         };
         let topic = render(&self.topic)?;
         let key = match &self.key {
@@ -250,7 +255,8 @@ impl KafkaConfig {
         let data = event.data_bytes().map(<[u8]>::to_vec);
         let (value, headers) = match self.format {
             KafkaFormat::Binary if fits_binary(event) => {
-                let headers = binary_headers(event).map(|(name, value)| (name.into_owned(), value.to_owned()));
+                let headers =
+                    binary_headers(event).map(|(name, value)| (name.into_owned(), value.to_owned()));
                 (data, headers.collect())
             }
             KafkaFormat::Binary | KafkaFormat::Structured => {

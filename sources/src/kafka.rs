@@ -9,13 +9,13 @@ use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
+use waypost_clients::Problem;
 use waypost_clients::kafka::rdkafka::config::FromClientConfigAndContext as _;
 use waypost_clients::kafka::rdkafka::consumer::{CommitMode, Consumer as _, StreamConsumer};
 use waypost_clients::kafka::rdkafka::error::KafkaError;
 use waypost_clients::kafka::rdkafka::message::BorrowedMessage;
 use waypost_clients::kafka::rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
 use waypost_clients::kafka::{self, KafkaConnection, KafkaContext, KafkaSasl, KafkaTls};
-use waypost_clients::Problem;
 use waypost_core::Event;
 use waypost_core::manifest::{FieldProblem, ResourceName};
 use waypost_core::sink::{BoxFuture, ComponentContext};
@@ -141,10 +141,15 @@ impl SourceConfig for KafkaConfig {
         for (index, topic) in self.topics.iter().enumerate() {
             let named = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
             if topic.is_empty() || topic.len() > 249 || !topic.bytes().all(named) {
-                problem(format!("topics[{index}]"), "Kafka has topics of a-z, A-Z, 0-9, `.`, `_` and `-` only");
+                problem(
+                    format!("topics[{index}]"),
+                    "Kafka has topics of a-z, A-Z, 0-9, `.`, `_` and `-` only",
+                );
             }
         }
-        for (field, given) in [("eventType", Some(&self.event_type)), ("eventSource", self.event_source.as_ref())] {
+        for (field, given) in
+            [("eventType", Some(&self.event_type)), ("eventSource", self.event_source.as_ref())]
+        {
             if given.is_some_and(String::is_empty) {
                 problem(field.to_owned(), "it is empty: write it, or remove the field");
             }
@@ -157,10 +162,13 @@ impl SourceConfig for KafkaConfig {
         client
             .set("group.id", self.group(&context.name))
             .set("partition.assignment.strategy", "cooperative-sticky")
-            .set("auto.offset.reset", match self.initial_offset {
-                InitialOffset::Earliest => "earliest",
-                InitialOffset::Latest => "latest",
-            })
+            .set(
+                "auto.offset.reset",
+                match self.initial_offset {
+                    InitialOffset::Earliest => "earliest",
+                    InitialOffset::Latest => "latest",
+                },
+            )
             // So long others wait for the partitions of a process that was killed, itself after its restart too.
             .set("session.timeout.ms", "10000")
             .set("heartbeat.interval.ms", "2000")
@@ -183,7 +191,10 @@ struct Kafka {
 impl fmt::Debug for Kafka {
     // Without the configuration of the client, which holds secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Kafka").field("name", &self.name).field("config", &self.config).finish_non_exhaustive()
+        f.debug_struct("Kafka")
+            .field("name", &self.name)
+            .field("config", &self.config)
+            .finish_non_exhaustive()
     }
 }
 

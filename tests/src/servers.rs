@@ -16,9 +16,9 @@ pub mod kafka;
 /// # Panics
 /// In CI, where every server must be there.
 pub fn installed(name: &str) -> Option<PathBuf> {
-    let cache = std::env::var_os("WAYPOST_SERVERS").map(PathBuf::from).or_else(|| {
-        std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache/waypost-servers"))
-    });
+    let cache = std::env::var_os("WAYPOST_SERVERS")
+        .map(PathBuf::from)
+        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache/waypost-servers")));
     if let Some(cache) = cache
         && cache.join(format!("{name}.stamp")).exists()
     {

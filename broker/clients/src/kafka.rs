@@ -188,6 +188,18 @@ impl KafkaContext {
         classify(error, trouble.as_ref().map(|trouble| (trouble.code, trouble.reason.as_str())))
     }
 
+    /// What a failure means where values of the event named the topic: what is wrong with that topic, rights to it
+    /// included, is a matter of this event alone.
+    pub fn problem_of_event(&self, error: &KafkaError) -> Problem {
+        let problem = self.problem(error).of_this_event();
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::TopicAuthorizationFailed) => {
+                Problem { kind: ProblemKind::Refused, ..problem }
+            }
+            _ => problem,
+        }
+    }
+
     /// Something worked: what was wrong is not any more.
     pub fn works(&self) {
         *self.0.trouble.lock() = None;
@@ -306,7 +318,9 @@ pub async fn topics(config: &ClientConfig, name: &ResourceName) -> Result<BTreeM
             match client.client().fetch_metadata(None, PROBE_LOOK) {
                 Ok(metadata) => {
                     let topics = metadata.topics().iter().filter(|topic| topic.error().is_none());
-                    return Ok(topics.map(|topic| (topic.name().to_owned(), topic.partitions().len())).collect());
+                    return Ok(topics
+                        .map(|topic| (topic.name().to_owned(), topic.partitions().len()))
+                        .collect());
                 }
                 Err(error) => {
                     let problem = context.problem(&error);

@@ -192,12 +192,12 @@ impl Piece {
             Self::Time { format } => {
                 let time = attribute("time")
                     .ok_or_else(|| Unrendered::new("the event has no `time`, which the template needs"))?;
-                let time: Timestamp = time
-                    .parse()
-                    .map_err(|error| Unrendered::new(format!("the `time` of the event cannot be used: {error}")))?;
-                strtime::format(format.as_ref(), time)
-                    .map(Cow::Owned)
-                    .map_err(|error| Unrendered::new(format!("the `time` of the event cannot be used: {error}")))
+                let time: Timestamp = time.parse().map_err(|error| {
+                    Unrendered::new(format!("the `time` of the event cannot be used: {error}"))
+                })?;
+                strtime::format(format.as_ref(), time).map(Cow::Owned).map_err(|error| {
+                    Unrendered::new(format!("the `time` of the event cannot be used: {error}"))
+                })
             }
             Self::Data(query) => {
                 let data = candidate.data().map_err(|absent| {
@@ -298,7 +298,9 @@ mod tests {
 
     #[test]
     fn what_no_event_can_have_is_refused_when_it_is_read() {
-        for text in ["${", "${type", "${}", "${Type}", "${a b}", "${$.a[*]}", "${$..a}", "${$.}", "${time:%!}"] {
+        for text in
+            ["${", "${type", "${}", "${Type}", "${a b}", "${$.a[*]}", "${$..a}", "${$.}", "${time:%!}"]
+        {
             assert!(Template::parse(text).is_err(), "{text}");
         }
         assert!(Template::parse(&"x".repeat(MAX_TEMPLATE_BYTES + 1)).is_err());

@@ -218,9 +218,7 @@ impl RunningSink {
         let state = self.state.load_full();
         if let State::Ready(sink) = &*state {
             let outcomes = deliver_in_batches(&**sink, events).await;
-            let refuses = |outcome: &Outcome| {
-                matches!(outcome, Outcome::Failed(error) if error.class == Class::Misconfigured)
-            };
+            let refuses = |outcome: &Outcome| matches!(outcome, Outcome::Failed(error) if error.class == Class::Misconfigured);
             match outcomes.iter().find(|outcome| refuses(outcome)) {
                 Some(Outcome::Failed(error)) => {
                     self.trouble.store(Some(Arc::new(error.clone())));

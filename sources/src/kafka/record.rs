@@ -69,7 +69,8 @@ impl<M: Message> Plain<'_, M> {
             .attribute("kafkatopic", record.topic().to_owned())
             .attribute("kafkapartition", record.partition())
             .attribute("kafkaoffset", record.offset().to_string());
-        if let Some(time) = record.timestamp().to_millis().and_then(|at| Timestamp::from_millisecond(at).ok()) {
+        if let Some(time) = record.timestamp().to_millis().and_then(|at| Timestamp::from_millisecond(at).ok())
+        {
             builder = builder.time(time.to_string());
         }
         if let Some(fault) = self.fault {
@@ -84,7 +85,8 @@ impl<M: Message> Plain<'_, M> {
                 if name.eq_ignore_ascii_case("content-type") {
                     // What claims to be an event and is none is not called one again.
                     if self.fault.is_none()
-                        && let Ok(content_type) = std::str::from_utf8(value) {
+                        && let Ok(content_type) = std::str::from_utf8(value)
+                    {
                         builder = builder.data_content_type(content_type.to_owned());
                     }
                 } else if let Some(name) = attribute_name(name) {

@@ -98,7 +98,8 @@ fn a_record_that_claims_to_be_an_event_and_is_none_is_wrapped_with_its_fault() {
 
 #[test]
 fn headers_that_no_event_can_have_cost_only_the_headers() {
-    let same: [(&str, Option<&[u8]>); 3] = [("a-b", Some(b"1")), ("ab", Some(b"2")), ("content-type", Some(b"\n"))];
+    let same: [(&str, Option<&[u8]>); 3] =
+        [("a-b", Some(b"1")), ("ab", Some(b"2")), ("content-type", Some(b"\n"))];
     let event = event_of(&record(None, Some(b"x"), &same));
     assert_eq!((event.id(), event.data_bytes()), ("orders/3/42", Some(&b"x"[..])));
 }
@@ -114,7 +115,11 @@ fn settings_that_cannot_work_are_told_by_field() {
         (json!({"bootstrapServers": []}), "bootstrapServers"),
     ] {
         let problems = config(&more).validate();
-        assert_eq!(problems.iter().map(|problem| problem.path.as_str()).collect::<Vec<_>>(), [path], "{more}");
+        assert_eq!(
+            problems.iter().map(|problem| problem.path.as_str()).collect::<Vec<_>>(),
+            [path],
+            "{more}"
+        );
     }
     assert!(config(&json!({"topics": null, "topicPattern": "^orders-.*"})).validate().is_empty());
 }

@@ -159,7 +159,11 @@ impl Kafka {
     /// Runs the client of the tests, which is Kafka's own.
     async fn tool(&self, arguments: &[&str], input: &str) -> Result<String, String> {
         let mut child = Command::new("java")
-            .args(["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dorg.slf4j.simpleLogger.defaultLogLevel=error"])
+            .args([
+                "-XX:+UseSerialGC",
+                "-XX:TieredStopAtLevel=1",
+                "-Dorg.slf4j.simpleLogger.defaultLogLevel=error",
+            ])
             .arg("-cp")
             .arg(format!("{0}/tool:{0}/libs/*", self.folder.display()))
             .args(["KafkaTool", &self.address()])
@@ -258,8 +262,7 @@ fn spawn(folder: &Path, data: &Path) -> Child {
 /// Writes the key and certificate of the secure listener, and returns the certificate.
 fn write_certificate(data: &Path) -> String {
     let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
-    let CertifiedKey { cert, signing_key } =
-        generate_simple_self_signed(names).expect("the names are names");
+    let CertifiedKey { cert, signing_key } = generate_simple_self_signed(names).expect("the names are names");
     let certificate = cert.pem();
     // The key first, as PKCS #8.
     std::fs::write(data.join("server.pem"), format!("{}{certificate}", signing_key.serialize_pem()))

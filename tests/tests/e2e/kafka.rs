@@ -1,6 +1,8 @@
 //! The Kafka source and sink against a real Kafka, read and written by Kafka's own client.
 
 use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -11,7 +13,7 @@ use waypost_tests::process::{Setup, Waypost};
 use waypost_tests::servers::kafka::{Kafka, PASSWORD, Record, USER, record};
 use waypost_tests::subscriber::{Received, Subscriber};
 
-use crate::manifests::{default_broker, file, sink_ref, trigger, trigger_to};
+use crate::manifests::{default_broker, file, native_trigger, sink_ref, trigger, trigger_to};
 
 const INGRESS: &str = "/default/default";
 
@@ -45,7 +47,9 @@ fn writing(settings: &Value) -> String {
 
 /// Numbered plain records.
 fn numbered(numbers: std::ops::Range<usize>) -> impl Iterator<Item = Value> {
-    numbers.map(|number| record(Some(format!("k{}", number % 10).as_bytes()), Some(number.to_string().as_bytes()), &[]))
+    numbers.map(|number| {
+        record(Some(format!("k{}", number % 10).as_bytes()), Some(number.to_string().as_bytes()), &[])
+    })
 }
 
 fn ids(received: &[Received]) -> HashSet<String> {
@@ -108,17 +112,22 @@ async fn events_plain_records_nulls_and_poison_all_arrive_and_are_committed() {
         ("ce_source", Some(b"/s")),
         ("ce_type", Some(b"t")),
     ];
-    let structured = br#"{"specversion": "1.0", "id": "structured", "source": "/s", "type": "t", "data": {"a": 1}}"#;
-    let structured_type: [(&str, Option<&[u8]>); 1] = [("content-type", Some(b"application/cloudevents+json"))];
+    let structured =
+        br#"{"specversion": "1.0", "id": "structured", "source": "/s", "type": "t", "data": {"a": 1}}"#;
+    let structured_type: [(&str, Option<&[u8]>); 1] =
+        [("content-type", Some(b"application/cloudevents+json"))];
     kafka
-        .send("orders", [
-            record(Some(b"k"), Some(b"data"), &[&required[..], &[("nothing", None)]].concat()),
-            record(None, Some(structured), &structured_type),
-            record(Some(b"key"), Some(b"plain"), &[("nothing", None), ("X-Trace", Some(b"7"))]),
-            record(None, None, &[]),
-            // A poison record: it claims to be an event, and is none.
-            record(None, Some(b"{"), &structured_type),
-        ])
+        .send(
+            "orders",
+            [
+                record(Some(b"k"), Some(b"data"), &[&required[..], &[("nothing", None)]].concat()),
+                record(None, Some(structured), &structured_type),
+                record(Some(b"key"), Some(b"plain"), &[("nothing", None), ("X-Trace", Some(b"7"))]),
+                record(None, None, &[]),
+                // A poison record: it claims to be an event, and is none.
+                record(None, Some(b"{"), &structured_type),
+            ],
+        )
         .await;
     let subscriber = Subscriber::accepting().await;
     let waypost = Waypost::start(&reading(&kafka, &subscriber)).await;
@@ -169,14 +178,78 @@ async fn ten_thousand_records_all_arrive_though_waypost_is_killed_and_kafka_goes
 }
 
 #[tokio::test]
+async fn a_broker_that_is_full_holds_the_source_up_and_nothing_is_lost() {
+    let Some(kafka) = Kafka::start().await else { return };
+    kafka.create("orders", 2).await;
+    let open = Arc::new(AtomicBool::new(false));
+    let opened = Arc::clone(&open);
+    let subscriber =
+        Subscriber::new(move |_| if opened.load(Ordering::Relaxed) { 200 } else { 503 }.into()).await;
+    let delivery = json!({"delivery": {
+        "retry": 1000, "backoffPolicy": "constant", "backoffDelay": "PT0.5S", "maxBacklog": {"size": "16KiB"},
+    }});
+    let settings = json!({"bootstrapServers": [kafka.address()], "topics": ["orders"]});
+    let all = native_trigger("all", &subscriber.url("/"), delivery);
+    let waypost = Setup::new(&default_broker(&[all, source(&settings)])).start().await;
+    ready(&waypost, "Source", "in").await;
+    kafka.send("orders", numbered(0..200)).await;
+    eventually("the backlog to be full", async || {
+        (count(&waypost.trigger("all").await, "matched") == 200).then_some(())
+    })
+    .await;
+    kafka.send("orders", numbered(200..3_000)).await;
+    not_ready(&waypost, "Source", "in", "E0510").await;
+    // Long enough for the source to tell Kafka that it reads nothing for now.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let (committed_meanwhile, _) = kafka.committed("waypost.default.in", "orders").await;
+    assert!(committed_meanwhile < 3_000, "{committed_meanwhile}");
+    open.store(true, Ordering::Relaxed);
+    eventually("all to be delivered", async || {
+        (count(&waypost.trigger("all").await, "delivered") == 3_000).then_some(())
+    })
+    .await;
+    ready(&waypost, "Source", "in").await;
+    committed(&kafka, 3_000).await;
+    waypost.stop().await;
+}
+
+#[tokio::test]
+async fn a_second_member_takes_its_part_and_the_first_takes_it_back() {
+    let Some(kafka) = Kafka::start().await else { return };
+    kafka.create("orders", 4).await;
+    let (one, two) = (Subscriber::accepting().await, Subscriber::accepting().await);
+    let first = Waypost::start(&reading(&kafka, &one)).await;
+    kafka.send("orders", numbered(0..100)).await;
+    distinct(&one, 100).await;
+    let second = Waypost::start(&reading(&kafka, &two)).await;
+    let mut sent = 100;
+    eventually("the second member to get a part", async || {
+        kafka.send("orders", numbered(sent..sent + 100)).await;
+        sent += 100;
+        (!two.received().is_empty()).then_some(())
+    })
+    .await;
+    second.stop().await;
+    kafka.send("orders", numbered(sent..sent + 100)).await;
+    let all = sent + 100;
+    eventually("all to have come to one of the two", async || {
+        let mut all_ids = ids(&one.received());
+        all_ids.extend(ids(&two.received()));
+        (all_ids.len() == all).then_some(())
+    })
+    .await;
+    committed(&kafka, all as u64).await;
+    assert_eq!(first.resource("Source", "in").await["ready"], true);
+    first.stop().await;
+}
+
+#[tokio::test]
 async fn a_topic_that_is_not_there_is_told_and_found_once_it_is() {
     let Some(kafka) = Kafka::start().await else { return };
     let subscriber = Subscriber::accepting().await;
     let out = json!({"bootstrapServers": [kafka.address()], "topic": "results"});
-    let manifests = [
-        reading(&kafka, &subscriber),
-        file(&[trigger_to("write", sink_ref("out"), json!({})), sink(&out)]),
-    ];
+    let manifests =
+        [reading(&kafka, &subscriber), file(&[trigger_to("write", sink_ref("out"), json!({})), sink(&out)])];
     let setup = Setup::new(&manifests[0]).file("more.yaml", &manifests[1]);
     let setup = setup.allow("E0304").allow("E0424");
     let waypost = setup.start().await;
@@ -297,7 +370,8 @@ async fn ten_thousand_events_are_all_written_though_kafka_goes_away_and_waypost_
     let records = kafka.read("results").await;
     assert_eq!(numbers(&records).len(), 10_000);
     // All of a key are in one partition.
-    let partitions: HashSet<_> = records.iter().map(|record| (record.key.clone(), record.partition)).collect();
+    let partitions: HashSet<_> =
+        records.iter().map(|record| (record.key.clone(), record.partition)).collect();
     assert_eq!(partitions.len(), 10);
     waypost.stop().await;
 }

@@ -21,6 +21,7 @@ mod limits;
 mod manifests;
 mod passthrough;
 mod processes;
+mod reference;
 mod registry;
 mod reload;
 mod replay;

@@ -56,7 +56,26 @@ fn the_context_keeps_the_reason_until_something_works() {
     assert_eq!(context.problem(&timed_out).kind, ProblemKind::Unavailable);
 }
 
-fn connection<'c>(servers: &'c [String], sasl: Option<&'c KafkaSasl>, tls: Option<&'c KafkaTls>) -> KafkaConnection<'c> {
+#[test]
+fn what_is_wrong_with_a_topic_that_the_event_named_is_refused() {
+    use RDKafkaErrorCode as Code;
+    let context = KafkaContext::new(ResourceName::new("shop", "orders"));
+    for (code, kind) in [
+        (Code::UnknownTopic, ProblemKind::Refused),
+        (Code::InvalidTopic, ProblemKind::Refused),
+        (Code::TopicAuthorizationFailed, ProblemKind::Refused),
+        (Code::Authentication, ProblemKind::Unauthorized),
+        (Code::MessageTimedOut, ProblemKind::Unavailable),
+    ] {
+        assert_eq!(context.problem_of_event(&failed(code)).kind, kind, "{code:?}");
+    }
+}
+
+fn connection<'c>(
+    servers: &'c [String],
+    sasl: Option<&'c KafkaSasl>,
+    tls: Option<&'c KafkaTls>,
+) -> KafkaConnection<'c> {
     KafkaConnection { bootstrap_servers: servers, sasl, tls }
 }
 

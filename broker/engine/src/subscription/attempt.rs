@@ -152,18 +152,25 @@ impl Subscription {
     }
 
     /// Takes note of what one call said about the other side.
-    fn signal_for_all<'s>(&self, delivering: &Delivering, sent: impl Iterator<Item = &'s Sent> + Clone) {
-        let failures = sent.clone().filter_map(|sent| match sent {
-            Sent::Failed(error) => Some(error),
-            Sent::Delivered { .. } | Sent::Nothing(_) => None,
-        });
-        let congested = |error: &&DeliveryError| error.congested || Self::is_away(delivering, error);
-        if let Some(error) = failures.clone().find(congested) {
-            self.signal(Signal::Congested, Some(error));
-        } else if let Some(error) = failures.clone().next() {
-            self.signal(Signal::Answered, Some(error));
-        } else if sent.clone().any(|sent| matches!(sent, Sent::Delivered { .. })) {
-            self.signal(Signal::Answered, None);
+    fn signal_for_all<'s>(&self, delivering: &Delivering, sent: impl Iterator<Item = &'s Sent>) {
+        let (mut congested, mut failed, mut delivered) = (None, None, false);
+        for sent in sent {
+            match sent {
+                Sent::Failed(error) if error.congested || Self::is_away(delivering, error) => {
+                    congested.get_or_insert(error);
+                }
+                Sent::Failed(error) => {
+                    failed.get_or_insert(error);
+                }
+                Sent::Delivered { .. } => delivered = true,
+                Sent::Nothing(_) => {}
+            }
+        }
+        match (congested, failed) {
+            (Some(error), _) => self.signal(Signal::Congested, Some(error)),
+            (None, Some(error)) => self.signal(Signal::Answered, Some(error)),
+            (None, None) if delivered => self.signal(Signal::Answered, None),
+            (None, None) => {}
         }
     }
 

@@ -81,7 +81,8 @@ fn of_a_batch_with_mixed_outcomes_only_what_may_pass_is_tried_again() {
 #[test]
 fn an_atomic_batch_that_is_refused_goes_out_one_by_one() {
     on_one_thread(async {
-        let hand = Hand::on("batomic", |event, _| if event.id() == "3" { permanent() } else { Outcome::Delivered });
+        let hand =
+            Hand::on("batomic", |event, _| if event.id() == "3" { permanent() } else { Outcome::Delivered });
         let stage = staged("batomic", "batch: 5, unity: atomic", "").await;
         stage.publish("b", 0..5).await;
         let line = stage.until("t", |line| line.pending == 0 && line.matched == 5).await;
@@ -116,7 +117,9 @@ fn with_order_by_key_a_batch_holds_one_event_of_each_key() {
         hand.shut();
         for id in 0..30 {
             let key = format!("k{}", id % 3);
-            stage.publish_event("b", event(&id.to_string(), "t").with_attribute("partitionkey", key).unwrap()).await;
+            stage
+                .publish_event("b", event(&id.to_string(), "t").with_attribute("partitionkey", key).unwrap())
+                .await;
         }
         hand.open();
         stage.until("t", |line| line.delivered == 30).await;

@@ -39,11 +39,7 @@ enum Came {
 impl Subscription {
     /// Attempts several events in one call, and writes down what became of each. What a shutdown cuts goes back into the
     /// window as if nothing had been tried.
-    pub(in crate::subscription) async fn attempt_batch(
-        &self,
-        own: &mut Option<OwnLane>,
-        items: Vec<Item>,
-    ) {
+    pub(in crate::subscription) async fn attempt_batch(&self, own: &mut Option<OwnLane>, items: Vec<Item>) {
         let delivering = self.delivering();
         let Subscriber::Sink(_) = &delivering.subscriber else {
             // The trigger was changed since they were taken.
@@ -83,8 +79,9 @@ impl Subscription {
             }
             let Some(in_hand) = self.to_be_attempted(in_hand, ledger, delivering, started) else { continue };
             ledger.started(offset);
-            let transformed =
-                std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| transform(delivering, in_hand.entry())));
+            let transformed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                transform(delivering, in_hand.entry())
+            }));
             match transformed {
                 Ok(Ok(Transformed::Events(events))) => {
                     let chain = delivering.transformations.digest();
@@ -134,9 +131,8 @@ impl Subscription {
             }
         };
         let outcomes = outcomes.unwrap_or_else(|| vec![Outcome::Failed(panicked()); events.len()]);
-        let refused = |outcome: &Outcome| {
-            matches!(outcome, Outcome::Failed(error) if error.class == Class::Permanent)
-        };
+        let refused =
+            |outcome: &Outcome| matches!(outcome, Outcome::Failed(error) if error.class == Class::Permanent);
         if unity == BatchUnity::Atomic && parts.len() > 1 && outcomes.iter().any(refused) {
             return parts.into_iter().map(|part| part.in_hand).collect();
         }
@@ -185,8 +181,7 @@ impl Subscription {
                 Some(Outcome::Replied(events)) => {
                     let entry = part.in_hand.entry();
                     let position = entry.position;
-                    let cause =
-                        Cause { broker: self.broker.clone(), position, trigger: self.number, output };
+                    let cause = Cause { broker: self.broker.clone(), position, trigger: self.number, output };
                     let sending = Sending { entry, event, cause, want_reply: true };
                     match self.append_replies(&events, &sending, delivering).await {
                         Ok(()) => {
