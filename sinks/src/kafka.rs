@@ -53,10 +53,10 @@ pub struct KafkaConfig {
     topic: Template,
     /// How the key of the record is made of the event; `partitionkey` as it is, where nothing is said.
     key: Option<Template>,
-    /// How the event is written.
+    /// How the event is written; `binary` unless said otherwise.
     #[serde(default)]
     format: KafkaFormat,
-    /// How records are compressed on their way.
+    /// How records are compressed on their way; `none` unless said otherwise.
     #[serde(default)]
     compression: KafkaCompression,
 }

@@ -71,7 +71,7 @@ pub struct KafkaConfig {
     topic_pattern: Option<String>,
     /// The consumer group; `waypost.NAMESPACE.NAME` where none is given.
     consumer_group: Option<String>,
-    /// Where to begin in a partition in which the group has no offset yet.
+    /// Where to begin in a partition in which the group has no offset yet; `earliest` unless said otherwise.
     #[serde(default)]
     initial_offset: InitialOffset,
     /// The `type` of events that are made of plain records.

@@ -85,11 +85,8 @@ impl Subscription {
             match transformed {
                 Ok(Ok(Transformed::Events(events))) => {
                     let chain = delivering.transformations.digest();
-                    let accepted = if events.len() > 1 {
-                        self.accepted.of(in_hand.entry().position, chain)
-                    } else {
-                        0
-                    };
+                    let accepted =
+                        if events.len() > 1 { self.accepted.of(in_hand.entry().position, chain) } else { 0 };
                     parts.push(Part { in_hand, events, accepted });
                 }
                 Ok(Ok(Transformed::Nothing(why))) => {
@@ -121,7 +118,8 @@ impl Subscription {
             return put_back(parts.into_iter().map(|part| part.in_hand).collect());
         }
         let unity = delivering.subscriber.batching(&self.context).unity;
-        let events: Vec<Event> = parts.iter().flat_map(Part::to_send).map(|(_, event)| event.clone()).collect();
+        let events: Vec<Event> =
+            parts.iter().flat_map(Part::to_send).map(|(_, event)| event.clone()).collect();
         let sending = delivering.subscriber.send_batch(&events, &delivering.terms, &self.context);
         let outcomes = tokio::select! {
             biased;
