@@ -2,9 +2,21 @@
 
 use waypost_core::sink::SinkType;
 
+mod file;
+mod json_lines;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod stdout;
 
+pub use file::FileConfig;
+#[cfg(feature = "kafka")]
+pub use kafka::KafkaConfig;
 pub use stdout::StdoutConfig;
 
 /// What the `spec` of a `kind: Sink` may hold, by key.
-pub const SINKS: &[SinkType] = &[SinkType::of::<StdoutConfig>()];
+pub const SINKS: &[SinkType] = &[
+    SinkType::of::<FileConfig>(),
+    #[cfg(feature = "kafka")]
+    SinkType::of::<KafkaConfig>(),
+    SinkType::of::<StdoutConfig>(),
+];

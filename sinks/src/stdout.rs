@@ -7,9 +7,10 @@ use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::sync::Mutex;
-use waypost_core::event::http::encode_structured;
 use waypost_core::sink::{ComponentContext, Outcome, Sink, SinkConfig};
 use waypost_core::{DeliveryError, Event, codes};
+
+use crate::json_lines::push_line;
 
 mod pretty;
 
@@ -84,17 +85,7 @@ impl Stdout {
         for event in events {
             match self.format {
                 StdoutFormat::Pretty => text.extend_from_slice(pretty::block(&self.name, event).as_bytes()),
-                StdoutFormat::Json => {
-                    let start = text.len();
-                    text.extend_from_slice(&encode_structured(event));
-                    // Line ends stand in JSON only between tokens, where a blank says the same.
-                    for byte in &mut text[start..] {
-                        if matches!(byte, b'\n' | b'\r') {
-                            *byte = b' ';
-                        }
-                    }
-                    text.push(b'\n');
-                }
+                StdoutFormat::Json => push_line(&mut text, event),
             }
         }
         text

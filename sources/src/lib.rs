@@ -2,9 +2,17 @@
 
 use waypost_core::source::SourceType;
 
+#[cfg(feature = "kafka")]
+mod kafka;
 mod schedule;
 
+#[cfg(feature = "kafka")]
+pub use kafka::KafkaConfig;
 pub use schedule::ScheduleConfig;
 
 /// What the `spec` of a `kind: Source` may hold, by key.
-pub const SOURCES: &[SourceType] = &[SourceType::of::<ScheduleConfig>()];
+pub const SOURCES: &[SourceType] = &[
+    #[cfg(feature = "kafka")]
+    SourceType::of::<KafkaConfig>(),
+    SourceType::of::<ScheduleConfig>(),
+];

@@ -223,6 +223,7 @@ impl<N: Fn() -> Timestamp + Send + Sync> Source for Schedule<N> {
             .checkpoint()
             .and_then(|checkpoint| serde_json::from_slice(&checkpoint).ok())
             .unwrap_or_default();
+        emitter.ready();
         while self.config.count.is_none_or(|count| progress.emitted < count) {
             let (tick, wait) = next_tick((self.now)(), self.config.interval.0, progress.last);
             if shutdown.run_until_cancelled(tokio::time::sleep(wait)).await.is_none() {

@@ -5,6 +5,7 @@
 //!   warning in its log that the test did not allow, and over any way to stop but a clean one.
 //! - [`subscriber::Subscriber`] is an HTTP server that answers as the test wants and notes what it was sent.
 //! - [`client`] sends over HTTP/1.1, HTTP/2 and a bare socket.
+//! - [`servers`] are the real counterparts of sources and sinks, such as Kafka.
 //! - [`ledger`] checks the equation of promise P2, wherever a test looks at the status.
 //!
 //! Nothing here measures time. Waits end when what they wait for is there, and [`PATIENCE`] only ends a test that
@@ -16,6 +17,7 @@ pub mod binary;
 pub mod client;
 pub mod ledger;
 pub mod process;
+pub mod servers;
 pub mod subscriber;
 
 /// How long a test waits for something that should be there at once, before it fails.

@@ -1,3 +1,8 @@
 //! One file per outside system: how to reach it, and what its failures mean.
 
 pub mod http;
+#[cfg(feature = "kafka")]
+pub mod kafka;
+mod problem;
+
+pub use problem::{Problem, ProblemKind};

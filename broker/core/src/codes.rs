@@ -143,6 +143,14 @@ codes! {
 
     /// A source panicked.
     SOURCE_PANICKED = "E0301", "the source panicked";
+    /// The system that a source reads from cannot be reached, or does not serve it for now.
+    SOURCE_UNAVAILABLE = "E0302", "upstream is not available";
+    /// The system that a source reads from refuses its credentials or rights, or is not trusted.
+    SOURCE_UNAUTHORIZED = "E0303", "upstream refuses the credentials";
+    /// What a source names is not there: a topic, a queue, a bucket.
+    SOURCE_UPSTREAM_ABSENT = "E0304", "upstream does not have what the source names";
+    /// The settings of a source cannot work, or a secret that they name is not there.
+    SOURCE_MISCONFIGURED = "E0305", "the source is misconfigured";
 
     // --- E04xx deliveries ------------------------------------------------------------------------------
     /// The subscriber answered with a status that the retry table lists as worth another attempt.
@@ -181,6 +189,12 @@ codes! {
     SINK_REFUSED = "E0421", "the sink refused the event";
     /// The sink accepts nothing until its configuration is changed.
     SINK_MISCONFIGURED = "E0422", "the sink is misconfigured";
+    /// The target of a sink refuses its credentials or rights, or is not trusted.
+    SINK_UNAUTHORIZED = "E0423", "the target refuses the credentials";
+    /// What a sink names is not there: a topic, a bucket, an index.
+    SINK_TARGET_ABSENT = "E0424", "the target does not have what the sink names";
+    /// The event lacks what a template of the sink needs.
+    TEMPLATE_NOT_RENDERED = "E0425", "the event does not fill in a template";
     /// As many keys of the trigger as may be wait for the next attempt of their first event.
     KEYS_CLOSED = "E0430", "too many keys wait";
     /// As many deliveries of the trigger as may wait for their next attempt, or behind another of their key.

@@ -9,6 +9,7 @@ mod error;
 pub mod header_text;
 pub mod http;
 pub mod json;
+pub mod kafka;
 mod media_type;
 mod packed;
 mod sdk;

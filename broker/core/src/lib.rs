@@ -14,6 +14,7 @@ pub mod secret;
 pub mod sink;
 pub mod size;
 pub mod source;
+pub mod template;
 pub mod transformation;
 
 pub use codes::Code;

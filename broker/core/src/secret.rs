@@ -12,8 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::manifest::ResourceName;
 
 /// A secret as settings name it.
-///
-/// Its `Debug` prints where the secret comes from, never the secret.
+// Its `Debug` prints where the secret comes from, never the secret.
 #[derive(Clone, PartialEq, Eq, JsonSchema)]
 #[schemars(rename_all = "camelCase", deny_unknown_fields)]
 pub enum SecretValue {

@@ -18,15 +18,21 @@ use crate::manifest::{Configured, FieldProblem, ResourceName, Secrets, decode_va
 ///
 /// The engine owns batching, order, retries, rate and concurrency; a sink only sends what it is given and
 /// says what became of each event. `deliver` is called by several tasks at once.
+///
+/// A sink that is told by its target that nothing of it will do (credentials, rights, an address that is not there)
+/// gives [`Class::Misconfigured`](crate::Class::Misconfigured): the trigger pauses, and the sink is built anew, with its
+/// secrets read again, before it is asked the next time.
 #[async_trait]
 pub trait Sink: Send + Sync + fmt::Debug {
-    /// Sends the events and returns one outcome per event, in order. A missing outcome counts as retryable.
+    /// Sends the events, at most as many as [`Sink::batching`] asks for, and returns one outcome per event, in order.
+    /// A missing outcome counts as retryable; behind the first failure of an ordered batch it counts as not tried.
     ///
     /// Not cancel-safe: a dropped call may or may not have sent its events. The engine drops it only when
     /// the attempt's timeout passes, and counts that as a timeout.
     async fn deliver(&self, events: &[Event]) -> Vec<Outcome>;
 
-    /// Reaches the target and changes nothing: whether a delivery would stand a chance.
+    /// Reaches the target and changes nothing: whether a delivery would stand a chance. Asked after the sink was built,
+    /// and again until it holds; until then the sink is not ready, and is given events all the same.
     async fn check(&self) -> Result<(), DeliveryError> {
         Ok(())
     }
@@ -70,6 +76,18 @@ impl Batching {
     /// One event per call.
     pub const SINGLE: Self =
         Self { max_events: 1, max_bytes: usize::MAX, linger: Duration::ZERO, unity: BatchUnity::Independent };
+}
+
+impl Batching {
+    /// How many of these events, given by their sizes in bytes, go into one call: at least one.
+    pub fn most_of(&self, sizes: impl IntoIterator<Item = usize>) -> usize {
+        let mut bytes = 0_usize;
+        let fits = sizes.into_iter().take(self.max_events).take_while(|size| {
+            bytes = bytes.saturating_add(*size);
+            bytes <= self.max_bytes
+        });
+        fits.count().max(1)
+    }
 }
 
 /// How the events of one batch depend on each other.
@@ -144,5 +162,20 @@ impl SinkType {
             configure: |value| Ok(Arc::new(decode_valid(value, C::validate)?)),
             schema: |generator| generator.subschema_for::<C>(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_keeps_to_both_bounds_and_takes_at_least_one() {
+        let batching = Batching { max_events: 3, max_bytes: 100, ..Batching::SINGLE };
+        assert_eq!(batching.most_of([10, 20, 30, 40]), 3);
+        assert_eq!(batching.most_of([60, 40, 1]), 2);
+        assert_eq!(batching.most_of([101, 1]), 1);
+        assert_eq!(batching.most_of([1]), 1);
+        assert_eq!(Batching::SINGLE.most_of([7, 7]), 1);
     }
 }

@@ -21,9 +21,10 @@ use crate::sink::{BoxFuture, ComponentContext};
 pub trait Source: Send + fmt::Debug {
     /// Runs until `shutdown`, and returns once the batch in hand is committed and acknowledged upstream.
     ///
-    /// Upstream is acknowledged only after the [`Commit`] of its events has resolved. A source that returns
-    /// `Ok` before `shutdown` has nothing more to say; one that returns an error is started again after a
-    /// growing pause, and is not ready until then.
+    /// Upstream is acknowledged only after the [`Commit`] of its events has resolved. A source says by
+    /// [`Emitter::ready`] that upstream serves it. One that returns `Ok` before `shutdown` has nothing more to say;
+    /// one that returns an error is not ready, is built anew with its secrets read again after a growing pause, and
+    /// goes on from what upstream or its checkpoint says was committed.
     async fn run(self: Box<Self>, emitter: Emitter, shutdown: CancellationToken) -> Result<(), SourceError>;
 }
 
@@ -49,10 +50,14 @@ impl Emitter {
         Self(emit)
     }
 
-    /// Hands over events, in order, as one commit together with the checkpoint. Waits for room in the ingest
-    /// budget, which is the source's backpressure: a source that waits here must not poll upstream.
+    /// Hands over events, in order, as one commit together with the checkpoint. Waits as long as the broker has no room
+    /// for them, which is the source's backpressure: a source that waits here must take nothing more from upstream.
+    /// While the broker refuses events the source is not ready, with the broker's reason.
     ///
     /// Cancel-safe until it returns: a dropped call has handed over nothing.
+    ///
+    /// # Errors
+    /// [`EmitError::Closed`] once the source is told to stop, where nothing was handed over.
     pub async fn emit(&self, events: Vec<Event>, checkpoint: Option<Bytes>) -> Result<Commit, EmitError> {
         self.0.emit(events, checkpoint).await
     }
@@ -60,6 +65,16 @@ impl Emitter {
     /// The checkpoint of the last commit, as it was before the process started.
     pub fn checkpoint(&self) -> Option<Bytes> {
         self.0.checkpoint()
+    }
+
+    /// Upstream serves the source. Until the first call the source is starting.
+    pub fn ready(&self) {
+        self.0.report(None);
+    }
+
+    /// Upstream does not serve the source for now, and this is why. The source goes on trying, or returns.
+    pub fn not_ready(&self, problem: SourceError) {
+        self.0.report(Some(problem));
     }
 }
 
@@ -77,6 +92,9 @@ pub trait Emit: Send + Sync {
 
     /// See [`Emitter::checkpoint`].
     fn checkpoint(&self) -> Option<Bytes>;
+
+    /// See [`Emitter::ready`] (none) and [`Emitter::not_ready`].
+    fn report(&self, problem: Option<SourceError>);
 }
 
 /// Resolves once the events are durable. Until then upstream must keep them.
@@ -115,6 +133,19 @@ pub enum EmitError {
         /// One sentence for people.
         detail: String,
     },
+}
+
+impl EmitError {
+    /// What a source returns from [`Source::run`] over events that it cannot hand over.
+    ///
+    /// # Errors
+    /// That the source is to be started again, unless it is to stop.
+    pub fn end(self) -> Result<(), SourceError> {
+        match self {
+            Self::Closed => Ok(()),
+            Self::Refused { code, detail } => Err(SourceError { code, class: Class::Retryable, detail }),
+        }
+    }
 }
 
 /// The configuration of a source type. The documentation comments of its fields are the user reference.

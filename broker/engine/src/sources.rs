@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use waypost_core::manifest::{ResourceName, Secrets};
 use waypost_core::sink::{BoxFuture, ComponentContext};
 use waypost_core::source::{BuildSource, Commit, Emit, EmitError, Emitter, SourceError};
-use waypost_core::{Class, Event, codes};
+use waypost_core::{Class, Code, Event, codes};
 use waypost_log::{Batch, Checkpoint, Metadata, Origin, Record};
 
 use crate::context::Context;
@@ -20,7 +20,13 @@ use crate::tasks::caught;
 const FIRST_RESTART: Duration = Duration::from_secs(1);
 
 /// The longest wait before a source is started again.
-const LAST_RESTART: Duration = Duration::from_secs(60);
+const LAST_RESTART: Duration = Duration::from_secs(30);
+
+/// The first wait before events that the broker refused are offered to it again; it doubles.
+const FIRST_OFFER_PAUSE: Duration = Duration::from_millis(50);
+
+/// The longest wait before events are offered again.
+const LAST_OFFER_PAUSE: Duration = Duration::from_secs(2);
 
 /// A source that ran this long without failing starts again after the first wait.
 const HEALTHY_AFTER: Duration = Duration::from_secs(60);
@@ -135,7 +141,6 @@ impl RunningSource {
             source = config.build(context) => source?,
             () = self.stop.cancelled() => return Ok(()),
         };
-        *self.state.lock() = State::Running;
         let emitter = Emitter::new(Arc::new(BrokerEmit { source: Arc::clone(self) }));
         source.run(emitter, self.stop.clone()).await
     }
@@ -153,47 +158,90 @@ impl Emit for BrokerEmit {
         checkpoint: Option<Bytes>,
     ) -> BoxFuture<'_, Result<Commit, EmitError>> {
         Box::pin(async move {
-            let RunningSource { name, broker, context, stop, .. } = &*self.source;
-            if stop.is_cancelled() {
-                return Err(EmitError::Closed);
+            let stop = &self.source.stop;
+            let mut pause = FIRST_OFFER_PAUSE;
+            // What the source itself said before the broker refused its events.
+            let mut before = None;
+            loop {
+                if stop.is_cancelled() {
+                    return Err(EmitError::Closed);
+                }
+                let offered = tokio::select! {
+                    offered = self.source.offer(&events, checkpoint.clone()) => offered,
+                    () = stop.cancelled() => return Err(EmitError::Closed),
+                };
+                match offered {
+                    Ok(commit) => {
+                        if let Some(before) = before {
+                            *self.source.state.lock() = before;
+                        }
+                        return Ok(commit);
+                    }
+                    Err(refused) => {
+                        let detail = format!("its broker takes no events for now: {}", refused.detail);
+                        tracing::debug!(source = %self.source.name, code = refused.code.id(), detail, "not taken");
+                        let told = State::Failed(SourceError { detail, ..refused });
+                        let was = std::mem::replace(&mut *self.source.state.lock(), told);
+                        before.get_or_insert(was);
+                    }
+                }
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    () = stop.cancelled() => {}
+                }
+                pause = pause.saturating_mul(2).min(LAST_OFFER_PAUSE);
             }
-            let share = context.ingest.take(events.iter().map(Event::size).sum()).await;
-            let Some(broker) = context.directory.broker(&broker.namespace, &broker.name) else {
-                return Err(EmitError::Refused {
-                    code: codes::SUBSCRIBER_NOT_RESOLVED,
-                    detail: format!(
-                        "the broker {broker} does not exist; declare it, or change the source's sink"
-                    ),
-                });
-            };
-            let records = events.into_iter().map(|event| {
-                let (event, hops) = take_hops(&event);
-                let metadata = Metadata { origin: Origin::Source, ..Metadata::default() };
-                let hops = hops.unwrap_or(metadata.hops);
-                Record { metadata: Metadata { hops, ..metadata }, event }
-            });
-            let batch = Batch {
-                checkpoint: checkpoint.map(|value| Checkpoint { source: name.clone(), value }),
-                // One partition for one source: its checkpoints commit in the order in which it emits.
-                key: Some(key_of(name)),
-                ..Batch::of(records)
-            };
-            let refused = |code: waypost_core::Code, detail: String| EmitError::Refused { code, detail };
-            let commit = broker
-                .append(batch.holding(share))
-                .map_err(|error| refused(error.code(), error.to_string()))?;
-            Ok(Commit::new(async move {
-                commit.await.map(|_| ()).map_err(|error| {
-                    broker.not_committed(&error);
-                    refused(error.code(), error.to_string())
-                })
-            }))
         })
     }
 
     fn checkpoint(&self) -> Option<Bytes> {
         let RunningSource { name, broker, context, .. } = &*self.source;
         context.directory.broker(&broker.namespace, &broker.name)?.checkpoint(name)
+    }
+
+    fn report(&self, problem: Option<SourceError>) {
+        let state = problem.map_or(State::Running, State::Failed);
+        let was = std::mem::replace(&mut *self.source.state.lock(), state.clone());
+        if let State::Failed(error) = state
+            && !matches!(&was, State::Failed(known) if known.code == error.code)
+        {
+            let SourceError { code, detail, .. } = error;
+            tracing::warn!(source = %self.source.name, code = code.id(), detail, "the source is not ready");
+        }
+    }
+}
+
+impl RunningSource {
+    /// Offers events to the broker once, and takes nothing where it refuses them.
+    async fn offer(&self, events: &[Event], checkpoint: Option<Bytes>) -> Result<Commit, SourceError> {
+        let Self { name, broker, context, .. } = self;
+        let share = context.ingest.take(events.iter().map(Event::size).sum()).await;
+        let refused = |code: Code, detail: String| SourceError { code, class: Class::Retryable, detail };
+        let Some(broker) = context.directory.broker(&broker.namespace, &broker.name) else {
+            let detail =
+                format!("the broker {broker} does not exist; declare it, or change the source's sink");
+            return Err(refused(codes::SUBSCRIBER_NOT_RESOLVED, detail));
+        };
+        let records = events.iter().map(|event| {
+            let (event, hops) = take_hops(event);
+            let metadata = Metadata { origin: Origin::Source, ..Metadata::default() };
+            let hops = hops.unwrap_or(metadata.hops);
+            Record { metadata: Metadata { hops, ..metadata }, event }
+        });
+        let batch = Batch {
+            checkpoint: checkpoint.map(|value| Checkpoint { source: name.clone(), value }),
+            // One partition for one source: its checkpoints commit in the order in which it emits.
+            key: Some(key_of(name)),
+            ..Batch::of(records)
+        };
+        let commit =
+            broker.append(batch.holding(share)).map_err(|error| refused(error.code(), error.to_string()))?;
+        Ok(Commit::new(async move {
+            commit.await.map(|_| ()).map_err(|error| {
+                broker.not_committed(&error);
+                EmitError::Refused { code: error.code(), detail: error.to_string() }
+            })
+        }))
     }
 }
 

@@ -6,7 +6,7 @@ use smallvec::smallvec;
 use waypost_core::delivery::Format;
 use waypost_core::error::DeliveryError;
 use waypost_core::manifest::ResourceName;
-use waypost_core::sink::Outcome;
+use waypost_core::sink::{Batching, Outcome};
 use waypost_core::transformation::{Moment, Transformed};
 use waypost_core::{Event, codes};
 use waypost_log::{Batch, Cause, Entry, Metadata, Origin, Record};
@@ -114,7 +114,11 @@ impl Subscriber {
                 };
                 lane.http.get_or_insert_with(|| subscriber.lane()).deliver(&outgoing).await
             }
-            Self::Sink(name) => deliver_to_sink(name, sending, terms, context).await,
+            Self::Sink(name) => {
+                let events = std::slice::from_ref(sending.event);
+                let outcomes = deliver_to_sink(name, events, terms, context).await;
+                answer_of(outcomes.into_iter().next())
+            }
             Self::Broker(name) => {
                 append_to_broker(name, std::slice::from_ref(sending.event), sending, context).await
             }
@@ -124,26 +128,54 @@ impl Subscriber {
     }
 }
 
+impl Subscriber {
+    /// The batches that it takes: single events, but for a sink that asks for more.
+    pub(crate) fn batching(&self, context: &Context) -> Batching {
+        match self {
+            Self::Sink(name) => {
+                let sink = context.directory.sink(&name.namespace, &name.name);
+                sink.map_or(Batching::SINGLE, |sink| sink.batching())
+            }
+            Self::Http(_) | Self::Broker(_) | Self::Transformation(_) | Self::Unresolved { .. } => {
+                Batching::SINGLE
+            }
+        }
+    }
+
+    /// Gives several events to a sink in one attempt, and returns what became of each, in order; fewer where the sink
+    /// told of fewer, and none for what is no sink. Not cancel-safe: a dropped attempt may have been received.
+    pub(crate) async fn send_batch(
+        &self,
+        events: &[Event],
+        terms: &Terms,
+        context: &Context,
+    ) -> Vec<Outcome> {
+        match self {
+            Self::Sink(name) => deliver_to_sink(name, events, terms, context).await,
+            Self::Http(_) | Self::Broker(_) | Self::Transformation(_) | Self::Unresolved { .. } => Vec::new(),
+        }
+    }
+}
+
 async fn deliver_to_sink(
     name: &ResourceName,
-    sending: &Sending<'_>,
+    events: &[Event],
     terms: &Terms,
     context: &Context,
-) -> Answer {
+) -> Vec<Outcome> {
     let find = || context.directory.sink(&name.namespace, &name.name);
-    let Some(sink) = find() else { return not_running("Sink", name) };
+    let Some(sink) = find() else { return vec![Outcome::Failed(absent("Sink", name)); events.len()] };
     // Replaced between the look-up and now: the one that took its place is found at the second look.
     let sink = if sink.is_closed() { find().unwrap_or(sink) } else { sink };
-    let events = std::slice::from_ref(sending.event);
     match tokio::time::timeout(terms.timeout, sink.deliver(events)).await {
-        Ok(outcomes) => answer_of(outcomes.into_iter().next()),
-        Err(_) => Answer::Failed(
-            DeliveryError::retryable(
+        Ok(outcomes) => outcomes,
+        Err(_) => {
+            let error = DeliveryError::retryable(
                 codes::SUBSCRIBER_TIMEOUT,
                 format!("the sink {name} did not finish within {:?}", terms.timeout),
-            )
-            .congested(),
-        ),
+            );
+            vec![Outcome::Failed(error.congested()); events.len()]
+        }
     }
 }
 
@@ -167,10 +199,14 @@ async fn transform(name: &ResourceName, sending: &Sending<'_>, context: &Context
 
 /// The plan names something that does not run: no event is lost for that.
 fn not_running(kind: &str, name: &ResourceName) -> Answer {
-    Answer::Failed(DeliveryError::misconfigured(
+    Answer::Failed(absent(kind, name))
+}
+
+fn absent(kind: &str, name: &ResourceName) -> DeliveryError {
+    DeliveryError::misconfigured(
         codes::SUBSCRIBER_NOT_RESOLVED,
         format!("the {kind} {name} is not running; see its status"),
-    ))
+    )
 }
 
 fn answer_of(outcome: Option<Outcome>) -> Answer {

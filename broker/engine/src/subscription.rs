@@ -11,6 +11,7 @@
 mod accepted;
 mod attempt;
 mod backlog;
+mod gather;
 mod operator;
 mod order;
 mod pace;
@@ -368,6 +369,7 @@ impl Subscription {
         loop {
             match self.next(&rest) {
                 Next::Attempt(item) => self.attempt(&mut lane, item).await,
+                Next::AttemptBatch(items) => self.attempt_batch(&mut lane, items).await,
                 Next::Refill => self.refill().await,
                 Next::Rest => {
                     // Not counted from here until it is called.
@@ -392,7 +394,9 @@ impl Subscription {
 
     /// What a worker does next. When it says [`Next::Done`] or [`Next::Rest`], the worker is no longer counted.
     fn next(&self, rest: &Arc<Rest>) -> Next {
+        let batching = self.delivering.load().subscriber.batching(&self.context);
         let mut window = self.lock();
+        window.ready.set_batching(batching);
         if window.halt.any() || window.workers > window.congestion.limit() {
             window.workers -= 1;
             return Next::Done;
@@ -402,9 +406,8 @@ impl Subscription {
             self.kick(&mut window);
             return Next::Refill;
         }
-        let pause = if window.ready.is_empty() { None } else { window.pace.take(&self.context.clock).err() };
-        let item = if pause.is_none() { window.ready.pop_front() } else { None };
-        let Some(item) = item else {
+        let (mut items, pause) = window.take_ready(&self.context.clock);
+        if items.is_empty() {
             window.workers -= 1;
             window.resting.add(Arc::clone(rest));
             if !std::mem::replace(&mut window.resting.watched, true) {
@@ -415,10 +418,16 @@ impl Subscription {
                 self.wake_at(until);
             }
             return Next::Rest;
-        };
-        window.in_hand += 1;
+        }
+        window.in_hand += items.len();
         self.kick(&mut window);
-        Next::Attempt(item)
+        match items.pop() {
+            Some(item) if items.is_empty() => Next::Attempt(item),
+            last => {
+                items.extend(last);
+                Next::AttemptBatch(items)
+            }
+        }
     }
 
     /// Takes what is due and, in the partitions that lag, what is owed. One worker does it at a time.
@@ -610,12 +619,14 @@ impl Wake for Subscription {
         window.alarms.rang(due);
         window.halt.time_passes(now);
         window.pace.time_passes(now);
+        window.ready.time_passes(now);
         window.look_for_due = true;
         self.kick(&mut window);
-        let (halted, until, paced) = (window.halt.any(), window.halt.until(), window.pace.until());
+        let (halted, until) = (window.halt.any(), window.halt.until());
+        let waits = [window.pace.until(), window.ready.until()];
         drop(window);
-        if let Some(paced) = paced {
-            self.wake_at(paced);
+        for wait in waits.into_iter().flatten() {
+            self.wake_at(wait);
         }
         match until {
             Some(until) => self.wake_at(until),

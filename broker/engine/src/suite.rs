@@ -1,6 +1,7 @@
 //! The engine as a whole, with sinks whose answers the test decides, on a clock that the test moves.
 
 mod backlog;
+mod batches;
 mod budget;
 mod chaos;
 mod control;
@@ -25,7 +26,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use waypost_core::error::DeliveryError;
 use waypost_core::manifest::{ManifestFile, Manifests};
-use waypost_core::sink::{ComponentContext, Outcome, Sink, SinkConfig, SinkType};
+use waypost_core::sink::{BatchUnity, Batching, ComponentContext, Outcome, Sink, SinkConfig, SinkType};
 use waypost_core::{Event, codes};
 use waypost_log::{Clock, Metadata, Record};
 
@@ -45,6 +46,8 @@ struct Hand {
     /// A permit for each delivery that may end.
     gate: Semaphore,
     sent: Mutex<Vec<String>>,
+    /// The events of each call.
+    calls: Mutex<Vec<usize>>,
     at_once: Mutex<(usize, usize)>,
 }
 
@@ -57,6 +60,7 @@ impl Hand {
             script: Mutex::new(Box::new(script)),
             gate: Semaphore::new(Semaphore::MAX_PERMITS / 2),
             sent: Mutex::default(),
+            calls: Mutex::default(),
             at_once: Mutex::default(),
         });
         HANDS.lock().insert(name.to_owned(), Arc::clone(&hand));
@@ -85,6 +89,11 @@ impl Hand {
         self.sent.lock().clone()
     }
 
+    /// How many events each call held.
+    fn calls(&self) -> Vec<usize> {
+        self.calls.lock().clone()
+    }
+
     /// How many deliveries are under way, and the most that ever were.
     fn at_once(&self) -> (usize, usize) {
         *self.at_once.lock()
@@ -97,6 +106,10 @@ impl Hand {
 struct Scripted {
     /// Which hand.
     hand: String,
+    /// The most events in one call; one where nothing is said.
+    batch: Option<usize>,
+    /// Whether its batches are `atomic` or `ordered`; independent where nothing is said.
+    unity: Option<String>,
 }
 
 impl SinkConfig for Scripted {
@@ -118,6 +131,7 @@ impl Sink for Scripted {
         }
         hand.gate.acquire().await.expect("the gate is never closed").forget();
         hand.at_once.lock().0 -= 1;
+        hand.calls.lock().push(events.len());
         let mut outcomes = Vec::new();
         for event in events {
             let before = {
@@ -128,7 +142,31 @@ impl Sink for Scripted {
             };
             outcomes.push((hand.script.lock())(event, before));
         }
+        match self.batching().unity {
+            BatchUnity::Independent => {}
+            BatchUnity::Ordered => {
+                let failed = outcomes.iter().position(|outcome| matches!(outcome, Outcome::Failed(_)));
+                outcomes.truncate(failed.map_or(events.len(), |at| at + 1));
+            }
+            BatchUnity::Atomic => {
+                let failed = outcomes.iter().find(|outcome| matches!(outcome, Outcome::Failed(_))).cloned();
+                outcomes = vec![failed.unwrap_or(Outcome::Delivered); events.len()];
+            }
+        }
         outcomes
+    }
+
+    fn batching(&self) -> Batching {
+        Batching {
+            max_events: self.batch.unwrap_or(1),
+            linger: Duration::from_secs(if self.batch.is_some() { 3 } else { 0 }),
+            unity: match self.unity.as_deref() {
+                Some("atomic") => BatchUnity::Atomic,
+                Some("ordered") => BatchUnity::Ordered,
+                _ => BatchUnity::Independent,
+            },
+            ..Batching::SINGLE
+        }
     }
 }
 

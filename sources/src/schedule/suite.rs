@@ -54,6 +54,10 @@ impl Emit for Broker {
     fn checkpoint(&self) -> Option<Bytes> {
         self.start.clone()
     }
+
+    fn report(&self, problem: Option<SourceError>) {
+        assert_eq!(problem, None);
+    }
 }
 
 fn refused() -> EmitError {

@@ -132,8 +132,9 @@ fn what_the_readme_points_to_is_there() {
     let links = readme.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target);
     let mut files = links.filter(|target| !target.starts_with('#') && !target.contains("://")).peekable();
     assert!(files.peek().is_some());
-    for file in files {
-        assert!(root().join(file).exists(), "{file}");
+    for link in files {
+        let file = link.split_once('#').map_or(link, |(file, _)| file);
+        assert!(root().join(file).exists(), "{link}");
     }
     let names = readme.split('`').skip(1).step_by(2).filter_map(|code| code.split_once("::"));
     let mut named = 0;

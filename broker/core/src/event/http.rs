@@ -84,7 +84,7 @@ pub fn content_mode(headers: &HeaderMap) -> Result<ContentMode, DecodeError> {
 }
 
 /// The mode that a content type claims by its prefix, and what follows the prefix.
-fn claimed_mode(content_type: &[u8]) -> Option<(ContentMode, &[u8])> {
+pub(super) fn claimed_mode(content_type: &[u8]) -> Option<(ContentMode, &[u8])> {
     [
         ("application/cloudevents-batch", ContentMode::Batch),
         ("application/cloudevents", ContentMode::Structured),

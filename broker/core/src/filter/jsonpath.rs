@@ -65,6 +65,19 @@ impl Query {
         }
     }
 
+    /// Whether it names a single place, such as `$.order.lines[0].id`.
+    pub fn is_singular(&self) -> bool {
+        matches!(self.0.plan, Plan::Path(_))
+    }
+
+    /// The value at the single place that it names; none where nothing is there, or where it names no single place.
+    pub fn value_in<'v>(&self, data: &'v serde_json::Value) -> Option<&'v serde_json::Value> {
+        match &self.0.plan {
+            Plan::Path(path) => path.find(data),
+            Plan::Children(..) | Plan::Other(_) => None,
+        }
+    }
+
     /// Whether its cost cannot be bounded by the number of places that it names: it visits all descendants, or evaluates a
     /// query anew for each node.
     pub fn visits_much(&self) -> bool {

@@ -1,5 +1,6 @@
 //! One attempt at one event, from the window to its outcome in the ledger.
 
+mod batch;
 mod redriven;
 
 use std::sync::Arc;
@@ -75,27 +76,16 @@ impl Subscription {
     /// Attempts one event and writes down what became of it. A panic is a failed attempt. A shutdown that cuts the
     /// attempt puts the event back into the window as if nothing had been tried.
     pub(super) async fn attempt(&self, own: &mut Option<OwnLane>, item: Item) {
-        let in_hand = InHand { subscription: self, item: Some(item), to_the_back: false };
+        self.attempt_in_hand(own, InHand::new(self, item)).await;
+    }
+
+    async fn attempt_in_hand(&self, own: &mut Option<OwnLane>, in_hand: InHand<'_>) {
         let entry = Arc::clone(in_hand.entry());
         let delivering = self.delivering();
-        let clock = &self.context.clock;
         let ledger = &self.ledgers[usize::from(entry.position.partition)];
-        let expiry = entry.event.attribute("expirytime").map(|value| value.text);
-        let started = clock.now();
-        let dropped = delivery::before_attempt(&delivering.policy, entry.arrived, started, expiry);
-        if let Some(reason) = dropped.or(self.is_given_up(entry.position).then_some(DropReason::Operator)) {
-            self.lock().pace.put_back();
-            return self.settled(in_hand, ledger, Settlement::Dropped(reason), None);
-        }
+        let started = self.context.clock.now();
         let crashes = ledger.crashes(entry.position.offset);
-        if crashes >= MOST_CRASHES {
-            self.lock().pace.put_back();
-            return self.give_up_crashed(in_hand, ledger, &delivering, crashes);
-        }
-        if let Some(due) = self.put_off_until(crashes).filter(|due| started < *due) {
-            self.lock().pace.put_back();
-            return self.wait_until(in_hand, ledger, due);
-        }
+        let Some(in_hand) = self.to_be_attempted(in_hand, ledger, &delivering, started) else { return };
         let alone = if crashes > 0 { self.alone().await } else { None };
         ledger.started(entry.position.offset);
         if (crashes > 0 || started < self.careful_until)
@@ -116,31 +106,105 @@ impl Subscription {
                 "the attempt panicked; please report this with the lines of the log before it",
             ))
         });
-        let ended = clock.now();
+        self.signal_for_all(&delivering, std::iter::once(&sent));
+        self.conclude(in_hand, ledger, &delivering, sent, started);
+        if crashes > 0 {
+            // So that an end of the process before the next flush is not held against this one. Where that finds no
+            // room now, the next suspect's own commit, without which it is not attempted, takes the outcome along.
+            let _ = self.log.secure().await;
+        }
+        drop(alone);
+    }
+
+    /// The item again where it is to be attempted now; else what is to become of it is written down.
+    fn to_be_attempted<'s>(
+        &self,
+        in_hand: InHand<'s>,
+        ledger: &Ledger,
+        delivering: &Delivering,
+        started: Timestamp,
+    ) -> Option<InHand<'s>> {
+        let entry = Arc::clone(in_hand.entry());
+        let expiry = entry.event.attribute("expirytime").map(|value| value.text);
+        let dropped = delivery::before_attempt(&delivering.policy, entry.arrived, started, expiry);
+        if let Some(reason) = dropped.or(self.is_given_up(entry.position).then_some(DropReason::Operator)) {
+            self.lock().pace.put_back();
+            self.settled(in_hand, ledger, Settlement::Dropped(reason), None);
+            return None;
+        }
+        let crashes = ledger.crashes(entry.position.offset);
+        if crashes >= MOST_CRASHES {
+            self.lock().pace.put_back();
+            self.give_up_crashed(in_hand, ledger, delivering, crashes);
+            return None;
+        }
+        if let Some(due) = self.put_off_until(crashes).filter(|due| started < *due) {
+            self.lock().pace.put_back();
+            self.wait_until(in_hand, ledger, due);
+            return None;
+        }
+        Some(in_hand)
+    }
+
+    /// Whether a failure says that the subscriber is away, and the trigger is to hold its events meanwhile.
+    fn is_away(delivering: &Delivering, error: &DeliveryError) -> bool {
+        delivering.policy.hold_when_down && delivery::says_away(error)
+    }
+
+    /// Takes note of what one call said about the other side.
+    fn signal_for_all<'s>(&self, delivering: &Delivering, sent: impl Iterator<Item = &'s Sent>) {
+        let (mut congested, mut failed, mut delivered) = (None, None, false);
+        for sent in sent {
+            match sent {
+                Sent::Failed(error) if error.congested || Self::is_away(delivering, error) => {
+                    congested.get_or_insert(error);
+                }
+                Sent::Failed(error) => {
+                    failed.get_or_insert(error);
+                }
+                Sent::Delivered { .. } => delivered = true,
+                Sent::Nothing(_) => {}
+            }
+        }
+        match (congested, failed) {
+            (Some(error), _) => self.signal(Signal::Congested, Some(error)),
+            (None, Some(error)) => self.signal(Signal::Answered, Some(error)),
+            (None, None) if delivered => self.signal(Signal::Answered, None),
+            (None, None) => {}
+        }
+    }
+
+    /// Writes down what became of an attempt, and does what follows from it.
+    fn conclude(
+        &self,
+        in_hand: InHand<'_>,
+        ledger: &Ledger,
+        delivering: &Delivering,
+        sent: Sent,
+        started: Timestamp,
+    ) {
+        let entry = Arc::clone(in_hand.entry());
+        let ended = self.context.clock.now();
         let number = ledger.attempts_made(entry.position.offset).saturating_add(1);
         let attempt = |outcome| Attempt { number, started, ended, outcome };
-        let away = |error: &DeliveryError| delivering.policy.hold_when_down && delivery::says_away(error);
         match &sent {
-            Sent::Failed(error) if error.class == Class::Misconfigured || away(error) => {}
+            Sent::Failed(error)
+                if error.class == Class::Misconfigured || Self::is_away(delivering, error) => {}
             Sent::Nothing(_) => {}
             Sent::Delivered { .. } | Sent::Failed(_) => self.mended(),
         }
         match sent {
             Sent::Delivered { status } => {
-                self.signal(Signal::Answered, None);
                 self.context.metrics.delivered(ended.since(started));
                 let attempt = attempt(AttemptOutcome::Delivered { status });
                 self.settled(in_hand, ledger, Settlement::Delivered, Some(attempt));
             }
             Sent::Nothing(why) => self.settled(in_hand, ledger, Settlement::Dropped(drop_reason(why)), None),
-            Sent::Failed(error) if away(&error) => {
-                self.signal(Signal::Congested, Some(&error));
+            Sent::Failed(error) if Self::is_away(delivering, &error) => {
                 self.context.metrics.failed(error.class, error.code);
-                self.hold_while_away(in_hand, ledger, &delivering, error);
+                self.hold_while_away(in_hand, ledger, delivering, error);
             }
             Sent::Failed(error) => {
-                let signal = if error.congested { Signal::Congested } else { Signal::Answered };
-                self.signal(signal, Some(&error));
                 self.context.metrics.failed(error.class, error.code);
                 let verdict = delivery::judge(
                     &delivering.policy,
@@ -151,15 +215,9 @@ impl Subscription {
                     &error,
                 );
                 let attempt = attempt(failed_outcome(&error));
-                self.act(in_hand, ledger, &delivering, verdict, error, attempt);
+                self.act(in_hand, ledger, delivering, verdict, error, attempt);
             }
         }
-        if crashes > 0 {
-            // So that an end of the process before the next flush is not held against this one. Where that finds no
-            // room now, the next suspect's own commit, without which it is not attempted, takes the outcome along.
-            let _ = self.log.secure().await;
-        }
-        drop(alone);
     }
 
     /// Until when an event is put off at whose attempts the process ended so many times.
@@ -526,6 +584,12 @@ struct InHand<'a> {
     item: Option<Item>,
     /// Whether it goes back behind all others, and not to the front.
     to_the_back: bool,
+}
+
+impl<'a> InHand<'a> {
+    fn new(subscription: &'a Subscription, item: Item) -> Self {
+        Self { subscription, item: Some(item), to_the_back: false }
+    }
 }
 
 impl InHand<'_> {

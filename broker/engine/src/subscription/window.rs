@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use waypost_core::delivery::Ordering;
 use waypost_core::error::DeliveryError;
-use waypost_log::{Entry, Key, Ledger, Offset, Position, Timestamp};
+use waypost_log::{Clock, Entry, Key, Ledger, Offset, Position, Timestamp};
 
 use super::Delivering;
+use super::gather::Ready;
 use super::pace::Pace;
 use super::rest::Resting;
 use crate::alarm::Alarms;
@@ -17,6 +18,9 @@ use crate::congestion::CongestionWindow;
 /// A window holds this many times what may be in flight, so that workers find the next event ready.
 const WINDOW_PER_IN_FLIGHT: usize = 2;
 
+/// A window holds this many batches of a sink that takes several events at once: one on its way, and one that fills.
+const WINDOW_BATCHES: usize = 2;
+
 /// The fewest events that a window holds.
 const SMALLEST_WINDOW: usize = 16;
 
@@ -24,7 +28,7 @@ const SMALLEST_WINDOW: usize = 16;
 #[derive(Debug)]
 pub(super) struct Window {
     /// Taken, waiting for a worker.
-    pub(super) ready: VecDeque<Item>,
+    pub(super) ready: Ready,
     /// Taken, and behind another of its key: by partition, key and offset.
     pub(super) behind: BTreeMap<(u16, Key, Offset), Item>,
     /// The attribute by whose text events stay in order, where they do.
@@ -56,7 +60,8 @@ pub(super) struct Window {
     /// The newest failure since the last success.
     pub(super) last_failure: Option<DeliveryError>,
     pub(super) halt: Halt,
-    capacity: usize,
+    /// The most events, as far as the policy of the trigger asks for them.
+    policy_capacity: usize,
 }
 
 /// An event that the trigger is owed, in the window.
@@ -105,6 +110,8 @@ pub(super) struct Misconfigured {
 /// What a worker does next.
 pub(super) enum Next {
     Attempt(Item),
+    /// In one call.
+    AttemptBatch(Vec<Item>),
     Refill,
     Rest,
     Done,
@@ -145,7 +152,7 @@ impl Window {
         let unread: VecDeque<_> = ledgers.iter().flat_map(|ledger| in_flight_before(ledger)).collect();
         let in_order = delivering.policy.ordering != Ordering::None;
         let mut window = Self {
-            ready: VecDeque::new(),
+            ready: Ready::default(),
             behind: BTreeMap::new(),
             order_by: None,
             recovering: in_order && !unread.is_empty(),
@@ -167,7 +174,7 @@ impl Window {
             backlog_exceeded: None,
             last_failure: None,
             halt: Halt { detached: true, ..Halt::default() },
-            capacity: 0,
+            policy_capacity: 0,
         };
         window.set_policy(delivering, now);
         window
@@ -176,7 +183,7 @@ impl Window {
     pub(super) fn set_policy(&mut self, delivering: &Delivering, now: Timestamp) {
         let in_flight = delivering.policy.max_in_flight;
         self.congestion.set_max(in_flight);
-        self.capacity = (in_flight as usize).saturating_mul(WINDOW_PER_IN_FLIGHT).max(SMALLEST_WINDOW);
+        self.policy_capacity = (in_flight as usize).saturating_mul(WINDOW_PER_IN_FLIGHT).max(SMALLEST_WINDOW);
         self.order_by = match &delivering.policy.ordering {
             Ordering::None => None,
             Ordering::Key { attribute } => Some(Arc::clone(attribute)),
@@ -185,6 +192,13 @@ impl Window {
         self.halt.paused = delivering.paused;
         // Whatever was wrong with the subscriber may be mended: try at once.
         self.halt.misconfigured = None;
+    }
+
+    fn capacity(&self) -> usize {
+        match self.ready.batch_events() {
+            1 => self.policy_capacity,
+            most => most.saturating_mul(WINDOW_BATCHES).max(SMALLEST_WINDOW),
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -199,12 +213,12 @@ impl Window {
 
     /// Whether another event may wait in the window behind one of its key.
     pub(super) fn has_room_behind(&self) -> bool {
-        self.behind.len() < self.capacity
+        self.behind.len() < self.capacity()
     }
 
     /// How many more events the window takes.
     pub(super) fn room(&self) -> usize {
-        self.capacity.saturating_sub(self.ready.len() + self.in_hand + self.unread.len())
+        self.capacity().saturating_sub(self.ready.len() + self.in_hand + self.unread.len())
     }
 
     /// How many due events the window takes: never all of it while new events wait too.
@@ -222,11 +236,30 @@ impl Window {
     pub(super) fn wants_refill(&self) -> bool {
         let more = self.look_for_due || self.places.iter().any(|place| place.lagging && !place.crowded);
         !self.refilling
-            && self.ready.len() <= self.capacity / 4
+            && self.ready.len() <= (self.capacity() / 4).max(self.ready.batch_events() - 1)
             && (!self.unread.is_empty() || (self.room() > 0 && more))
     }
 
+    /// Takes the events of the next call; none, and when to ask again, where they wait for more or for the rate.
+    pub(super) fn take_ready(&mut self, clock: &Clock) -> (Vec<Item>, Option<Timestamp>) {
+        if self.ready.is_empty() {
+            return (Vec::new(), None);
+        }
+        if let Err(until) = self.ready.wait(clock) {
+            return (Vec::new(), Some(until));
+        }
+        let mut pause = None;
+        // Whether the subscriber accepts events again, one event finds out.
+        let most = if self.halt.probes() { 1 } else { usize::MAX };
+        let pace = &mut self.pace;
+        let items = self.ready.take(most, || {
+            pause = pace.take(clock).err();
+            pause.is_none()
+        });
+        (items, pause)
+    }
+
     pub(super) fn has_work(&self) -> bool {
-        (!self.ready.is_empty() && self.pace.may_go()) || self.wants_refill()
+        (self.ready.may_go() && self.pace.may_go()) || self.wants_refill()
     }
 }

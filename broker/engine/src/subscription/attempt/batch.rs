@@ -1,0 +1,220 @@
+//! One call with several events, for a sink that takes them.
+
+use std::sync::Arc;
+
+use waypost_core::error::DeliveryError;
+use waypost_core::sink::{BatchUnity, Outcome};
+use waypost_core::transformation::Transformed;
+use waypost_core::{Class, Event, codes};
+use waypost_log::{Cause, Ledger, Timestamp};
+
+use super::super::window::Item;
+use super::super::{Delivering, Subscription};
+use super::{InHand, OwnLane, Sent, transform};
+use crate::subscriber::{Sending, Subscriber};
+use crate::tasks::caught;
+
+/// An event of the batch, with what the transformations made of it.
+struct Part<'s> {
+    in_hand: InHand<'s>,
+    events: Vec<Event>,
+    /// How many of them were accepted before.
+    accepted: u32,
+}
+
+impl Part<'_> {
+    /// What is to be sent, each with its number.
+    fn to_send(&self) -> impl Iterator<Item = (u32, &Event)> {
+        (0..).zip(&self.events).skip(self.accepted as usize)
+    }
+}
+
+/// What came of one part.
+enum Came {
+    Sent(Sent),
+    /// It was behind the one at which an ordered or atomic batch ended.
+    NotTried,
+}
+
+impl Subscription {
+    /// Attempts several events in one call, and writes down what became of each. What a shutdown cuts goes back into the
+    /// window as if nothing had been tried.
+    pub(in crate::subscription) async fn attempt_batch(&self, own: &mut Option<OwnLane>, items: Vec<Item>) {
+        let delivering = self.delivering();
+        let Subscriber::Sink(_) = &delivering.subscriber else {
+            // The trigger was changed since they were taken.
+            for item in items {
+                self.attempt(own, item).await;
+            }
+            return;
+        };
+        let started = self.context.clock.now();
+        let (parts, suspects) = self.prepare(&delivering, items, started);
+        if !parts.is_empty() {
+            let alone = self.send_parts(&delivering, parts, started).await;
+            for in_hand in alone {
+                self.attempt_in_hand(own, in_hand).await;
+            }
+        }
+        for in_hand in suspects {
+            self.attempt_in_hand(own, in_hand).await;
+        }
+    }
+
+    /// What of the items is to be sent together, and what alone since the process ended at it before.
+    fn prepare<'s>(
+        &'s self,
+        delivering: &Arc<Delivering>,
+        items: Vec<Item>,
+        started: Timestamp,
+    ) -> (Vec<Part<'s>>, Vec<InHand<'s>>) {
+        let (mut parts, mut suspects) = (Vec::with_capacity(items.len()), Vec::new());
+        for item in items {
+            let in_hand = InHand::new(self, item);
+            let ledger = self.ledger_of(&in_hand);
+            let offset = in_hand.entry().position.offset;
+            if ledger.crashes(offset) > 0 {
+                suspects.push(in_hand);
+                continue;
+            }
+            let Some(in_hand) = self.to_be_attempted(in_hand, ledger, delivering, started) else { continue };
+            ledger.started(offset);
+            let transformed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                transform(delivering, in_hand.entry())
+            }));
+            match transformed {
+                Ok(Ok(Transformed::Events(events))) => {
+                    let chain = delivering.transformations.digest();
+                    let accepted =
+                        if events.len() > 1 { self.accepted.of(in_hand.entry().position, chain) } else { 0 };
+                    parts.push(Part { in_hand, events, accepted });
+                }
+                Ok(Ok(Transformed::Nothing(why))) => {
+                    self.conclude(in_hand, ledger, delivering, Sent::Nothing(why), started);
+                }
+                Ok(Err(error)) => self.conclude(in_hand, ledger, delivering, Sent::Failed(error), started),
+                Err(_) => self.conclude(in_hand, ledger, delivering, Sent::Failed(panicked()), started),
+            }
+        }
+        (parts, suspects)
+    }
+
+    fn ledger_of(&self, in_hand: &InHand<'_>) -> &Ledger {
+        &self.ledgers[usize::from(in_hand.entry().position.partition)]
+    }
+
+    /// Sends the parts in one call. What comes back is to be sent alone: an atomic batch was refused, and which of its
+    /// events is at fault is not known.
+    async fn send_parts<'s>(
+        &'s self,
+        delivering: &Arc<Delivering>,
+        parts: Vec<Part<'s>>,
+        started: Timestamp,
+    ) -> Vec<InHand<'s>> {
+        if started < self.careful_until
+            && let Err(error) = self.log.secure().await
+        {
+            self.not_written(&error);
+            return put_back(parts.into_iter().map(|part| part.in_hand).collect());
+        }
+        let unity = delivering.subscriber.batching(&self.context).unity;
+        let events: Vec<Event> =
+            parts.iter().flat_map(Part::to_send).map(|(_, event)| event.clone()).collect();
+        let sending = delivering.subscriber.send_batch(&events, &delivering.terms, &self.context);
+        let outcomes = tokio::select! {
+            biased;
+            sent = caught(sending) => sent,
+            () = self.context.cut.cancelled() => {
+                return put_back(parts.into_iter().map(|part| part.in_hand).collect());
+            }
+        };
+        let outcomes = outcomes.unwrap_or_else(|| vec![Outcome::Failed(panicked()); events.len()]);
+        let refused =
+            |outcome: &Outcome| matches!(outcome, Outcome::Failed(error) if error.class == Class::Permanent);
+        if unity == BatchUnity::Atomic && parts.len() > 1 && outcomes.iter().any(refused) {
+            return parts.into_iter().map(|part| part.in_hand).collect();
+        }
+        let mut outcomes = outcomes.into_iter();
+        let (mut failed, mut not_tried) = (false, Vec::new());
+        let mut concluded = Vec::with_capacity(parts.len());
+        for part in parts {
+            let came = self.came_of(delivering, &part, &mut outcomes, unity, failed).await;
+            match came {
+                Came::Sent(sent) => {
+                    failed |= matches!(sent, Sent::Failed(_));
+                    concluded.push((part.in_hand, sent));
+                }
+                Came::NotTried => not_tried.push(part.in_hand),
+            }
+        }
+        self.signal_for_all(delivering, concluded.iter().map(|(_, sent)| sent));
+        for in_hand in &not_tried {
+            self.ledger_of(in_hand).cut(in_hand.entry().position.offset);
+        }
+        put_back::<()>(not_tried);
+        for (in_hand, sent) in concluded {
+            let ledger = self.ledger_of(&in_hand);
+            self.conclude(in_hand, ledger, delivering, sent, started);
+        }
+        Vec::new()
+    }
+
+    /// What came of a part: its first failure, if one of its events has one.
+    async fn came_of(
+        &self,
+        delivering: &Delivering,
+        part: &Part<'_>,
+        outcomes: &mut impl Iterator<Item = Outcome>,
+        unity: BatchUnity,
+        failed_before: bool,
+    ) -> Came {
+        let mut failure = None;
+        let mut accepted = part.accepted;
+        for (output, event) in part.to_send() {
+            let error = match outcomes.next() {
+                Some(Outcome::Delivered) => {
+                    accepted += u32::from(failure.is_none());
+                    continue;
+                }
+                Some(Outcome::Replied(events)) => {
+                    let entry = part.in_hand.entry();
+                    let position = entry.position;
+                    let cause = Cause { broker: self.broker.clone(), position, trigger: self.number, output };
+                    let sending = Sending { entry, event, cause, want_reply: true };
+                    match self.append_replies(&events, &sending, delivering).await {
+                        Ok(()) => {
+                            accepted += u32::from(failure.is_none());
+                            continue;
+                        }
+                        Err(error) => error,
+                    }
+                }
+                Some(Outcome::Failed(error)) => error,
+                None if unity != BatchUnity::Independent && failed_before => return Came::NotTried,
+                None => DeliveryError::retryable(
+                    codes::SINK_UNAVAILABLE,
+                    "the sink gave no outcome for the event",
+                ),
+            };
+            failure.get_or_insert(error);
+        }
+        if failure.is_some() && part.events.len() > 1 {
+            let chain = delivering.transformations.digest();
+            self.accepted.remember(part.in_hand.entry().position, chain, accepted);
+        }
+        Came::Sent(failure.map_or(Sent::Delivered { status: None }, Sent::Failed))
+    }
+}
+
+/// Lets go of items so that they stand in the window in the order in which they were taken.
+fn put_back<T>(mut items: Vec<InHand<'_>>) -> Vec<T> {
+    while items.pop().is_some() {}
+    Vec::new()
+}
+
+fn panicked() -> DeliveryError {
+    DeliveryError::retryable(
+        codes::ATTEMPT_PANICKED,
+        "the attempt panicked; please report this with the lines of the log before it",
+    )
+}

@@ -1,0 +1,132 @@
+use serde_json::json;
+use waypost_clients::kafka::rdkafka::Timestamp;
+use waypost_clients::kafka::rdkafka::message::{Header, OwnedHeaders, OwnedMessage};
+use waypost_core::event::AttributeType;
+
+use super::*;
+
+fn config(more: &serde_json::Value) -> KafkaConfig {
+    let mut settings = json!({"bootstrapServers": ["a:9092"], "topics": ["orders"]});
+    let (Some(all), Some(more)) = (settings.as_object_mut(), more.as_object()) else { unreachable!() };
+    all.extend(more.clone());
+    all.retain(|_, value| !value.is_null());
+    serde_json::from_value(settings).unwrap()
+}
+
+fn record(key: Option<&[u8]>, value: Option<&[u8]>, headers: &[(&str, Option<&[u8]>)]) -> OwnedMessage {
+    let headers = headers
+        .iter()
+        .fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: *value }));
+    let (key, value) = (key.map(Vec::from), value.map(Vec::from));
+    let time = Timestamp::CreateTime(1_700_000_000_000);
+    OwnedMessage::new(value, key, "orders".to_owned(), time, 3, 42, Some(headers))
+}
+
+fn event_of(record: &OwnedMessage) -> Event {
+    record::event_of(&config(&json!({})), &ResourceName::new("shop", "in"), record)
+}
+
+fn text<'e>(event: &'e Event, name: &str) -> Option<&'e str> {
+    event.attribute(name).map(|value| value.text)
+}
+
+#[test]
+fn a_plain_record_is_wrapped_with_an_id_that_is_its_place() {
+    let headers: [(&str, Option<&[u8]>); 4] = [
+        ("content-type", Some(b"application/json")),
+        ("X-Trace", Some(b"abc")),
+        ("nothing", None),
+        ("raw", Some(b"\xff")),
+    ];
+    let event = event_of(&record(Some(b"k1"), Some(b"{}"), &headers));
+    assert_eq!(event.id(), "orders/3/42");
+    assert_eq!(event.source(), "/apis/waypost.dev/v1alpha1/namespaces/shop/sources/in");
+    assert_eq!(event.event_type(), "dev.waypost.kafka.record");
+    assert_eq!(event.time(), Some("2023-11-14T22:13:20Z"));
+    assert_eq!(event.data_content_type(), Some("application/json"));
+    assert_eq!(event.data_bytes(), Some(&b"{}"[..]));
+    for (name, expected) in [
+        ("partitionkey", Some("k1")),
+        ("kafkatopic", Some("orders")),
+        ("kafkapartition", Some("3")),
+        ("kafkaoffset", Some("42")),
+        ("kafkaheaderxtrace", Some("abc")),
+        ("kafkaheadernothing", None),
+        ("kafkaheaderraw", Some("/w==")),
+        ("kafkafault", None),
+    ] {
+        assert_eq!(text(&event, name), expected, "{name}");
+    }
+}
+
+#[test]
+fn null_and_empty_values_and_keys_that_are_no_text_survive() {
+    assert_eq!(event_of(&record(None, None, &[])).data_bytes(), None);
+    assert_eq!(event_of(&record(Some(b""), Some(b""), &[])).data_bytes(), Some(&b""[..]));
+    let event = event_of(&record(Some(b"\x00\xff"), None, &[]));
+    let key = event.attribute("partitionkey").unwrap();
+    assert_eq!((key.text, key.attribute_type), ("AP8=", AttributeType::Binary));
+}
+
+const REQUIRED: [(&str, Option<&[u8]>); 4] = [
+    ("ce_specversion", Some(b"1.0")),
+    ("ce_id", Some(b"1")),
+    ("ce_source", Some(b"/s")),
+    ("ce_type", Some(b"t")),
+];
+
+#[test]
+fn a_record_that_is_an_event_becomes_it_and_gains_only_its_key() {
+    let event = event_of(&record(Some(b"k"), Some(b"x"), &REQUIRED));
+    assert_eq!((event.id(), event.source(), event.event_type()), ("1", "/s", "t"));
+    assert_eq!(event.attribute_count(), 4);
+    assert_eq!(text(&event, "partitionkey"), Some("k"));
+    let own = [&REQUIRED[..], &[("ce_partitionkey", Some(b"own"))]].concat();
+    assert_eq!(text(&event_of(&record(Some(b"k"), None, &own)), "partitionkey"), Some("own"));
+}
+
+#[test]
+fn a_record_that_claims_to_be_an_event_and_is_none_is_wrapped_with_its_fault() {
+    let event = event_of(&record(None, Some(b"data"), &REQUIRED[..3]));
+    assert_eq!(event.id(), "orders/3/42");
+    assert_eq!(text(&event, "kafkafault"), Some("E0602"));
+    assert_eq!(event.data_bytes(), Some(&b"data"[..]));
+    let json: [(&str, Option<&[u8]>); 1] = [("content-type", Some(b"application/cloudevents+json"))];
+    let event = event_of(&record(None, Some(b"{"), &json));
+    assert_eq!(text(&event, "kafkafault"), Some("E0615"));
+}
+
+#[test]
+fn headers_that_no_event_can_have_cost_only_the_headers() {
+    let same: [(&str, Option<&[u8]>); 3] =
+        [("a-b", Some(b"1")), ("ab", Some(b"2")), ("content-type", Some(b"\n"))];
+    let event = event_of(&record(None, Some(b"x"), &same));
+    assert_eq!((event.id(), event.data_bytes()), ("orders/3/42", Some(&b"x"[..])));
+}
+
+#[test]
+fn settings_that_cannot_work_are_told_by_field() {
+    for (more, path) in [
+        (json!({"topics": []}), "topics"),
+        (json!({"topics": ["a b"]}), "topics[0]"),
+        (json!({"topicPattern": "^a"}), "topicPattern"),
+        (json!({"topics": null, "topicPattern": "a"}), "topicPattern"),
+        (json!({"eventType": ""}), "eventType"),
+        (json!({"bootstrapServers": []}), "bootstrapServers"),
+    ] {
+        let problems = config(&more).validate();
+        assert_eq!(
+            problems.iter().map(|problem| problem.path.as_str()).collect::<Vec<_>>(),
+            [path],
+            "{more}"
+        );
+    }
+    assert!(config(&json!({"topics": null, "topicPattern": "^orders-.*"})).validate().is_empty());
+}
+
+#[test]
+fn the_group_is_named_after_the_source() {
+    let name = ResourceName::new("shop", "in");
+    assert_eq!(config(&json!({})).group(&name), "waypost.shop.in");
+    assert_eq!(config(&json!({"consumerGroup": "g"})).group(&name), "g");
+}
