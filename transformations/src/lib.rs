@@ -9,6 +9,8 @@
 mod fields;
 mod filter;
 mod jsonpath;
+#[cfg(test)]
+mod triggermesh;
 
 use waypost_core::transformation::TransformationType;
 

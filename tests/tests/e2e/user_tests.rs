@@ -77,7 +77,7 @@ async fn tests_pass_and_fail_with_what_was_expected_and_found() {
 async fn what_is_wrong_with_a_test_is_located_and_keeps_no_broker_from_running() {
     let tests = [
         test("unknown", &json!({"event": order(), "matches": ["oders"]})),
-        test("later", &json!({"event": order(), "matches": ["orders"], "emits": []})),
+        test("vague", &json!({"event": order(), "matches": ["orders"], "emits": [{"trigger": "orders"}]})),
         test("absent", &json!({"eventFile": "absent.event.json", "misses": ["orders"]})),
     ];
     let setup = Setup::new(&triggers()).file("bad.test.yaml", &file(&tests));
@@ -89,7 +89,7 @@ async fn what_is_wrong_with_a_test_is_located_and_keeps_no_broker_from_running()
     let problems = told["problems"].as_array().unwrap();
     let found: Vec<_> =
         problems.iter().map(|row| (row["code"].as_str().unwrap(), row["path"].as_str().unwrap())).collect();
-    for problem in [("E0203", "spec.matches[0]"), ("E0112", "spec.emits"), ("E0709", "spec.eventFile")] {
+    for problem in [("E0203", "spec.matches[0]"), ("E0113", "spec.emits[0]"), ("E0709", "spec.eventFile")] {
         assert!(found.contains(&problem), "{told:#}");
     }
     assert_eq!(found.len(), 3, "{told:#}");
