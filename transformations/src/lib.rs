@@ -10,6 +10,8 @@ use waypost_core::transformation::TransformationType;
 
 mod attribute;
 mod cel;
+#[cfg(test)]
+mod examples;
 mod fields;
 mod filter;
 mod jq;
