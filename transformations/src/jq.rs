@@ -27,13 +27,13 @@ mod natives;
 mod value;
 
 /// The longest program, in bytes.
-pub const MAX_PROGRAM_BYTES: usize = 16 * 1024;
+const MAX_PROGRAM_BYTES: usize = 16 * 1024;
 
 /// The steps that a program may take for one event: terms that it evaluates, and values that it works on.
-pub const MAX_PROGRAM_STEPS: u64 = 1_000_000;
+const MAX_PROGRAM_STEPS: u64 = 1_000_000;
 
 /// The bytes that a program may make for one event, whether or not it keeps them.
-pub const MAX_PROGRAM_BYTES_MADE: usize = 64 * 1024 * 1024;
+const MAX_PROGRAM_BYTES_MADE: usize = 64 * 1024 * 1024;
 
 /// The stack for reading a program. Memory that it does not touch is not taken.
 const COMPILER_STACK: usize = 256 * 1024 * 1024;

@@ -19,10 +19,10 @@ use waypost_core::transformation::{
 };
 
 /// The most paths of one transformation.
-pub const MAX_PATHS: usize = 256;
+const MAX_PATHS: usize = 256;
 
 /// The shortest key, in bytes: what is shorter can be guessed, and with it the values.
-pub const MIN_KEY_BYTES: usize = 16;
+const MIN_KEY_BYTES: usize = 16;
 
 /// What stands in place of what is masked.
 const MASK: &str = "***";

@@ -17,10 +17,10 @@ use waypost_core::transformation::{
 use crate::meter::{self, Stop};
 
 /// The longest schema, in bytes of its text.
-pub const MAX_SCHEMA_BYTES: usize = 256 * 1024;
+const MAX_SCHEMA_BYTES: usize = 256 * 1024;
 
 /// The references that the validation of one event may follow.
-pub const MAX_REFERENCES: u64 = 200_000;
+const MAX_REFERENCES: u64 = 200_000;
 
 /// The size of a compiled pattern, in bytes.
 const MAX_PATTERN_SIZE: usize = 256 * 1024;

@@ -24,13 +24,13 @@ use crate::position::Position;
 mod syntax;
 
 /// The longest template, in bytes.
-pub const MAX_TEMPLATE_BYTES: usize = 64 * 1024;
+const MAX_TEMPLATE_BYTES: usize = 64 * 1024;
 
 /// The instructions that a template may take for one event.
-pub const MAX_INSTRUCTIONS: u64 = 100_000;
+const MAX_INSTRUCTIONS: u64 = 100_000;
 
 /// The longest text that a template may write for one event, in bytes.
-pub const MAX_TEXT_BYTES: usize = 4 * 1024 * 1024;
+const MAX_TEXT_BYTES: usize = 4 * 1024 * 1024;
 
 /// The bytes that filters may make for one event.
 const MAX_MADE_BYTES: usize = 16 * 1024 * 1024;

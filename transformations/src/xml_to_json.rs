@@ -118,9 +118,9 @@ fn convert(text: &str, run: &mut Run) -> Result<Json, TransformationError> {
     let mut root: Option<Object> = None;
     loop {
         let before = offset(reader.buffer_position());
-        let at = |reason: String| refused(reason, text, before);
+        let at = |reason: String| refused(&reason, text, before);
         let event = reader.read_event().map_err(|error| {
-            refused(format!("the data is not XML: {error}"), text, offset(reader.error_position()))
+            refused(&format!("the data is not XML: {error}"), text, offset(reader.error_position()))
         })?;
         let closed = match event {
             Event::Start(start) => {
@@ -189,7 +189,7 @@ fn convert(text: &str, run: &mut Run) -> Result<Json, TransformationError> {
     }
     match (root, open.last()) {
         (_, Some(element)) => {
-            Err(refused(format!("the data is not XML: `{}` is not closed", element.name), text, text.len()))
+            Err(refused(&format!("the data is not XML: `{}` is not closed", element.name), text, text.len()))
         }
         (Some(root), None) => Ok(Json::Object(root)),
         (None, None) => Err(TransformationError::new("the data is not XML: it has no element")),
@@ -264,7 +264,7 @@ fn offset(position: u64) -> usize {
     usize::try_from(position).unwrap_or(usize::MAX)
 }
 
-fn refused(reason: String, text: &str, offset: usize) -> TransformationError {
+fn refused(reason: &str, text: &str, offset: usize) -> TransformationError {
     TransformationError::new(format!("{reason}{}", Position::of_offset(text, offset)))
 }
 

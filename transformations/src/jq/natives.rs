@@ -78,7 +78,7 @@ where
         }),
         ("indices", v(1), |mut cv| {
             let of = cv.0.pop_var();
-            bome(indices(cv.1, &of))
+            bome(indices(&cv.1, &of))
         }),
         ("bsearch", v(1), |mut cv| {
             let of = cv.0.pop_var();
@@ -138,7 +138,7 @@ fn contains(one: &Val, other: &Val) -> Result<bool, Error<Value>> {
 }
 
 /// Where a string or an array holds another, or an array a value. As jq counts, in characters.
-fn indices(value: Value, of: &Value) -> ValR<Value> {
+fn indices(value: &Value, of: &Value) -> ValR<Value> {
     match (value.val(), of.val()) {
         (Val::Null, _) => Ok(Value::from_null()),
         (Val::TStr(text), Val::TStr(part)) => {

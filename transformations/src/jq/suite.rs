@@ -396,7 +396,7 @@ mod properties {
         fn paths_lead_to_what_is_there(value in any_json()) {
             let text = value.to_string();
             let rebuilt = ". as $v | reduce paths(type != \"object\" and type != \"array\") as $p (.; setpath($p; $v | getpath($p)))";
-            prop_assert_eq!(all(rebuilt, &text), Ok(text.clone()));
+            prop_assert_eq!(all(rebuilt, &text), Ok(text));
             let sorted = all("[.. | numbers] | sort", &json!([value]).to_string());
             prop_assert!(sorted.is_ok());
         }

@@ -92,11 +92,6 @@ impl Value {
         }
     }
 
-    /// A part of this value, or something no larger.
-    fn part(&self, val: Val) -> Self {
-        part(val, self.bytes, self.depth)
-    }
-
     /// What changing it in place costs where it is shared, and so copied.
     fn change(&self) {
         match &self.val {
