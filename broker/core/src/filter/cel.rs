@@ -13,6 +13,7 @@ mod cost;
 mod implied;
 mod order;
 mod presence;
+mod value;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -121,6 +122,19 @@ impl Expression {
     /// # Errors
     /// [`BudgetSpent`] where it may take more steps than the candidate has left.
     pub fn evaluate(&self, candidate: &Candidate<'_>) -> Result<Outcome, BudgetSpent> {
+        let outcome = self.resolve(candidate, |value| match value.downcast_ref::<CelBool>() {
+            Some(truth) => Outcome::Boolean(*truth.inner()),
+            None => Outcome::NotBoolean(value.get_type().name().to_owned()),
+        })?;
+        Ok(outcome.unwrap_or_else(Outcome::Failed))
+    }
+
+    /// Makes something of what the expression yields, or tells in a sentence why it yields nothing.
+    fn resolve<T>(
+        &self,
+        candidate: &Candidate<'_>,
+        make: impl FnOnce(&dyn Val) -> T,
+    ) -> Result<Result<T, String>, BudgetSpent> {
         let root = &self.0.root;
         cost::charge(root, candidate, self.0.reads_data)?;
         let data = if self.0.reads_data { candidate.data_for_cel() } else { None };
@@ -129,25 +143,22 @@ impl Expression {
             let mut context = Context::with_env(Arc::clone(&ENVIRONMENT));
             context.set_variable_resolver(&variables);
             match ::cel::Value::resolve_val(root, &context) {
-                Ok(value) => match value.downcast_ref::<CelBool>() {
-                    Some(truth) => Outcome::Boolean(*truth.inner()),
-                    None => Outcome::NotBoolean(value.get_type().name().to_owned()),
-                },
-                Err(error) => Outcome::Failed(error.to_string().chars().take(EXCERPT).collect()),
+                Ok(value) => Ok(make(value.as_ref())),
+                Err(error) => Err(error.to_string().chars().take(EXCERPT).collect()),
             }
         };
         // The crate has places that panic when it contradicts itself; one filter must not end the process for that. What
         // it held is dropped with the context, so that nothing is left in between.
-        let outcome = catch_unwind(AssertUnwindSafe(|| {
+        let result = catch_unwind(AssertUnwindSafe(|| {
             stacker::maybe_grow(EVALUATION_STACK, 2 * EVALUATION_STACK, evaluate)
         }));
-        Ok(match outcome {
-            Ok(Outcome::Failed(error)) => match self.0.reads_data.then(|| candidate.data()) {
-                Some(Err(reason)) => Outcome::Failed(format!("{error}; {reason}")),
-                _ => Outcome::Failed(error),
-            },
-            Ok(outcome) => outcome,
-            Err(_) => Outcome::Failed("the evaluation ended in a panic".to_owned()),
+        Ok(match result {
+            Ok(Err(error)) => Err(match self.0.reads_data.then(|| candidate.data()) {
+                Some(Err(reason)) => format!("{error}; {reason}"),
+                _ => error,
+            }),
+            Ok(made) => made,
+            Err(_) => Err("the evaluation ended in a panic".to_owned()),
         })
     }
 

@@ -46,7 +46,7 @@ pub(super) fn configure<C>(
         true => place.path.to_owned(),
         false => format!("{}.{type_name}", place.path),
     };
-    let settings = match node.to_json() {
+    let mut settings = match node.to_json() {
         serde_json::Value::Null => serde_json::Value::Object(serde_json::Map::new()),
         settings => settings,
     };
@@ -56,6 +56,13 @@ pub(super) fn configure<C>(
     let mut issues = Vec::new();
     let mut secrets = SecretReferences { place, node, path: &path, issues: &mut issues, hasher: &mut hasher };
     secrets.visit(&settings, &mut String::new());
+    if place.kind == "Transformation" {
+        // Without its secrets it cannot be compiled.
+        if !issues.is_empty() {
+            return Err(issues);
+        }
+        put_secrets(&mut settings, place);
+    }
     let config = configure(&settings).map_err(|problems| {
         issues.extend(problems.iter().map(|problem| settings_issue(problem, node, &path)));
         std::mem::take(&mut issues)
@@ -143,6 +150,31 @@ fn settings_issue(problem: &FieldProblem, node: &Node, path: &str) -> Issue {
         message: format!("`{full}`: {}", problem.message),
         path: full,
         help: "correct the settings; `waypost schema` describes them".to_owned(),
+    }
+}
+
+/// Puts the secret itself in place of each reference to one. A transformation is compiled when the plan is made and is
+/// pure: unlike a Sink or a Source it has no later moment at which it could ask. The settings are not kept.
+fn put_secrets(settings: &mut serde_json::Value, place: Place<'_>) {
+    match settings {
+        serde_json::Value::Array(items) => items.iter_mut().for_each(|item| put_secrets(item, place)),
+        serde_json::Value::Object(fields) => {
+            let reference = fields.get("secretKeyRef").filter(|_| fields.len() == 1);
+            let reference =
+                reference.and_then(|value| serde_json::from_value::<SecretKeyReference>(value.clone()).ok());
+            let secret = reference.and_then(|reference| {
+                let secret = place.secrets.secret(place.namespace, &reference.name, &reference.key);
+                secret.ok().and_then(|secret| String::from_utf8(secret.to_vec()).ok())
+            });
+            match secret {
+                Some(secret) => {
+                    fields.clear();
+                    fields.insert("value".to_owned(), secret.into());
+                }
+                None => fields.values_mut().for_each(|field| put_secrets(field, place)),
+            }
+        }
+        _ => {}
     }
 }
 

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 use waypost_core::delivery::BackoffPolicy;
-use waypost_core::manifest::{FieldProblem, ManifestFile};
+use waypost_core::manifest::{FieldProblem, ManifestFile, Secrets};
 use waypost_core::secret::SecretValue;
 use waypost_core::sink::{ComponentContext, Outcome, Sink, SinkConfig};
 use waypost_core::source::{Emitter, Source, SourceConfig, SourceError};
@@ -84,6 +84,8 @@ struct Identity {
     /// A label.
     #[serde(default)]
     label: String,
+    /// A secret, which is `hunter2`.
+    secret: Option<SecretValue>,
 }
 
 impl Transformation for Identity {
@@ -98,6 +100,12 @@ impl TransformationConfig for Identity {
     fn compile(&self) -> Result<Arc<dyn Transformation>, Vec<FieldProblem>> {
         if self.label == "bad" {
             return Err(vec![FieldProblem { path: "label".into(), message: "not this one".into() }]);
+        }
+        let known = |secret: &SecretValue| {
+            secret.resolve("", &Secrets::default()).is_ok_and(|secret| secret.expose() == "hunter2")
+        };
+        if self.secret.as_ref().is_some_and(|secret| !known(secret)) {
+            return Err(vec![FieldProblem { path: "secret".into(), message: "it is another".into() }]);
         }
         Ok(Arc::new(self.clone()))
     }
@@ -597,6 +605,29 @@ fn a_fingerprint_changes_with_what_it_stands_for() {
     };
     assert_eq!(secret("hunter2"), secret("hunter2"));
     assert_ne!(secret("hunter2"), secret("hunter3"));
+}
+
+#[test]
+fn a_transformation_is_compiled_with_its_secrets() {
+    let identity = "{identity: {secret: {secretKeyRef: {name: n, key: k}}}}";
+    let text = [
+        broker("b"),
+        native("Transformation", "t", identity),
+        trigger("inline", "{uri: 'http://x'}", &format!(", transformations: [{identity}]")),
+    ]
+    .concat();
+    let secret = |value: &str| {
+        format!(
+            "---\napiVersion: v1\nkind: Secret\nmetadata: {{name: n}}\nstringData: {{k: {value}}}\n{text}"
+        )
+    };
+    let plan = first(&secret("hunter2"));
+    assert_eq!(told(&plan), Vec::<String>::new());
+    assert!(!format!("{plan:?}").contains("hunter"));
+    let places: Vec<_> = told(&first(&secret("hunter3"))).into_iter().collect();
+    assert!(places.iter().all(|place| place.starts_with("E0214 ")) && places.len() == 2, "{places:?}");
+    let places = told(&first(&text));
+    assert!(places.iter().all(|place| place.starts_with("E0215 ")) && places.len() == 2, "{places:?}");
 }
 
 #[test]

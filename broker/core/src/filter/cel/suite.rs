@@ -273,3 +273,26 @@ fn what_an_expression_implies_is_known() {
         assert_eq!(implied(text), expected, "{text}");
     }
 }
+
+#[test]
+fn values_become_json() {
+    let value = |text: &str| {
+        let expression = Expression::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+        let value = expression.value(&Candidate::new(&event(Some(DATA)))).expect("within its steps");
+        value.map(|json| json.to_string())
+    };
+    for (text, expected) in [
+        ("data.order.items[0]", r#"{"count":1,"sku":"a"}"#),
+        ("data.large", "18446744073709551615"),
+        ("data.order.total", "12.5"),
+        ("[data.nothing, mybool, myint + 1, subject]", r#"[null,true,8,"orders/42"]"#),
+        ("timestamp(time)", r#""2018-04-26T14:48:09+02:00""#),
+        ("duration('-1500ms')", r#""-1.5s""#),
+        ("b'a'", r#""YQ==""#),
+    ] {
+        assert_eq!(value(text).as_deref(), Ok(expected), "{text}");
+    }
+    for text in ["data.none", "1 / 0", "0.0 / 0.0"] {
+        assert!(value(text).is_err(), "{text}");
+    }
+}
