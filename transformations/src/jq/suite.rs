@@ -324,6 +324,16 @@ fn what_loops_or_grows_without_end_is_stopped() {
 }
 
 #[test]
+fn values_are_as_deep_as_data_may_be() {
+    let nested = |levels: usize| format!("reduce range({levels}) as $i (0; [.])");
+    assert!(all(&nested(127), "null").is_ok());
+    let error = all(&nested(128), "null").expect_err("too deep");
+    assert!(error.contains("nested deeper than data may be"), "{error}");
+    let error = all(&format!("reduce range({}) as $i ([]; [.])", 127), "null").expect_err("too deep");
+    assert!(error.contains("nested deeper than data may be"), "{error}");
+}
+
+#[test]
 fn a_stopped_program_leaves_nothing_behind() {
     let program =
         trial::compile("jq", &json!({"query": "if . == 1 then repeat(.) else . end"})).expect("compiles");

@@ -12,14 +12,15 @@ use std::ops::{Add, Div, Mul, Neg, Range, Rem, Sub};
 use jaq_core::path::Opt;
 use jaq_core::{Error, Exn, ValR, ValX};
 use jaq_json::{Map, Num, Rc, Val};
+use waypost_core::transformation::json::MAX_DEPTH;
 
 use crate::meter::{Stop, make, step, stop};
 
 /// The largest value, in bytes of its text and places.
 pub(super) const MAX_VALUE_BYTES: u32 = 16 * 1024 * 1024;
 
-/// The deepest value, in levels of arrays and objects.
-pub(super) const MAX_VALUE_DEPTH: u16 = 512;
+/// The deepest value, in levels of arrays and objects: that of data.
+pub(super) const MAX_VALUE_DEPTH: u16 = MAX_DEPTH as u16;
 
 /// The longest array that an assignment fills up with nulls.
 const MAX_FILLED: usize = 100_000;
@@ -184,8 +185,8 @@ struct Measure {
 
 impl Measure {
     fn depth(&mut self, val: &Val, above: u16) -> u16 {
-        if above > MAX_VALUE_DEPTH {
-            stop(Stop::Value("nested deeper than 512 levels"));
+        if above >= MAX_VALUE_DEPTH && matches!(val, Val::Arr(_) | Val::Obj(_)) {
+            stop(Stop::Value("nested deeper than data may be"));
         }
         self.bytes = self.bytes.saturating_add(PLACE).saturating_add(own_bytes(val));
         if self.bytes > MAX_VALUE_BYTES {
