@@ -15,8 +15,8 @@ use crate::manifests::{self, Trigger};
 use crate::subscriber::Subscriber;
 use crate::{kills, note, report, wire};
 
-/// How long deliveries may make no progress.
-const STANDSTILL: Duration = Duration::from_secs(60);
+/// How long deliveries may make no progress: longer than the longest pause between two probes.
+const STANDSTILL: Duration = Duration::from_secs(180);
 /// How long each of the first requests takes when the destination is back, so that those at once are seen.
 const SLOW: Duration = Duration::from_millis(2);
 /// So many are the first.
