@@ -201,11 +201,13 @@ impl BrokerLog {
         if self.parked.lock().is_empty() {
             return;
         }
-        let needed = self.needed_outside(0..self.start());
+        // Whoever gives up segments meanwhile parks what is needed from here on: of that nothing is known here.
+        let start = self.start();
+        let needed = self.needed_outside(0..start);
         let gone: Vec<(Offset, u64)> = {
             let parked = self.parked.lock();
             parked
-                .iter()
+                .range(..start)
                 .filter(|(offset, _)| !needed.contains(offset))
                 .map(|(offset, parked)| (*offset, parked.bytes))
                 .collect()
