@@ -67,7 +67,8 @@ pub struct Due {
 }
 
 /// How many deliveries of one trigger may wait in one partition before it should take no more
-/// ([`Ledger::has_room`]): each takes about 80 bytes of memory.
+/// ([`Ledger::has_room`]): each takes about 40 bytes of memory where they lie close
+/// together.
 pub const WAITING_LIMIT: usize = 100_000;
 
 /// How many keys of one trigger may be closed by a delivery that waits for its next attempt, in one partition, before it

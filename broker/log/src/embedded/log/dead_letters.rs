@@ -101,7 +101,11 @@ impl DeadLetters for BrokerLog {
                 match found {
                     Found::Selected(id) => selected.push(id),
                     Found::OfUnknownType(id, offset) => {
-                        let entry = self.fetch_one(offset).await.ok();
+                        let entry = self.fetch_one(offset).await;
+                        if let Err(error @ ReadError::Failed { .. }) = &entry {
+                            tracing::warn!(log = %self.name.name, letter = id.0, %error, "a dead letter is passed over: its type cannot be read now");
+                        }
+                        let entry = entry.ok();
                         let event_type = entry.as_ref().map(|entry| entry.event.event_type());
                         if let Some(event_type) = event_type {
                             letters.learn_type(id, event_type);
