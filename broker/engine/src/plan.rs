@@ -5,6 +5,7 @@
 mod component;
 mod delivery;
 mod detach;
+mod flows;
 mod index;
 mod planner;
 mod replays;
@@ -26,6 +27,7 @@ use waypost_core::source::{BuildSource, SourceType};
 use waypost_core::transformation::{Chain, TransformationType};
 
 pub(crate) use self::detach::declared_for;
+pub use self::flows::entrance;
 pub use self::index::{Family, ResourceKey};
 use self::planner::Planner;
 pub use self::replays::{ReplayPlan, ReplayTarget};
@@ -165,7 +167,8 @@ pub struct BrokerPlan {
     pub strict_replies: bool,
     /// The status with which ingress answers an accepted event: 202, or 200 for producers that insist.
     pub accepted_status: u16,
-    /// A broker that no manifest declares, made for a source or transformation whose sink is no broker.
+    /// A broker that no manifest declares, made for a source or transformation whose sink is no broker, or for a part of a
+    /// flow.
     pub implicit: bool,
     /// The delivery of triggers that have none of their own; Knative's default where this is absent too.
     pub delivery: Option<DeliveryPolicy>,
@@ -201,6 +204,8 @@ pub struct TriggerPlan {
     pub transformations: Chain,
     /// What it sends to.
     pub subscriber: Subscriber,
+    /// What becomes of events that the subscriber answers with.
+    pub replies: Replies,
     /// How it sends.
     pub delivery: DeliveryPolicy,
     /// Where dead letters are forwarded to; without one they stay in the built-in store.
@@ -219,8 +224,20 @@ pub struct TriggerPlan {
 pub struct Fingerprint {
     /// The normalised text of broker, filter and start.
     pub matching: String,
-    /// A digest of subscriber, delivery, transformations and pause.
+    /// A digest of subscriber, replies, delivery, transformations and pause.
     pub delivering: String,
+}
+
+/// What becomes of events that a subscriber answers with.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Replies {
+    /// They go to the trigger's own broker, as Knative has it.
+    #[default]
+    Own,
+    /// They go to this broker of the process: the next part of a flow.
+    To(ResourceName),
+    /// Nobody asks for them.
+    Ignored,
 }
 
 /// What a trigger sends to, resolved.

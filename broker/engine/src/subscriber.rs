@@ -87,7 +87,18 @@ impl Subscriber {
         match self {
             Self::Http(subscriber) => subscriber.destination().to_owned(),
             Self::Sink(name) => format!("/{}/sinks/{}", name.namespace, name.name),
-            Self::Broker(name) => format!("/{}/{}", name.namespace, name.name),
+            Self::Broker(name) => {
+                // A Sequence or a Parallel is told by its own address.
+                let flow = [("sequence:", "sequences"), ("parallel:", "parallels")].into_iter().find_map(
+                    |(prefix, kind)| {
+                        Some((kind, name.name.strip_prefix(prefix).filter(|own| !own.contains(':'))?))
+                    },
+                );
+                match flow {
+                    Some((kind, own)) => format!("/{}/{kind}/{own}", name.namespace),
+                    None => format!("/{}/{}", name.namespace, name.name),
+                }
+            }
             Self::Transformation(name) => format!("/{}/transformations/{}", name.namespace, name.name),
             Self::Unresolved { destination, .. } => destination.clone(),
         }
@@ -202,7 +213,7 @@ fn not_running(kind: &str, name: &ResourceName) -> Answer {
     Answer::Failed(absent(kind, name))
 }
 
-fn absent(kind: &str, name: &ResourceName) -> DeliveryError {
+pub(crate) fn absent(kind: &str, name: &ResourceName) -> DeliveryError {
     DeliveryError::misconfigured(
         codes::SUBSCRIBER_NOT_RESOLVED,
         format!("the {kind} {name} is not running; see its status"),

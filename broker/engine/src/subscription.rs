@@ -42,6 +42,7 @@ use crate::alarm::Wake;
 use crate::context::Context;
 use crate::forwarder::Forwarder;
 use crate::matching::spending::Spending;
+use crate::plan::Replies;
 use crate::subscriber::{Subscriber, Terms};
 
 /// A trigger's way through its broker's log.
@@ -72,6 +73,7 @@ pub(crate) struct Delivering {
     pub(crate) policy: DeliveryPolicy,
     pub(crate) transformations: Chain,
     pub(crate) subscriber: Subscriber,
+    pub(crate) replies: Replies,
     pub(crate) dead_letter_sink: Option<Arc<Subscriber>>,
     pub(crate) terms: Terms,
     pub(crate) paused: bool,

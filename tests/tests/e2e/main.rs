@@ -15,6 +15,7 @@ mod examples;
 mod explain;
 mod faults;
 mod filters;
+mod flows;
 mod ingress;
 mod kafka;
 mod limits;

@@ -13,7 +13,7 @@ use super::reader::{Path, Reader};
 use super::spec::{Destination, Spec};
 use super::test_case::{self, TestCase};
 use super::{Location, Mark, NATIVE, Problem, ResourceId, ResourceName, Severity};
-use super::{broker, component, replay, service, trigger, triggermesh, values};
+use super::{broker, component, flow, replay, service, trigger, triggermesh, values};
 use crate::Code;
 use crate::codes;
 
@@ -468,6 +468,14 @@ fn spec(reader: &mut Reader<'_>, (map, mark): (&Map, Mark), class: Class, id: &R
         Class::TriggerMesh => {
             let spec = required(reader)?;
             triggermesh::transformation(reader, spec, &path, namespace, &id.kind).map(Spec::Transformation)
+        }
+        Class::Sequence => {
+            let spec = required(reader)?;
+            flow::sequence(reader, spec, &path, namespace).map(Spec::Sequence)
+        }
+        Class::Parallel => {
+            let spec = required(reader)?;
+            flow::parallel(reader, spec, &path, namespace).map(Spec::Parallel)
         }
         Class::Replay => {
             annotations.only(reader, &[], &[]);

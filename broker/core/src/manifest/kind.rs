@@ -1,5 +1,6 @@
 //! Which kinds there are, and what becomes of each.
 
+use super::flow::KNATIVE_FLOWS;
 use super::nearest;
 use super::triggermesh::{FLOW, ROUTING};
 use crate::Code;
@@ -24,6 +25,10 @@ pub(super) enum Class {
     Transformation,
     /// A kind of TriggerMesh that becomes a Transformation.
     TriggerMesh,
+    /// Knative's Sequence.
+    Sequence,
+    /// Knative's Parallel.
+    Parallel,
     Replay,
     Service,
     Secret,
@@ -49,7 +54,7 @@ pub(super) struct UnknownKind {
 }
 
 /// The kinds that are read.
-const READ: [(&str, &str, Class); 19] = [
+const READ: [(&str, &str, Class); 21] = [
     (KNATIVE_EVENTING, "Broker", Class::Broker),
     (KNATIVE_EVENTING, "Trigger", Class::Trigger),
     (NATIVE, "Broker", Class::Broker),
@@ -69,6 +74,8 @@ const READ: [(&str, &str, Class); 19] = [
     (FLOW, "XMLToJSONTransformation", Class::TriggerMesh),
     (ROUTING, "Splitter", Class::TriggerMesh),
     (ROUTING, "Filter", Class::TriggerMesh),
+    (KNATIVE_FLOWS, "Sequence", Class::Sequence),
+    (KNATIVE_FLOWS, "Parallel", Class::Parallel),
 ];
 
 /// Kinds by group that are known without being read. `*` stands for any kind or version of the group.
@@ -205,7 +212,9 @@ mod tests {
             ("flow.triggermesh.io/v1alpha1", "Transformation", Class::TriggerMesh),
             ("routing.triggermesh.io/v1alpha1", "Splitter", Class::TriggerMesh),
             ("flow.triggermesh.io/v1alpha1", "XSLTTransformation", Class::NotYet),
-            ("flows.knative.dev/v1", "Sequence", Class::NotYet),
+            ("flows.knative.dev/v1", "Sequence", Class::Sequence),
+            ("flows.knative.dev/v1", "Parallel", Class::Parallel),
+            ("flows.knative.dev/v1beta1", "Sequence", Class::NotYet),
             ("sources.knative.dev/v1", "PingSource", Class::NotYet),
             ("sources.triggermesh.io/v1alpha1", "AWSS3Source", Class::NotYet),
             ("messaging.knative.dev/v1", "Channel", Class::NotYet),

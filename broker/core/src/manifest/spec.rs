@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::document::Node;
-use super::{Mark, ReplaySpec, ResourceName};
+use super::{Mark, ParallelSpec, ReplaySpec, ResourceName, SequenceSpec};
 use crate::delivery::{BackoffPolicy, Format, MaxBacklog, Ordering, Rate};
 use crate::filter::Filter;
 use crate::secret::KeyValues;
@@ -23,6 +23,10 @@ pub enum Spec {
     Sink(Component),
     /// A Transformation.
     Transformation(TransformationSpec),
+    /// Knative's Sequence.
+    Sequence(SequenceSpec),
+    /// Knative's Parallel.
+    Parallel(ParallelSpec),
     /// A Replay.
     Replay(Box<ReplaySpec>),
     /// A `v1` or Knative Service, with the URL that it maps to, where it has one.

@@ -1,6 +1,6 @@
 //! What is kept, what is detached, and what the status will tell of each resource.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use waypost_core::codes;
@@ -9,7 +9,10 @@ use waypost_core::manifest::{Problem, ResourceName, Spec, Target};
 use super::index::{Family, ResourceKey};
 use super::planner::Planner;
 use super::resolve::Issue;
-use super::{Declared, DeclaredState, Origin, Plan, StoredChange, Subscriber, stored_names};
+use super::{
+    BrokerPlan, Declared, DeclaredState, Origin, Plan, Replies, StoredChange, Subscriber, TriggerPlan,
+    stored_names,
+};
 
 impl Planner<'_> {
     /// Refuses the Transformations whose sinks lead back to them.
@@ -92,13 +95,15 @@ impl Planner<'_> {
             self.detached_triggers.insert(name);
         }
         let Some(previous) = self.previous else { return };
-        let implicit = |name: &ResourceName| previous.brokers.get(name).filter(|broker| broker.implicit);
         let mut needed: Vec<Subscriber> = Vec::new();
         for trigger in self.plan.triggers.values() {
             let subscribers = [Some(&trigger.subscriber), trigger.dead_letter_sink.as_ref()];
             // What is outside of this process is nobody's to keep, and most triggers send there.
             let inside = |subscriber: &&Subscriber| !matches!(subscriber, Subscriber::Http(_));
             needed.extend(subscribers.into_iter().flatten().filter(inside).cloned());
+            if let Replies::To(broker) = &trigger.replies {
+                needed.push(Subscriber::Broker(broker.clone()));
+            }
         }
         needed.extend(self.plan.brokers.values().filter_map(|broker| broker.dead_letter_sink.clone()));
         needed.extend(self.plan.replays.values().flat_map(|replay| replay.subscribers().cloned()));
@@ -117,15 +122,27 @@ impl Planner<'_> {
                     }
                 }
                 Subscriber::Broker(name) if !self.plan.brokers.contains_key(&name) => {
-                    if let (Some(broker), Some(trigger)) = (implicit(&name), previous.triggers.get(&name)) {
-                        needed.push(trigger.subscriber.clone());
-                        self.plan.brokers.insert(name.clone(), Arc::clone(broker));
-                        self.plan.triggers.insert(name, Arc::clone(trigger));
+                    let owner = declared_for(&name);
+                    if owner.family != Family::Broker && self.keep_implicit(previous, &owner) {
+                        needed.extend(previous.implicit_triggers(&owner).flat_map(refers_to));
                     }
                 }
                 _ => {}
             }
         }
+    }
+
+    /// Takes over the implicit brokers that were made for a resource, with their triggers. Says whether there are any.
+    pub(super) fn keep_implicit(&mut self, previous: &Plan, owner: &ResourceKey) -> bool {
+        let brokers: Vec<_> = previous.implicit_brokers(owner).collect();
+        let kept = !brokers.is_empty();
+        self.plan
+            .brokers
+            .extend(brokers.into_iter().map(|(name, broker)| (name.clone(), Arc::clone(broker))));
+        for trigger in previous.implicit_triggers(owner) {
+            self.plan.triggers.insert(trigger.id.resource_name(), Arc::clone(trigger));
+        }
+        kept
     }
 
     pub(super) fn finish(mut self) -> Plan {
@@ -228,15 +245,34 @@ impl Planner<'_> {
         let had_state = |family: &Family| {
             matches!(
                 family,
-                Family::Broker | Family::Trigger | Family::Source | Family::Sink | Family::Transformation
+                Family::Broker
+                    | Family::Trigger
+                    | Family::Source
+                    | Family::Sink
+                    | Family::Transformation
+                    | Family::Sequence
+                    | Family::Parallel
             )
         };
-        let is_gone = |key: &ResourceKey| had_state(&key.family) && !present.contains(key);
+        // A part of a flow may have come back with the flow, which is all that is declared.
+        let runs = |key: &ResourceKey| {
+            self.plan
+                .brokers
+                .get(&key.name)
+                .is_some_and(|broker| key.family == Family::Broker && broker.implicit)
+        };
+        let is_gone = |key: &ResourceKey| had_state(&key.family) && !present.contains(key) && !runs(key);
         let gone = previous.origins.iter().filter(|(key, _)| is_gone(key));
         let gone = gone.map(|(key, origin)| (key.clone(), &origin.id));
         let before = previous.declared.iter().filter(|declared| declared.state == DeclaredState::Detached);
         let before = before.map(|declared| (ResourceKey::of(&declared.id), &declared.id));
-        let detached: HashMap<ResourceKey, _> = gone.chain(before.filter(|(key, _)| is_gone(key))).collect();
+        // What was made for a resource that is declared still, and for which it is made no more.
+        let left_over = previous.brokers.iter().filter(|(name, broker)| {
+            broker.implicit && !self.plan.brokers.contains_key(*name) && present.contains(&declared_for(name))
+        });
+        let left_over = left_over.map(|(_, broker)| (ResourceKey::of(&broker.id), &broker.id));
+        let before = before.filter(|(key, _)| is_gone(key));
+        let detached: HashMap<ResourceKey, _> = gone.chain(before).chain(left_over).collect();
         let mut detached: Vec<_> = detached.into_values().collect();
         detached.sort();
         let state = DeclaredState::Detached;
@@ -295,12 +331,9 @@ impl Plan {
             match key.family {
                 Family::Broker => drop(self.detached.brokers.remove(&key.name)),
                 Family::Trigger => drop(self.detached.triggers.remove(&key.name)),
-                Family::Source | Family::Transformation => {
-                    let kind = if key.family == Family::Source { "source" } else { "transformation" };
-                    let implicit =
-                        ResourceName::new(&key.name.namespace, format!("{kind}:{}", key.name.name));
-                    self.detached.brokers.remove(&implicit);
-                    self.detached.triggers.remove(&implicit);
+                Family::Source | Family::Transformation | Family::Sequence | Family::Parallel => {
+                    self.detached.brokers.retain(|name, _| declared_for(name) != *key);
+                    self.detached.triggers.retain(|name, _| declared_for(name) != *key);
                 }
                 _ => {}
             }
@@ -318,17 +351,77 @@ impl Plan {
         match key.family {
             Family::Sink => self.sinks.contains_key(&key.name),
             Family::Transformation => self.transformations.contains_key(&key.name),
+            Family::Sequence | Family::Parallel => self.implicit_brokers(key).next().is_some(),
             _ => false,
         }
     }
 }
 
-/// The resource that a broker is there for: itself, or what an implicit one was made for.
+impl Plan {
+    /// The brokers that were made for a resource: of a flow several, in the order of its parts' names.
+    pub(crate) fn implicit_brokers(
+        &self,
+        owner: &ResourceKey,
+    ) -> impl Iterator<Item = (&ResourceName, &Arc<BrokerPlan>)> {
+        implicit(&self.brokers, owner)
+    }
+
+    /// The triggers that were made for a resource.
+    pub(crate) fn implicit_triggers(&self, owner: &ResourceKey) -> impl Iterator<Item = &Arc<TriggerPlan>> {
+        implicit(&self.triggers, owner).map(|(_, trigger)| trigger)
+    }
+}
+
+/// What was made for a resource: its name, behind the kind and a colon, is the name or is followed by a colon.
+fn implicit<'p, V>(
+    all: &'p BTreeMap<ResourceName, V>,
+    owner: &ResourceKey,
+) -> impl Iterator<Item = (&'p ResourceName, &'p V)> {
+    let prefix = implicit_prefix(&owner.family);
+    let first = prefix.map(|prefix| {
+        ResourceName::new(owner.name.namespace.clone(), format!("{prefix}:{}", owner.name.name))
+    });
+    let own = first.as_ref().and_then(|name| all.get_key_value(name));
+    let parts = first.map(|first| {
+        let begin = ResourceName::new(first.namespace.clone(), format!("{}:", first.name));
+        let (namespace, name) = (begin.namespace.clone(), begin.name.clone());
+        all.range(begin..)
+            .take_while(move |(known, _)| known.namespace == namespace && known.name.starts_with(&name))
+    });
+    own.into_iter().chain(parts.into_iter().flatten())
+}
+
+/// What the names of the implicit brokers begin with that are made for resources of a family.
+pub(super) fn implicit_prefix(family: &Family) -> Option<&'static str> {
+    match family {
+        Family::Source => Some("source"),
+        Family::Transformation => Some("transformation"),
+        Family::Sequence => Some("sequence"),
+        Family::Parallel => Some("parallel"),
+        _ => None,
+    }
+}
+
+/// What of this process an implicit trigger needs.
+fn refers_to(trigger: &Arc<TriggerPlan>) -> impl Iterator<Item = Subscriber> {
+    let replies = match &trigger.replies {
+        Replies::To(broker) => Some(Subscriber::Broker(broker.clone())),
+        Replies::Own | Replies::Ignored => None,
+    };
+    [Some(trigger.subscriber.clone()), trigger.dead_letter_sink.clone(), replies].into_iter().flatten()
+}
+
+/// The resource that a broker or trigger is there for: itself, taken for a broker, or what an implicit one was made for.
+/// A declared name holds no colon.
 pub(crate) fn declared_for(broker: &ResourceName) -> ResourceKey {
     let (family, own) = match broker.name.split_once(':') {
         Some(("source", own)) => (Family::Source, own),
+        Some(("sequence", own)) => (Family::Sequence, own),
+        Some(("parallel", own)) => (Family::Parallel, own),
         Some((_, own)) => (Family::Transformation, own),
         None => (Family::Broker, broker.name.as_str()),
     };
+    // What follows is a part of a flow.
+    let own = own.split(':').next().unwrap_or(own);
     ResourceKey::new(family, ResourceName::new(&broker.namespace, own))
 }

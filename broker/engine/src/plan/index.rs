@@ -5,8 +5,8 @@ use std::collections::hash_map::Entry;
 
 use waypost_core::codes;
 use waypost_core::manifest::{
-    KNATIVE_EVENTING, KNATIVE_SERVING, Location, ManifestFile, Manifests, NATIVE, Problem, Resource,
-    ResourceId, ResourceName, Severity, is_transformation,
+    KNATIVE_EVENTING, KNATIVE_FLOWS, KNATIVE_SERVING, Location, ManifestFile, Manifests, NATIVE, Problem,
+    Resource, ResourceId, ResourceName, Severity, is_transformation,
 };
 
 /// What makes two resources of one name the same: their kind, whichever group declares it.
@@ -22,6 +22,10 @@ pub enum Family {
     Sink,
     /// A Transformation.
     Transformation,
+    /// Knative's Sequence.
+    Sequence,
+    /// Knative's Parallel.
+    Parallel,
     /// A Replay.
     Replay,
     /// A Service of Kubernetes.
@@ -46,6 +50,8 @@ impl Family {
             (NATIVE, "Sink") => Self::Sink,
             (NATIVE, "Transformation") => Self::Transformation,
             _ if is_transformation(api_version, kind) => Self::Transformation,
+            (KNATIVE_FLOWS, "Sequence") => Self::Sequence,
+            (KNATIVE_FLOWS, "Parallel") => Self::Parallel,
             (NATIVE, "Replay") => Self::Replay,
             (KNATIVE_SERVING, "Service") => Self::KnativeService,
             ("v1", "Service") => Self::CoreService,

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use waypost_core::codes;
+use waypost_core::delivery::DeliveryPolicy;
 use waypost_core::filter::Filter;
 use waypost_core::manifest::{
     BrokerSpec, Deduplication, Location, ManifestFile, Manifests, NATIVE, Problem, Resource, ResourceId,
@@ -18,8 +19,8 @@ use super::index::{Family, Index, ResourceKey};
 use super::resolve::{Addressables, Issue};
 use super::triggers::fingerprint;
 use super::{
-    BrokerPlan, DEFAULT_ACCEPTED_STATUS, DEFAULT_RETENTION, Fingerprint, LogKind, Plan, Registry, SinkPlan,
-    SourcePlan, StartFrom, Subscriber, TransformationPlan, TriggerPlan,
+    BrokerPlan, DEFAULT_ACCEPTED_STATUS, DEFAULT_RETENTION, Fingerprint, LogKind, Plan, Registry, Replies,
+    SinkPlan, SourcePlan, StartFrom, Subscriber, TransformationPlan, TriggerPlan,
 };
 
 /// A plan in the making.
@@ -65,6 +66,7 @@ impl<'m> Planner<'m> {
         self.settle(&compiled);
         self.brokers();
         self.transformations(compiled);
+        self.flows();
         self.find_gone_brokers();
         self.unplanned_destinations();
         self.triggers();
@@ -127,6 +129,7 @@ impl<'m> Planner<'m> {
             Family::Sink => keep!(sinks),
             Family::Transformation => keep!(transformations),
             Family::Replay => keep!(replays),
+            Family::Sequence | Family::Parallel => self.keep_implicit(previous, key).then_some(()),
             _ => None,
         };
         kept.is_some()
@@ -260,26 +263,29 @@ impl<'m> Planner<'m> {
         compiled
     }
 
-    /// Brokers and Transformations refer to each other, so which of them hold is found in rounds: each round
+    /// Brokers, Transformations and flows refer to each other, so which of them hold is found in rounds: each round
     /// drops those whose reference no longer resolves, until none does.
     fn settle(&mut self, compiled: &HashMap<usize, Compiled>) {
         let brokers = self.positions(&Family::Broker);
         for &at in &brokers {
             self.refuse_changes(at);
         }
-        let both = [brokers, self.positions(&Family::Transformation)].concat();
-        for &at in &both {
+        let others = [Family::Transformation, Family::Sequence, Family::Parallel];
+        let all = [brokers, others.iter().flat_map(|family| self.positions(family)).collect()].concat();
+        for &at in &all {
             self.admit(at);
         }
         loop {
             let mut dropped = false;
-            for &at in &both {
+            for &at in &all {
                 let Some((_, spec)) = self.sound(at) else { continue };
                 let refers = match spec {
                     Spec::Broker(spec) => self.dead_letter_sink(spec).map(drop),
                     Spec::Transformation(spec) if compiled.contains_key(&at) => {
                         self.transformation_sink(spec).map(drop)
                     }
+                    Spec::Sequence(spec) => self.all_resolve(&spec.destinations()),
+                    Spec::Parallel(spec) => self.all_resolve(&spec.destinations()),
                     _ => Ok(()),
                 };
                 if let Err(issue) = refers {
@@ -471,6 +477,21 @@ impl<'m> Planner<'m> {
             subscriber => subscriber,
         };
         let name = ResourceName::new(of.namespace.clone(), format!("{what}:{}", of.name));
+        self.implicit_broker(name.clone());
+        self.implicit_trigger(ImplicitTrigger {
+            name: name.clone(),
+            broker: name.clone(),
+            subscriber,
+            // On its own broker an answer would be sent to whoever gave it, again and again.
+            replies: Replies::Ignored,
+            delivery: effective(None, None, &Default::default()),
+            dead_letter_sink: None,
+        });
+        name
+    }
+
+    /// Plans a broker that no manifest declares.
+    pub(super) fn implicit_broker(&mut self, name: ResourceName) {
         let broker = BrokerPlan {
             id: ResourceId::new(NATIVE, "Broker", name.clone()),
             log: LogKind::Embedded,
@@ -485,21 +506,36 @@ impl<'m> Planner<'m> {
             config: None,
             deduplication: None,
         };
-        let mut trigger = TriggerPlan {
+        self.plan.brokers.insert(name, Arc::new(broker));
+    }
+
+    /// Plans a trigger of an implicit broker, which takes every event.
+    pub(super) fn implicit_trigger(&mut self, trigger: ImplicitTrigger) {
+        let ImplicitTrigger { name, broker, subscriber, replies, delivery, dead_letter_sink } = trigger;
+        let mut planned = TriggerPlan {
             id: ResourceId::new(NATIVE, "Trigger", name.clone()),
-            broker: name.clone(),
+            broker,
             filter: Filter::Everything,
             transformations: Chain::default(),
             subscriber,
-            delivery: effective(None, None, &Default::default()),
-            dead_letter_sink: None,
+            replies,
+            delivery,
+            dead_letter_sink,
             paused: false,
             start_from: StartFrom::Latest,
             fingerprint: Fingerprint { matching: String::new(), delivering: String::new() },
         };
-        trigger.fingerprint = fingerprint(&trigger, &[]);
-        self.plan.brokers.insert(name.clone(), Arc::new(broker));
-        self.plan.triggers.insert(name.clone(), Arc::new(trigger));
-        name
+        planned.fingerprint = fingerprint(&planned, &[]);
+        self.plan.triggers.insert(name, Arc::new(planned));
     }
+}
+
+/// A trigger that no manifest declares.
+pub(super) struct ImplicitTrigger {
+    pub(super) name: ResourceName,
+    pub(super) broker: ResourceName,
+    pub(super) subscriber: Subscriber,
+    pub(super) replies: Replies,
+    pub(super) delivery: DeliveryPolicy,
+    pub(super) dead_letter_sink: Option<Subscriber>,
 }

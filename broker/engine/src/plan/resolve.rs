@@ -6,10 +6,11 @@ use std::collections::{BTreeSet, HashMap};
 use waypost_core::Code;
 use waypost_core::codes;
 use waypost_core::manifest::{
-    Destination, KNATIVE_EVENTING, KNATIVE_SERVING, Mark, NATIVE, Reference, ResourceName, Target, nearest,
-    resolve_relative,
+    Destination, KNATIVE_EVENTING, KNATIVE_FLOWS, KNATIVE_SERVING, Mark, NATIVE, Reference, ResourceName,
+    Target, nearest, resolve_relative,
 };
 
+use super::flows::entrance;
 use super::index::{Family, Index, ResourceKey};
 use super::{HttpDestination, Subscriber};
 
@@ -35,10 +36,12 @@ pub(super) struct Issue {
 /// The resources that destinations resolve to.
 #[derive(Debug, Default)]
 pub(super) struct Addressables {
-    /// The names of the brokers, sinks and transformations that this plan will have.
+    /// The names of what events can be sent to in this process, as far as this plan will have it.
     brokers: BTreeSet<ResourceName>,
     sinks: BTreeSet<ResourceName>,
     transformations: BTreeSet<ResourceName>,
+    sequences: BTreeSet<ResourceName>,
+    parallels: BTreeSet<ResourceName>,
     /// The Services, with their URLs where they have one.
     pub(super) services: HashMap<ResourceKey, Option<String>>,
     listed: Cell<u32>,
@@ -50,6 +53,8 @@ impl Addressables {
             Family::Broker => Some(&self.brokers),
             Family::Sink => Some(&self.sinks),
             Family::Transformation => Some(&self.transformations),
+            Family::Sequence => Some(&self.sequences),
+            Family::Parallel => Some(&self.parallels),
             _ => None,
         }
     }
@@ -71,6 +76,8 @@ impl Addressables {
             Family::Broker => Some(&mut self.brokers),
             Family::Sink => Some(&mut self.sinks),
             Family::Transformation => Some(&mut self.transformations),
+            Family::Sequence => Some(&mut self.sequences),
+            Family::Parallel => Some(&mut self.parallels),
             _ => None,
         }
     }
@@ -123,6 +130,7 @@ impl Addressables {
         Ok(match family {
             Family::Broker => Subscriber::Broker(name),
             Family::Sink => Subscriber::Sink(name),
+            Family::Sequence | Family::Parallel => Subscriber::Broker(entrance(&family, &name)),
             _ => Subscriber::Transformation(name),
         })
     }
@@ -220,11 +228,13 @@ impl Reading<'_, '_> {
 }
 
 fn not_addressable(here: &Reading<'_, '_>) -> Issue {
-    const ADDRESSABLE: [(&str, &str); 6] = [
+    const ADDRESSABLE: [(&str, &str); 8] = [
         (NATIVE, "Sink"),
         (NATIVE, "Transformation"),
         (NATIVE, "Broker"),
         (KNATIVE_EVENTING, "Broker"),
+        (KNATIVE_FLOWS, "Sequence"),
+        (KNATIVE_FLOWS, "Parallel"),
         ("v1", "Service"),
         (KNATIVE_SERVING, "Service"),
     ];

@@ -333,6 +333,8 @@ fn name_of(key: &ResourceKey) -> String {
         Family::Source => "source",
         Family::Sink => "sink",
         Family::Transformation => "transformation",
+        Family::Sequence => "sequence",
+        Family::Parallel => "parallel",
         Family::Replay => "replay",
         Family::CoreService => "service",
         Family::KnativeService => "knative-service",

@@ -15,7 +15,7 @@ use super::delivery::effective;
 use super::index::{Family, ResourceKey};
 use super::planner::Planner;
 use super::resolve::Issue;
-use super::{Fingerprint, TriggerPlan};
+use super::{Fingerprint, Replies, TriggerPlan};
 
 impl Planner<'_> {
     pub(super) fn triggers(&mut self) {
@@ -68,6 +68,7 @@ impl Planner<'_> {
             filter: spec.filter.clone(),
             transformations,
             subscriber: subscriber.clone(),
+            replies: Replies::Own,
             delivery: effective(
                 spec.delivery.as_ref(),
                 broker.and_then(|broker| broker.delivery.as_ref()),
@@ -191,10 +192,14 @@ impl Planner<'_> {
 /// What tells two versions of a trigger apart.
 pub(super) fn fingerprint(trigger: &TriggerPlan, transformations: &[String]) -> Fingerprint {
     let filter = serde_json::to_string(&trigger.filter).expect("a filter is maps and strings");
-    let TriggerPlan { broker, start_from, subscriber, delivery, dead_letter_sink, paused, .. } = trigger;
+    let TriggerPlan { broker, start_from, subscriber, replies, delivery, dead_letter_sink, paused, .. } =
+        trigger;
     let mut digest = Digest(DefaultHasher::new());
-    write!(digest, "{subscriber:?} {delivery:?} {dead_letter_sink:?} {paused} {transformations:?}")
-        .expect("a digest takes any text");
+    write!(
+        digest,
+        "{subscriber:?} {replies:?} {delivery:?} {dead_letter_sink:?} {paused} {transformations:?}"
+    )
+    .expect("a digest takes any text");
     Fingerprint {
         matching: format!("{broker} {start_from:?} {filter}"),
         delivering: format!("{:016x}", digest.0.finish()),

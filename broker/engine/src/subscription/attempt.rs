@@ -20,7 +20,8 @@ use super::window::{Item, Misconfigured};
 use super::{Delivering, Subscription, WRITE_RETRY};
 use crate::congestion::Signal;
 use crate::delivery::{self, Verdict};
-use crate::subscriber::{Answer, Lane, Sending, caused_batch};
+use crate::plan::Replies;
+use crate::subscriber::{Answer, Lane, Sending, absent, caused_batch};
 use crate::tasks::caught;
 
 /// The first wait before a misconfigured subscriber is probed; it doubles.
@@ -343,7 +344,7 @@ impl Subscription {
     ) -> Sent {
         let cause =
             Cause { broker: self.broker.clone(), position: entry.position, trigger: self.number, output };
-        let sending = Sending { entry, event, cause, want_reply: true };
+        let sending = Sending { entry, event, cause, want_reply: delivering.replies != Replies::Ignored };
         let answer =
             delivering.subscriber.send(&mut own.lane, &sending, &delivering.terms, &self.context).await;
         match answer {
@@ -363,7 +364,7 @@ impl Subscription {
         }
     }
 
-    /// Appends the replies of a delivery to its broker, as one commit. While the log is full the reply waits here,
+    /// Appends the replies of a delivery to the broker that they are for, as one commit. While the log is full the reply waits here,
     /// for the subscriber has done its work; only after a while does the delivery count as failed.
     async fn append_replies(
         &self,
@@ -371,11 +372,22 @@ impl Subscription {
         sending: &Sending<'_>,
         delivering: &Delivering,
     ) -> Result<(), DeliveryError> {
+        let other = match &delivering.replies {
+            Replies::Own => None,
+            Replies::To(name) => Some(
+                self.context
+                    .directory
+                    .broker(&name.namespace, &name.name)
+                    .ok_or_else(|| absent("Broker", name))?,
+            ),
+            Replies::Ignored => return Ok(()),
+        };
+        let log = other.as_ref().map_or(&self.log, |broker| broker.log());
         let give_up = tokio::time::Instant::now() + REPLY_PATIENCE.min(delivering.terms.timeout / 2);
         let mut pause = FIRST_REPLY_WAIT;
         loop {
             let batch = Batch { from_reserve: true, ..caused_batch(events, sending)? };
-            let refused = match self.log.append(batch) {
+            let refused = match log.append(batch) {
                 Ok(commit) => {
                     return commit.await.map(|_| self.context.metrics.replied()).map_err(|error| {
                         DeliveryError::retryable(codes::REPLY_NOT_APPENDED, error.to_string())

@@ -11,7 +11,7 @@ use waypost_core::transformation::Chain;
 
 use super::Supervisor;
 use crate::broker::Broker;
-use crate::plan::{Plan, StartFrom, TriggerPlan};
+use crate::plan::{Plan, Replies, StartFrom, TriggerPlan};
 use crate::subscriber::{Subscriber, Terms};
 use crate::subscription::{Delivering, Subscription};
 
@@ -67,6 +67,7 @@ pub(super) fn unknown(trigger: &ResourceName) -> Delivering {
         policy,
         transformations: Chain::default(),
         subscriber: Subscriber::Unresolved { destination: "unknown".to_owned(), error },
+        replies: Replies::Ignored,
         dead_letter_sink: None,
         paused: false,
     }

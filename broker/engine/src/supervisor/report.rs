@@ -12,7 +12,7 @@ use super::{Applied, RunningBroker, Supervisor};
 use crate::broker::Broker;
 use crate::matching::spending::MAX_SPENT_IN_A_ROW;
 use crate::metrics::TriggerSample;
-use crate::plan::{Declared, DeclaredState};
+use crate::plan::{Declared, DeclaredState, ResourceKey};
 use crate::replay::ReplayStatus;
 use crate::sources;
 use crate::status::{LogStatus, PlanStatus, ResourceStatus, Status, StatusQuery, TriggerStatus};
@@ -253,6 +253,7 @@ impl Supervisor {
                 Some(sources::State::Failed(error)) => Verdict::not_ready(error.code.id(), error.detail),
                 None => Verdict::not_ready("NotRunning", "the source does not run"),
             },
+            "Sequence" | "Parallel" => flow(&ResourceKey::of(id), applied, triggers),
             "Replay" => {
                 drop(running);
                 self.replay_verdict(&name)
@@ -330,6 +331,26 @@ impl Supervisor {
         let logs: Vec<_> = self.brokers().iter().map(log_line).collect();
         context.metrics.encode(triggers.collect(), &logs, context.ingest.used(), context.dispatch.panics())
     }
+}
+
+/// Of a flow: how the first of its parts stands that is not ready.
+fn flow(key: &ResourceKey, applied: &Applied, triggers: &HashMap<&ResourceName, Verdict>) -> Verdict {
+    for trigger in applied.plan.implicit_triggers(key) {
+        let name = trigger.id.resource_name();
+        let part = name.name.splitn(3, ':').last().unwrap_or_default();
+        match triggers.get(&name) {
+            Some(verdict) if verdict.ready => {}
+            Some(verdict) => {
+                let message = format!("its part {part} is not ready: {}", verdict.message);
+                return Verdict::not_ready(verdict.reason.clone(), message);
+            }
+            None => {
+                let message = format!("its part {part} does not run; see the log of {}", trigger.broker);
+                return Verdict::not_ready("NotRunning", message);
+            }
+        }
+    }
+    Verdict::ready("takes events")
 }
 
 fn trigger(row: &Row) -> Verdict {

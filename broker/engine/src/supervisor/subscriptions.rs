@@ -123,6 +123,7 @@ impl Supervisor {
             policy: planned.delivery.clone(),
             transformations: planned.transformations.clone(),
             subscriber: Subscriber::resolve(&planned.subscriber, &terms, context),
+            replies: planned.replies.clone(),
             dead_letter_sink: planned
                 .dead_letter_sink
                 .as_ref()

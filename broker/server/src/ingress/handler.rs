@@ -1,5 +1,6 @@
 //! One request of a producer, from its head to its answer.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,6 +14,7 @@ use waypost_core::event::http::{ContentMode, DecodeError, DecodeOptions, Decoded
 use waypost_core::manifest::ResourceName;
 use waypost_core::transformation::Moment;
 use waypost_core::{Event, codes};
+use waypost_engine::plan::{Family, entrance};
 use waypost_engine::{Broker, PublishError};
 use waypost_log::Record;
 
@@ -82,6 +84,12 @@ async fn answer(ingress: &Inner, head: &Parts, body: &mut Incoming) -> Result<An
             publish(&broker, received, &head.headers).await?;
             let status = StatusCode::from_u16(broker.accepted_status()).unwrap_or(StatusCode::ACCEPTED);
             Ok(empty(status))
+        }
+        Addressable::Sequence | Addressable::Parallel => {
+            let broker = flow(ingress, &route)?;
+            let received = receive(ingress, head, body).await?;
+            publish(&broker, received, &head.headers).await?;
+            Ok(empty(StatusCode::ACCEPTED))
         }
         Addressable::Sink => {
             let sink =
@@ -231,10 +239,27 @@ fn exists(ingress: &Inner, route: &Route<'_>) -> Result<(), Problem> {
             return Err(no_broker(ingress, route));
         }
         Addressable::Broker => return Ok(()),
+        Addressable::Sequence | Addressable::Parallel => return flow(ingress, route).map(drop),
         Addressable::Sink => ("sink", engine.sink(namespace, name).is_some()),
         Addressable::Transformation => ("transformation", engine.transformation(namespace, name).is_some()),
     };
     if found { Ok(()) } else { Err(absent(kind, route)) }
+}
+
+/// The broker that takes the events of a Sequence or Parallel.
+fn flow(ingress: &Inner, route: &Route<'_>) -> Result<Arc<Broker>, Problem> {
+    let (kind, family) = match route.kind {
+        Addressable::Parallel => ("parallel", Family::Parallel),
+        _ => ("sequence", Family::Sequence),
+    };
+    let name = entrance(&family, &ResourceName::new(&*route.namespace, &*route.name));
+    let engine = &ingress.engine;
+    engine.broker(&name.namespace, &name.name).ok_or_else(|| {
+        match engine.unavailable(&name.namespace, &name.name) {
+            Some(error) => not_published(&error),
+            None => absent(kind, route),
+        }
+    })
 }
 
 /// The webhook handshake: any origin may send, at any rate (section 4 of the webhook specification).

@@ -23,6 +23,10 @@ pub(super) enum Addressable {
     Sink,
     /// `/{namespace}/transformations/{name}`
     Transformation,
+    /// `/{namespace}/sequences/{name}`
+    Sequence,
+    /// `/{namespace}/parallels/{name}`
+    Parallel,
 }
 
 /// Reads a path, with or without a slash at its end. None for a path that can name nothing.
@@ -38,6 +42,8 @@ pub(super) fn route(path: &str) -> Option<Route<'_>> {
         (broker, None) => (Addressable::Broker, broker),
         ("sinks", Some(name)) => (Addressable::Sink, name),
         ("transformations", Some(name)) => (Addressable::Transformation, name),
+        ("sequences", Some(name)) => (Addressable::Sequence, name),
+        ("parallels", Some(name)) => (Addressable::Parallel, name),
         _ => return None,
     };
     Some(Route { kind, namespace: decode(namespace)?, name: decode(name)? })
@@ -77,6 +83,8 @@ mod tests {
     fn other_addressables_stand_under_their_kind() {
         assert_eq!(found("/ns/sinks/print"), named(Addressable::Sink, "ns", "print"));
         assert_eq!(found("/ns/transformations/t/"), named(Addressable::Transformation, "ns", "t"));
+        assert_eq!(found("/ns/sequences/s"), named(Addressable::Sequence, "ns", "s"));
+        assert_eq!(found("/ns/parallels/p"), named(Addressable::Parallel, "ns", "p"));
         assert_eq!(found("/ns/sources/schedule"), None);
     }
 

@@ -7,7 +7,7 @@ use waypost_core::filter::Filter;
 use waypost_core::manifest::{ManifestFile, NATIVE, ReplayBound, ResourceId, ResourceName, StoredDocument};
 use waypost_core::transformation::{Chain, OnError, Step};
 
-use crate::plan::{Fingerprint, Plan, ReplayPlan, ReplayTarget, StartFrom, TriggerPlan};
+use crate::plan::{Fingerprint, Plan, ReplayPlan, ReplayTarget, Replies, StartFrom, TriggerPlan};
 use crate::replay::{Mark, ReplayError};
 
 /// Where a replay is from that no file declares.
@@ -77,6 +77,7 @@ pub(super) fn sending(plan: &Plan, planned: &ReplayPlan, paused: bool) -> Result
                 filter: Filter::Everything,
                 transformations: Chain::default(),
                 subscriber: subscriber.clone(),
+                replies: Replies::Own,
                 delivery: planned.policy(broker.delivery.as_ref().unwrap_or(&default)),
                 dead_letter_sink: broker.dead_letter_sink.clone(),
                 paused,
