@@ -17,6 +17,8 @@ mod connection;
 mod error;
 mod lane;
 mod pool;
+mod settings;
+mod site;
 mod target;
 mod tls;
 mod turns;
@@ -25,8 +27,10 @@ pub use self::connection::{Body, DRAIN_BYTES, DRAIN_TIME};
 pub use self::error::{SendError, classify};
 pub use self::lane::{Lane, Received};
 pub use self::pool::{Pool, PoolOptions};
+pub use self::settings::{BasicCredentials, HttpTls, TokenCredentials, basic_authorization, secret};
+pub use self::site::{Answered, Site};
 pub use self::target::{Target, TargetError, UrlFault};
-pub use self::tls::{NoPlatformRoots, OwnRootsError};
+pub use self::tls::{NoPlatformRoots, OwnRootsError, TlsOptions};
 
 #[cfg(test)]
 mod suite;

@@ -1,5 +1,6 @@
 //! One file per outside system: how to reach it, and what its failures mean.
 
+pub mod elasticsearch;
 pub mod http;
 #[cfg(feature = "kafka")]
 pub mod kafka;

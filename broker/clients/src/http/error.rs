@@ -82,6 +82,32 @@ impl SendError {
         }
     }
 
+    /// What went wrong and what to do, in a sentence without a full stop. `authorities` is the setting that names
+    /// authorities to trust.
+    pub fn sentence(&self, authorities: &str) -> String {
+        let advice = match self {
+            Self::Broken { source } if tls::refuses_identity(source) => {
+                "it does not take the certificate that it is shown, or wants one".to_owned()
+            }
+            _ => self.advice().replace("`CACerts`", authorities),
+        };
+        format!("{self}: {advice}")
+    }
+
+    /// Whether one side does not trust the other, which does not pass by itself.
+    pub fn is_distrust(&self) -> bool {
+        match self {
+            Self::Tls { .. } => true,
+            Self::Broken { source } => tls::refuses_identity(source),
+            _ => false,
+        }
+    }
+
+    /// Whether no connection was made, so that certainly nothing was received.
+    pub fn is_unconnected(&self) -> bool {
+        matches!(self, Self::Resolve { .. } | Self::Connect { .. } | Self::ConnectTimeout { .. })
+    }
+
     fn code(&self) -> Code {
         match self {
             Self::Resolve { .. } | Self::Connect { .. } | Self::Broken { .. } => {

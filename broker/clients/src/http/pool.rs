@@ -120,7 +120,7 @@ impl Pool {
             Security::Plain => None,
             Security::Tls { name, trust } => {
                 let config = match trust {
-                    Trust::Own(roots) => roots.config(),
+                    Trust::Own(own) => own.config(),
                     Trust::Platform => {
                         let loaded = self.platform_roots.config().await;
                         loaded.map_err(|source| SendError::PlatformRoots { source })?

@@ -8,7 +8,7 @@ use http::{HeaderValue, Uri};
 use rustls_pki_types::ServerName;
 use waypost_core::{Code, codes};
 
-use super::tls::{OwnRoots, OwnRootsError};
+use super::tls::{OwnRootsError, OwnTls, TlsOptions};
 
 /// An absolute `http` or `https` URL with what is needed to connect to it. A clone is one reference count.
 #[derive(Clone)]
@@ -46,8 +46,8 @@ pub(super) enum Security {
 pub(super) enum Trust {
     /// The certificate authorities of the platform.
     Platform,
-    /// Those of the manifest, and no others.
-    Own(OwnRoots),
+    /// As the manifest wants it.
+    Own(OwnTls),
 }
 
 impl Target {
@@ -57,6 +57,19 @@ impl Target {
     /// # Errors
     /// [`TargetError`] says what is wrong with the URL or with the certificates.
     pub fn parse(url: &str, ca_certificates: Option<&str>) -> Result<Self, TargetError> {
+        Self::new(url, ca_certificates.map(OwnTls::trusting).transpose()?)
+    }
+
+    /// Reads a URL to which TLS is spoken by these options; for an `http` URL they are checked and otherwise ignored.
+    /// Reads the platform's authorities from the disk where the options name none.
+    ///
+    /// # Errors
+    /// As [`Target::parse`].
+    pub fn with_tls(url: &str, options: &TlsOptions<'_>) -> Result<Self, TargetError> {
+        Self::new(url, Some(OwnTls::new(options)?))
+    }
+
+    fn new(url: &str, own: Option<OwnTls>) -> Result<Self, TargetError> {
         let refuse = |reason| TargetError::Url { url: without_userinfo(url), reason };
         let uri: Uri = url.parse().map_err(|_| refuse(UrlFault::Syntax))?;
         let tls = match uri.scheme_str() {
@@ -83,7 +96,6 @@ impl Target {
             }
             Some(_) => given.port_u16().filter(|port| *port > 0).ok_or_else(|| refuse(UrlFault::Port))?,
         };
-        let own = ca_certificates.map(OwnRoots::parse).transpose()?;
         let security = if tls {
             let name = ServerName::try_from(host.to_owned()).map_err(|_| refuse(UrlFault::Host))?;
             Security::Tls { name, trust: own.map_or(Trust::Platform, Trust::Own) }
@@ -136,7 +148,7 @@ impl Authority {
         match &self.security {
             Security::Plain => None,
             Security::Tls { trust: Trust::Platform, .. } => Some(""),
-            Security::Tls { trust: Trust::Own(roots), .. } => Some(roots.pem()),
+            Security::Tls { trust: Trust::Own(own), .. } => Some(own.made_of()),
         }
     }
 }
