@@ -4,11 +4,13 @@ use waypost_core::sink::SinkType;
 
 mod elasticsearch;
 mod file;
+mod http;
 mod json_lines;
 #[cfg(feature = "kafka")]
 mod kafka;
 mod stdout;
 
+pub use self::http::HttpConfig;
 pub use elasticsearch::ElasticsearchConfig;
 pub use file::FileConfig;
 #[cfg(feature = "kafka")]
@@ -19,6 +21,7 @@ pub use stdout::StdoutConfig;
 pub const SINKS: &[SinkType] = &[
     SinkType::of::<ElasticsearchConfig>(),
     SinkType::of::<FileConfig>(),
+    SinkType::of::<HttpConfig>(),
     #[cfg(feature = "kafka")]
     SinkType::of::<KafkaConfig>(),
     SinkType::of::<StdoutConfig>(),

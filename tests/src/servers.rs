@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use crate::binary::root;
 
 pub mod kafka;
+pub mod opensearch;
 
 /// The folder of an installed server; none where it is not there, which is said aloud.
 ///

@@ -21,7 +21,8 @@ const ANSWER_LIMIT: usize = 16 * 1024 * 1024;
 const REASON_LIMIT: usize = 300;
 
 /// Only what is looked at is asked for.
-const BULK: &str = "_bulk?filter_path=errors,items.*.status,items.*.error.type,items.*.error.reason,error,status";
+const BULK: &str =
+    "_bulk?filter_path=errors,items.*.status,items.*.error.type,items.*.error.reason,error,status";
 
 /// Who we are to Elasticsearch or OpenSearch.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -107,8 +108,10 @@ impl ElasticsearchConnection<'_> {
             Some(ElasticsearchAuth::Basic(basic)) => Some(basic.authorization(context)?),
             Some(ElasticsearchAuth::ApiKey(key)) => {
                 let key = secret(key, context)?;
-                let mut value = HeaderValue::from_str(&format!("ApiKey {}", key.expose().trim()))
-                    .map_err(|_| Problem::new(ProblemKind::Settings, "the API key is none: it has line breaks in it"))?;
+                let mut value =
+                    HeaderValue::from_str(&format!("ApiKey {}", key.expose().trim())).map_err(|_| {
+                        Problem::new(ProblemKind::Settings, "the API key is none: it has line breaks in it")
+                    })?;
                 value.set_sensitive(true);
                 Some(value)
             }
@@ -155,7 +158,9 @@ impl Elasticsearch {
             if self.call(Method::GET, &path, Bytes::new()).await?.status == 404 {
                 return Err(Problem::new(
                     ProblemKind::Absent,
-                    format!("the cluster has no ingest pipeline `{pipeline}`; create it, or correct its name"),
+                    format!(
+                        "the cluster has no ingest pipeline `{pipeline}`; create it, or correct its name"
+                    ),
                 ));
             }
         }
@@ -164,7 +169,9 @@ impl Elasticsearch {
         if is_elastic && self.lacks_rights(index, terms.is_create).await? {
             return Err(Problem::new(
                 ProblemKind::Unauthorized,
-                format!("the user or key may not write to `{index}`; give it the right to, or correct `auth`"),
+                format!(
+                    "the user or key may not write to `{index}`; give it the right to, or correct `auth`"
+                ),
             ));
         }
         let looked = self.call(Method::HEAD, &in_query(index), Bytes::new()).await?;
@@ -220,7 +227,8 @@ impl Elasticsearch {
                 }
             }
         }
-        Err(last.unwrap_or_else(|| Problem::new(ProblemKind::Settings, "no node is named; write one in `urls`")))
+        Err(last
+            .unwrap_or_else(|| Problem::new(ProblemKind::Settings, "no node is named; write one in `urls`")))
     }
 }
 
@@ -274,7 +282,8 @@ fn bulk_of(answer: &Answered, items: usize, terms: BulkTerms<'_>) -> Bulk {
         _ => return Bulk::Failed(of_status(answer)),
     }
     if answer.is_cut {
-        let detail = format!("the cluster answered with more than {ANSWER_LIMIT} bytes; send smaller batches");
+        let detail =
+            format!("the cluster answered with more than {ANSWER_LIMIT} bytes; send smaller batches");
         return Bulk::Failed(Problem::new(ProblemKind::Unavailable, detail));
     }
     let read: Result<BulkAnswer, _> = serde_json::from_slice(&answer.body);
@@ -283,8 +292,7 @@ fn bulk_of(answer: &Answered, items: usize, terms: BulkTerms<'_>) -> Bulk {
         let detail = "what answers is no Elasticsearch or OpenSearch; check `urls` for host, port and path";
         return Bulk::Failed(Problem::new(ProblemKind::Settings, detail));
     };
-    let mut outcomes: Vec<_> =
-        told.into_iter().take(items).map(|item| of_item(&item.index, terms)).collect();
+    let mut outcomes: Vec<_> = told.into_iter().take(items).map(|item| of_item(&item.index, terms)).collect();
     outcomes.resize_with(items, || {
         Err(Problem::new(ProblemKind::Unavailable, "the cluster did not say what became of the document"))
     });
@@ -305,7 +313,9 @@ fn of_status(answer: &Answered) -> Problem {
         408 | 500.. => (ProblemKind::Unavailable, "; check the state of the cluster"),
         400 => (ProblemKind::Refused, ""),
         413 => (ProblemKind::Refused, "; raise `http.max_content_length`, or send smaller events"),
-        300..400 => (ProblemKind::Settings, "; redirects are not followed: write the URL that it leads to in `urls`"),
+        300..=399 => {
+            (ProblemKind::Settings, "; redirects are not followed: write the URL that it leads to in `urls`")
+        }
         _ => (ProblemKind::Settings, "; what answers may be no Elasticsearch or OpenSearch: check `urls`"),
     };
     Problem::new(kind, format!("the cluster answered {status}{said}{advice}"))
@@ -346,7 +356,8 @@ fn of_item(item: &BulkResult, terms: BulkTerms<'_>) -> Result<(), Problem> {
         kind,
         format!("the cluster did not take the document ({}): {}{advice}", item.status, error.sentence()),
     );
-    let about_index = matches!(kind, ProblemKind::Absent | ProblemKind::Settings) && !advice.contains("pipeline");
+    let about_index =
+        matches!(kind, ProblemKind::Absent | ProblemKind::Settings) && !advice.contains("pipeline");
     Err(if about_index && !terms.index_is_fixed { problem.of_this_event() } else { problem })
 }
 
@@ -372,7 +383,8 @@ fn reason(body: &[u8]) -> Option<Reason> {
 
 fn shortened(text: &str) -> String {
     let text = text.trim_end_matches('.');
-    let mut short: String = text.chars().take(REASON_LIMIT).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let mut short: String =
+        text.chars().take(REASON_LIMIT).map(|c| if c.is_control() { ' ' } else { c }).collect();
     if short.len() < text.len() {
         short.push('…');
     }

@@ -15,7 +15,9 @@
 
 mod connection;
 mod error;
+mod google_identity;
 mod lane;
+mod oauth;
 mod pool;
 mod settings;
 mod site;
@@ -25,7 +27,9 @@ mod turns;
 
 pub use self::connection::{Body, DRAIN_BYTES, DRAIN_TIME};
 pub use self::error::{SendError, classify};
+pub use self::google_identity::{GoogleIdentity, GoogleIdentityCredentials};
 pub use self::lane::{Lane, Received};
+pub use self::oauth::{OAuth2, OAuth2Credentials};
 pub use self::pool::{Pool, PoolOptions};
 pub use self::settings::{BasicCredentials, HttpTls, TokenCredentials, basic_authorization, secret};
 pub use self::site::{Answered, Site};

@@ -48,7 +48,7 @@ pub use self::spec::{
     TransformationUse, TriggerSpec,
 };
 pub use self::test_case::{Emission, Emitted, Emitter, Expectation, TestCase, TestEvent};
-pub use self::triggermesh::{filter_expression, is_transformation};
+pub use self::triggermesh::{filter_expression, is_target, is_transformation};
 pub use crate::secret::Secrets;
 
 /// The namespace and name of a resource.

@@ -118,6 +118,12 @@ impl Sensitive {
     }
 }
 
+impl From<String> for Sensitive {
+    fn from(secret: String) -> Self {
+        Self(secret)
+    }
+}
+
 impl fmt::Debug for Sensitive {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("***")

@@ -73,10 +73,7 @@ fn names_come_from_templates_and_what_the_event_lacks_is_permanent() {
         "index": "orders-${time:%Y.%m.%d}", "id": "${$.id}", "routing": "${type}", "operation": "create",
     }));
     let (action, _) = written(&config, &event());
-    assert_eq!(
-        action,
-        json!({"create": {"_index": "orders-2026.11.22", "_id": "A", "routing": "placed"}})
-    );
+    assert_eq!(action, json!({"create": {"_index": "orders-2026.11.22", "_id": "A", "routing": "placed"}}));
     let lacks = Event::builder("1", "/s", "t").build().unwrap();
     let error = config.write(&lacks, Timestamp::UNIX_EPOCH).unwrap_err();
     assert_eq!((error.class, error.code), (Class::Permanent, codes::TEMPLATE_NOT_RENDERED));

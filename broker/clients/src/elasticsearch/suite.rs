@@ -4,11 +4,17 @@ use waypost_core::manifest::{ResourceName, Secrets};
 
 use super::*;
 
-const FIXED: BulkTerms<'static> = BulkTerms { is_create: false, index_is_fixed: true, pipeline: Some("clean") };
+const FIXED: BulkTerms<'static> =
+    BulkTerms { is_create: false, index_is_fixed: true, pipeline: Some("clean") };
 
 fn answered(status: u16, body: &str) -> Answered {
     let status = StatusCode::from_u16(status).unwrap();
-    Answered { status, headers: HeaderMap::new(), body: Bytes::copy_from_slice(body.as_bytes()), is_cut: false }
+    Answered {
+        status,
+        headers: HeaderMap::new(),
+        body: Bytes::copy_from_slice(body.as_bytes()),
+        is_cut: false,
+    }
 }
 
 fn items(told: &Value, terms: BulkTerms<'_>) -> Vec<Result<(), ProblemKind>> {
@@ -30,7 +36,8 @@ fn item(action: &str, status: u16, name: &str, reason: &str) -> Value {
 fn each_item_has_a_class_of_its_own() {
     use ProblemKind::{Absent, Overloaded, Refused, Settings, Unauthorized, Unavailable};
     let pipeline = "pipeline with id [clean] does not exist";
-    let shards = "this action would add [2] shards, but this cluster currently has [1000]/[1000] maximum shards open";
+    let shards =
+        "this action would add [2] shards, but this cluster currently has [1000]/[1000] maximum shards open";
     let stream = "only write ops with an op_type of create are allowed in data streams";
     // Status, type and reason as the servers say it; the meaning where the index is fixed, and where the event names it.
     for (status, name, reason, fixed, named) in [
@@ -62,7 +69,8 @@ fn each_item_has_a_class_of_its_own() {
 
 #[test]
 fn a_document_that_is_there_already_was_written_before() {
-    let conflict = json!([item("create", 409, "version_conflict_engine_exception", "document already exists")]);
+    let conflict =
+        json!([item("create", 409, "version_conflict_engine_exception", "document already exists")]);
     assert_eq!(items(&conflict, BulkTerms { is_create: true, ..FIXED }), [Ok(())]);
 }
 
@@ -144,8 +152,7 @@ fn settings_that_cannot_work_are_told_by_field() {
 
 #[test]
 fn credentials_become_headers() {
-    let context =
-        ComponentContext { name: ResourceName::new("default", "out"), secrets: Secrets::default() };
+    let context = ComponentContext { name: ResourceName::new("default", "out"), secrets: Secrets::default() };
     let urls = ["http://a:9200/prefix/".to_owned()];
     let open = |auth: Value| {
         let auth: ElasticsearchAuth = serde_json::from_value(auth).unwrap();

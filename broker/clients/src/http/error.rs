@@ -156,7 +156,8 @@ pub fn classify(error: &SendError) -> DeliveryError {
 fn tls_advice(error: &io::Error) -> String {
     use rustls::Error::{InvalidCertificate, InvalidMessage};
     let advice = match tls::fault(error) {
-        Some(InvalidCertificate(CertificateError::UnknownIssuer)) => {
+        // A bad signature is that of an authority which was made anew under its old name.
+        Some(InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature)) => {
             "its certificate is issued by an authority that is not trusted; name that authority in `CACerts`"
         }
         Some(InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. })) => {
@@ -238,6 +239,11 @@ mod tests {
             (SendError::Timeout { limit }, codes::SUBSCRIBER_TIMEOUT, "raise `timeout`"),
             (
                 tls(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)),
+                codes::SUBSCRIBER_NOT_TRUSTED,
+                "`CACerts`",
+            ),
+            (
+                tls(rustls::Error::InvalidCertificate(CertificateError::BadSignature)),
                 codes::SUBSCRIBER_NOT_TRUSTED,
                 "`CACerts`",
             ),

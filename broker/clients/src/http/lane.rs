@@ -64,6 +64,20 @@ impl Lane {
         }
     }
 
+    /// Opens a connection where the lane has none and none is idle, for the next request.
+    ///
+    /// # Errors
+    /// [`SendError`], where none can be opened.
+    pub async fn connect(&mut self) -> Result<(), SendError> {
+        if self.connection.is_none() {
+            self.connection = match self.pool.check_out(self.target.authority()) {
+                Some(connection) => Some(connection),
+                None => Some(self.pool.open(self.target.authority()).await?),
+            };
+        }
+        Ok(())
+    }
+
     /// The lane's connection, else one of the pool. Each that turns out to be closed is gone, so asking again ends.
     fn open_connection(&mut self) -> Option<Connection> {
         self.connection.take().or_else(|| self.pool.check_out(self.target.authority()))

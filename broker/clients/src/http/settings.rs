@@ -48,6 +48,11 @@ pub struct TokenCredentials {
 }
 
 impl HttpTls {
+    /// Whether we show a certificate, and so say who we are.
+    pub fn shows_certificate(&self) -> bool {
+        self.certificate.is_some()
+    }
+
     /// What is wrong with the settings, whatever the server says to them.
     pub fn problems(&self, path: &str) -> Vec<FieldProblem> {
         let problem = |message: &str| FieldProblem { path: path.to_owned(), message: message.to_owned() };
@@ -70,9 +75,8 @@ impl HttpTls {
     pub fn target(tls: Option<&Self>, url: &str, context: &ComponentContext) -> Result<Target, Problem> {
         let unusable = |error: TargetError| Problem::new(ProblemKind::Settings, error.to_string());
         let Some(tls) = tls else { return Target::parse(url, None).map_err(unusable) };
-        let resolve = |value: &Option<SecretValue>| {
-            value.as_ref().map(|value| secret(value, context)).transpose()
-        };
+        let resolve =
+            |value: &Option<SecretValue>| value.as_ref().map(|value| secret(value, context)).transpose();
         let (ca, certificate, key) = (resolve(&tls.ca)?, resolve(&tls.certificate)?, resolve(&tls.key)?);
         let options = TlsOptions {
             authorities: ca.as_ref().map(Sensitive::expose),
@@ -128,7 +132,7 @@ impl TokenCredentials {
     }
 }
 
-fn authorization(scheme: &str, credentials: &str) -> Result<HeaderValue, Problem> {
+pub(super) fn authorization(scheme: &str, credentials: &str) -> Result<HeaderValue, Problem> {
     let mut value = HeaderValue::from_str(&format!("{scheme} {credentials}")).map_err(|_| {
         let detail = "the token has characters that no header can hold; look for line breaks within it";
         Problem::new(ProblemKind::Settings, detail)

@@ -2,9 +2,10 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HOST, USER_AGENT};
+use http::header::{CONTENT_LENGTH, HOST, RETRY_AFTER, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
 use http_body_util::Full;
 
@@ -23,6 +24,18 @@ const IDLE_CONNECTIONS: usize = 32;
 pub struct Site {
     pool: Arc<Pool>,
     target: Target,
+}
+
+impl Answered {
+    /// How long the other side asks to be left alone: seconds, or a date.
+    pub fn retry_after(&self) -> Option<Duration> {
+        let text = self.headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+        if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Some(Duration::from_secs(text.parse().unwrap_or(u64::MAX)));
+        }
+        let date = httpdate::parse_http_date(text).ok()?;
+        Some(date.duration_since(SystemTime::now()).unwrap_or_default())
+    }
 }
 
 /// A whole answer.
@@ -94,6 +107,14 @@ impl Site {
         let mut lane = self.pool.lane(&self.target);
         let (head, body) = lane.send(request).await?.read(limit).await?;
         Ok(Answered { status: head.status, headers: head.headers, body: body.bytes, is_cut: body.is_cut })
+    }
+
+    /// Opens a connection where none is open, and asks for nothing.
+    ///
+    /// # Errors
+    /// [`SendError`], of which [`problem`](Self::problem) knows what it means.
+    pub async fn reach(&self) -> Result<(), SendError> {
+        self.pool.lane(&self.target).connect().await
     }
 
     /// What it means that no answer came. Distrust needs someone to change something; all else may pass.

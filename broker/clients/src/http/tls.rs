@@ -147,7 +147,9 @@ pub enum OwnRootsError {
     )]
     None,
     /// The certificate that is to be shown, or its key, cannot be used.
-    #[error("the client certificate or its key cannot be used ({0}): give both in PEM form, the key unencrypted")]
+    #[error(
+        "the client certificate or its key cannot be used ({0}): give both in PEM form, the key unencrypted"
+    )]
     Identity(String),
     /// The authorities of the platform cannot be read.
     #[error("the certificate authorities of the platform cannot be read ({0}): install them, or name one")]

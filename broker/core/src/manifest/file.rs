@@ -477,6 +477,10 @@ fn spec(reader: &mut Reader<'_>, (map, mark): (&Map, Mark), class: Class, id: &R
             let spec = required(reader)?;
             flow::parallel(reader, spec, &path, namespace).map(Spec::Parallel)
         }
+        Class::Target => {
+            let spec = required(reader)?;
+            triggermesh::target(reader, spec, &path, &id.kind).map(Spec::Sink)
+        }
         Class::Replay => {
             annotations.only(reader, &[], &[]);
             let spec = required(reader)?;

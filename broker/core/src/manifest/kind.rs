@@ -2,7 +2,7 @@
 
 use super::flow::KNATIVE_FLOWS;
 use super::nearest;
-use super::triggermesh::{FLOW, ROUTING};
+use super::triggermesh::{FLOW, ROUTING, TARGETS_READ};
 use crate::Code;
 use crate::codes;
 
@@ -29,6 +29,8 @@ pub(super) enum Class {
     Sequence,
     /// Knative's Parallel.
     Parallel,
+    /// A kind of others that becomes a Sink.
+    Target,
     Replay,
     Service,
     Secret,
@@ -121,7 +123,7 @@ const NOT_READ_SUFFIXES: [(&str, Class); 3] =
 /// What becomes of a resource of this apiVersion and kind, with both as they are written properly.
 pub(super) fn classify<'t>(api_version: &'t str, kind: &'t str) -> Result<(Class, Names<'t>), UnknownKind> {
     if let Some(&(api_version, kind, class)) =
-        READ.iter().find(|(known, name, _)| *known == api_version && *name == kind)
+        READ.iter().chain(&TARGETS_READ).find(|(known, name, _)| *known == api_version && *name == kind)
     {
         return Ok((class, Names::Known { api_version, kind }));
     }
@@ -217,6 +219,8 @@ mod tests {
             ("flows.knative.dev/v1beta1", "Sequence", Class::NotYet),
             ("sources.knative.dev/v1", "PingSource", Class::NotYet),
             ("sources.triggermesh.io/v1alpha1", "AWSS3Source", Class::NotYet),
+            ("targets.triggermesh.io/v1alpha1", "ElasticsearchTarget", Class::Target),
+            ("targets.triggermesh.io/v1alpha1", "JiraTarget", Class::NotYet),
             ("messaging.knative.dev/v1", "Channel", Class::NotYet),
             ("eventing.knative.dev/v1beta2", "EventType", Class::Ignored),
             ("eventing.knative.dev/v1alpha1", "EventPolicy", Class::Ignored),

@@ -6,7 +6,7 @@ use std::collections::hash_map::Entry;
 use waypost_core::codes;
 use waypost_core::manifest::{
     KNATIVE_EVENTING, KNATIVE_FLOWS, KNATIVE_SERVING, Location, ManifestFile, Manifests, NATIVE, Problem,
-    Resource, ResourceId, ResourceName, Severity, is_transformation,
+    Resource, ResourceId, ResourceName, Severity, is_target, is_transformation,
 };
 
 /// What makes two resources of one name the same: their kind, whichever group declares it.
@@ -49,6 +49,7 @@ impl Family {
             (NATIVE, "Source") => Self::Source,
             (NATIVE, "Sink") => Self::Sink,
             (NATIVE, "Transformation") => Self::Transformation,
+            _ if is_target(api_version, kind) => Self::Sink,
             _ if is_transformation(api_version, kind) => Self::Transformation,
             (KNATIVE_FLOWS, "Sequence") => Self::Sequence,
             (KNATIVE_FLOWS, "Parallel") => Self::Parallel,

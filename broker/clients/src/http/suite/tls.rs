@@ -1,7 +1,11 @@
 use std::sync::Arc;
 
-use rustls::ServerConfig;
-use rustls_pki_types::PrivateKeyDer;
+use bytes::Bytes;
+use http::{HeaderMap, Method};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 use waypost_core::codes;
 
@@ -28,6 +32,26 @@ impl Identity {
                 .with_single_cert(vec![made.cert.der().clone()], key)
                 .expect("a usable certificate");
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Self { pem: made.cert.pem(), acceptor: TlsAcceptor::from(Arc::new(config)) }
+    }
+
+    /// A server that wants a certificate which these authorities issued.
+    fn asking(names: &[&str], authorities: &str) -> Self {
+        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+        let made = rcgen::generate_simple_self_signed(names).expect("a certificate");
+        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("a key");
+        let mut roots = RootCertStore::empty();
+        roots
+            .add(CertificateDer::from_pem_slice(authorities.as_bytes()).expect("PEM"))
+            .expect("an authority");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_client_cert_verifier(verifier.build().expect("a verifier"))
+            .with_single_cert(vec![made.cert.der().clone()], key)
+            .expect("a usable certificate");
         Self { pem: made.cert.pem(), acceptor: TlsAcceptor::from(Arc::new(config)) }
     }
 
@@ -85,4 +109,34 @@ async fn a_port_without_tls_is_told() {
     let failure = classify(&post(&url, &identity.pem).await.expect_err("no TLS"));
     assert_eq!(failure.code, codes::SUBSCRIBER_NOT_TRUSTED);
     assert!(failure.detail.contains("does not speak TLS"), "{failure}");
+}
+
+#[tokio::test]
+async fn a_certificate_is_shown_where_the_server_wants_one_and_its_refusal_is_told() {
+    let ours = rcgen::generate_simple_self_signed(vec!["waypost".to_owned()]).expect("a certificate");
+    let other = rcgen::generate_simple_self_signed(vec!["other".to_owned()]).expect("a certificate");
+    let server = Identity::asking(&["localhost"], &ours.cert.pem());
+    let call = async |identity: Option<(&str, &str)>, authorities: Option<&str>| {
+        let running = server.serve(script()).await;
+        let url = format!("https://localhost:{}/", running.address.port());
+        let options = TlsOptions { authorities, identity, accept_any: authorities.is_none() };
+        let site = Site::new(Target::with_tls(&url, &options).expect("a target"));
+        let uri = site.target().uri().clone();
+        let answer = site.call(Method::POST, uri, HeaderMap::new(), Bytes::from_static(b"x"), 100).await;
+        answer.map(|answer| answer.status.as_u16()).map_err(|error| site.problem(&error))
+    };
+    let (certificate, key) = (ours.cert.pem(), ours.signing_key.serialize_pem());
+    let identity = Some((certificate.as_str(), key.as_str()));
+    assert_eq!(call(identity, Some(&server.pem)).await.expect("trusted"), 202);
+    // Whoever accepts any certificate shows its own all the same.
+    assert_eq!(call(identity, None).await.expect("accepted"), 202);
+    let (certificate, key) = (other.cert.pem(), other.signing_key.serialize_pem());
+    for identity in [None, Some((certificate.as_str(), key.as_str()))] {
+        let problem = call(identity, Some(&server.pem)).await.expect_err("refused");
+        assert_eq!(problem.kind, crate::ProblemKind::Unauthorized, "{problem}");
+        assert!(problem.detail.contains("certificate"), "{problem}");
+    }
+    let problem = call(identity, Some(&ours.cert.pem())).await.expect_err("not trusted");
+    assert_eq!(problem.kind, crate::ProblemKind::Unauthorized, "{problem}");
+    assert!(problem.detail.contains("`tls.ca`"), "{problem}");
 }
