@@ -11,7 +11,7 @@ use waypost_log::{DeadLetter, DeadLetterReason};
 pub(crate) use self::told::KeptQuery;
 pub use self::told::{
     InvalidLetterName, LetterAttempt, LetterChoice, LetterDetails, LetterEvent, LetterForwarding, LetterLine,
-    LetterName, LetterQuery, MAX_NAMED_LETTERS,
+    LetterName, LetterOutputs, LetterQuery, MAX_NAMED_LETTERS,
 };
 
 /// Where the event could not be sent.

@@ -39,7 +39,7 @@ pub use broker::{Broker, PublishError};
 pub use budget::{Budget, Share};
 pub use dead_letter::{
     InvalidLetterName, LetterAttempt, LetterChoice, LetterDetails, LetterEvent, LetterForwarding, LetterLine,
-    LetterName, LetterQuery, MAX_NAMED_LETTERS,
+    LetterName, LetterOutputs, LetterQuery, MAX_NAMED_LETTERS,
 };
 pub use engine::{
     DEFAULT_DELIVERY_BUDGET_BYTES, DEFAULT_DETACHED_RETENTION, DEFAULT_INGEST_BUDGET_BYTES,

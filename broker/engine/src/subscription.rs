@@ -8,7 +8,6 @@
 //! item after the other, and calls or starts the next worker when there is more to do and the congestion window allows
 //! it. A worker rests and ends under the same lock under which work is offered, so no wake-up is lost.
 
-mod accepted;
 mod attempt;
 mod backlog;
 mod gather;
@@ -33,7 +32,6 @@ use waypost_log::{
     Timestamp, TriggerNumber, WriteError,
 };
 
-use self::accepted::AcceptedOutputs;
 pub(crate) use self::attempt::{Mark, NotNow, RedriveSlot};
 pub use self::operator::{OperateError, SeekTo};
 use self::rest::Rest;
@@ -59,7 +57,6 @@ pub(crate) struct Subscription {
     spending: Spending,
     /// Until when attempts are made known to the disk before they are made.
     careful_until: Timestamp,
-    accepted: AcceptedOutputs,
     /// Counts refills.
     turn: AtomicUsize,
     /// For each partition the offset below which an operator gave everything up.
@@ -147,7 +144,6 @@ impl Subscription {
             window: Mutex::new(window),
             spending: Spending::default(),
             careful_until,
-            accepted: AcceptedOutputs::default(),
             turn: AtomicUsize::new(0),
             sought,
             me: me.clone(),

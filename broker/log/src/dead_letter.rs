@@ -10,7 +10,7 @@ use waypost_core::manifest::ResourceName;
 
 use crate::clock::Timestamp;
 use crate::error::{ReadError, WriteError};
-use crate::ledger::{ATTEMPTS_KEPT, Attempt};
+use crate::ledger::{ATTEMPTS_KEPT, AcceptedOutputs, Attempt};
 use crate::record::{Entry, Position};
 
 /// The number of a dead letter, unique within its broker's log and never reused.
@@ -40,6 +40,8 @@ pub struct DeadLetter {
     pub forwarding: Forwarding,
     /// The newest redrive at which it failed again.
     pub redriven: Option<RedriveId>,
+    /// The outputs of the trigger's transformations that the subscriber has: the others are owed.
+    pub accepted: Option<AcceptedOutputs>,
 }
 
 /// The record of a dead letter.
@@ -127,6 +129,8 @@ pub struct FailedAgain {
     pub attempts: Vec<Attempt>,
     /// When it was given up.
     pub at: Timestamp,
+    /// The outputs that the subscriber has by now, where that is not what it was.
+    pub accepted: Option<AcceptedOutputs>,
 }
 
 impl FailedAgain {

@@ -3,6 +3,7 @@
 //! A [`Ledger`] holds counts and places, never history: how each attempt ended goes to the backend's journal,
 //! which may forget the oldest (memory) or keep them on disk. So a debt costs the same however often it was tried.
 
+mod accepted;
 mod attempt;
 mod counts;
 mod journal;
@@ -23,6 +24,7 @@ use crate::error::WriteError;
 use crate::log::TriggerNumber;
 use crate::record::{Entry, Offset, Position};
 
+pub use accepted::{ACCEPTED_LIMIT, AcceptedOutputs};
 pub use attempt::{ATTEMPTS_KEPT, Attempt, AttemptOutcome};
 pub use counts::{Counts, DropReason, Dropped, Recount};
 pub(crate) use journal::{Debt, Journal, Settling};
@@ -113,6 +115,8 @@ struct State {
     window: BTreeMap<Offset, Flight>,
     schedule: Schedule,
     order: Order,
+    /// The outputs of debts that are pending that the subscriber has.
+    accepted: BTreeMap<Offset, AcceptedOutputs>,
     /// From where on the log is to be kept for matches that are still to be found in it.
     reserved: Option<Offset>,
     /// Grows with every change, so that what is unchanged need not be written down again.
@@ -341,6 +345,7 @@ impl Ledger {
             debt: self.debt(offset),
             entry,
             readable: state.readable(offset),
+            accepted: state.accepted.get(&offset).copied(),
             settlement,
             attempt,
             attempts_made,
@@ -360,6 +365,7 @@ impl Ledger {
                 debt: self.debt(offset),
                 entry: state.entry(offset),
                 readable: state.readable(offset),
+                accepted: None,
                 settlement: Settlement::Dropped(reason),
                 attempt: None,
                 attempts_made: state.attempts(offset).unwrap_or(0),
@@ -379,6 +385,25 @@ impl Ledger {
         state.changes += 1;
         state.count(Counted::Dropped(reason), untaken);
         Ok(dropped + untaken)
+    }
+
+    /// Notes which outputs of a delivery's transformations the subscriber has, in the place of what was noted before. Of
+    /// what is neither in the window nor waits nothing is noted, nor where as many deliveries have such a note as may
+    /// ([`ACCEPTED_LIMIT`]): all of its outputs are sent again then.
+    pub fn accept(&self, offset: Offset, outputs: AcceptedOutputs) {
+        let mut state = self.state.lock();
+        let full = state.accepted.len() >= ACCEPTED_LIMIT && !state.accepted.contains_key(&offset);
+        if full || state.attempts(offset).is_none() {
+            return;
+        }
+        state.accepted.insert(offset, outputs);
+        state.changes += 1;
+        self.journal.accepted(self.debt(offset), outputs);
+    }
+
+    /// Which outputs of a delivery that is pending the subscriber has, where that was noted.
+    pub fn accepted(&self, offset: Offset) -> Option<AcceptedOutputs> {
+        self.state.lock().accepted.get(&offset).copied()
     }
 
     /// How many attempts were made at a delivery that is in the window or waits; 0 of any other.
@@ -589,6 +614,7 @@ impl State {
         if let Some(key) = self.key(offset) {
             self.order.remove(key, offset);
         }
+        self.accepted.remove(&offset);
         if self.window.remove(&offset).is_none() {
             self.schedule.remove(offset);
         }

@@ -129,6 +129,7 @@ pub async fn all(bench: &dyn Bench) {
     dead_letters::a_dead_letter_outlives_its_record_and_its_trigger(bench).await;
     dead_letters::dead_letters_are_selected(bench).await;
     dead_letters::a_dead_letter_that_fails_again_stays(bench).await;
+    dead_letters::accepted_outputs_are_noted_until_the_debt_is_settled(bench).await;
     dead_letters::one_sends_a_dead_letter_at_a_time(bench).await;
 
     lifetime::only_what_nobody_is_owed_is_trimmed(bench).await;

@@ -1,9 +1,14 @@
 //! Transformations: in triggers, at their own address, and as TriggerMesh writes them.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
 use http::StatusCode;
 use serde_json::{Value, json};
 use waypost_tests::binary::{Finished, run_in};
 use waypost_tests::client::event;
+use waypost_tests::eventually;
 use waypost_tests::ledger::count;
 use waypost_tests::process::Waypost;
 use waypost_tests::subscriber::{Received, Subscriber};
@@ -105,6 +110,99 @@ async fn accepted_outputs_are_not_sent_again() {
     let ids: Vec<String> = subscriber.received().iter().map(Received::id).collect();
     assert_eq!(ids, ["1-0", "1-1", "1-1", "1-1", "1-2"]);
     assert_eq!(count(&waypost.trigger("t").await, "delivered"), 1);
+    waypost.stop().await;
+}
+
+#[tokio::test]
+async fn accepted_outputs_survive_a_kill_and_a_redrive_sends_the_others() {
+    let mended = Arc::new(AtomicBool::new(false));
+    let looks = Arc::clone(&mended);
+    // The second output of one event is away for a while, and that of another is refused.
+    let subscriber = Subscriber::new(move |received| match received.id().as_str() {
+        "1-1" if !looks.load(Ordering::SeqCst) => 503.into(),
+        "2-1" if !looks.load(Ordering::SeqCst) => 422.into(),
+        _ => 200.into(),
+    })
+    .await;
+    let spec = json!({
+        "transformations": [split("$")],
+        "delivery": {"retry": 1000, "backoffPolicy": "constant", "backoffDelay": "PT0.2S"},
+    });
+    let mut waypost =
+        Waypost::start(&default_broker(&[native_trigger("t", &subscriber.url("/"), spec)])).await;
+    let ids =
+        |subscriber: &Subscriber| -> Vec<String> { subscriber.received().iter().map(Received::id).collect() };
+    waypost.accept(posted(INGRESS, "1", "[1,2,3]")).await;
+    waypost.accept(posted(INGRESS, "2", "[1,2,3]")).await;
+    for _ in 0..2 {
+        let tried = ids(&subscriber).iter().filter(|id| *id == "1-1").count();
+        eventually("another attempt, and the dead letter", async || {
+            let more = ids(&subscriber).iter().filter(|id| *id == "1-1").count() > tried;
+            (more && count(&waypost.trigger("t").await, "deadLettered") == 1).then_some(())
+        })
+        .await;
+        // What happened shortly before a kill may be done again.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        waypost = waypost.kill(|setup| setup).await;
+    }
+    let letters = waypost.admin_get("/api/v1/dead-letters").await.json();
+    let id = letters[0]["id"].as_str().unwrap();
+    let shown = waypost.admin_get(&format!("/api/v1/dead-letters/{id}")).await.json();
+    assert_eq!((&shown["event"]["id"], &shown["outputs"]["accepted"]), (&json!("2"), &json!(1)), "{shown:#}");
+    let owed: Vec<_> =
+        shown["outputs"]["owed"].as_array().unwrap().iter().map(|event| &event["id"]).collect();
+    assert_eq!(owed, ["2-1", "2-2"], "{shown:#}");
+    mended.store(true, Ordering::SeqCst);
+    waypost.settled().await;
+    let admin = format!("http://{}", waypost.admin);
+    let redriven = waypost_tests::binary::run(&["dlq", "redrive", "--admin", &admin]).await;
+    assert_eq!(redriven.code, Some(0), "{redriven:?}");
+    let all = ids(&subscriber);
+    for id in ["1-0", "1-2", "2-0", "2-2"] {
+        assert_eq!(all.iter().filter(|sent| *sent == id).count(), 1, "{id}: {all:?}");
+    }
+    assert_eq!(all.iter().filter(|sent| *sent == "2-1").count(), 2, "{all:?}");
+    waypost.settled().await;
+    waypost.stop().await;
+}
+
+#[tokio::test]
+async fn programs_without_an_end_are_dead_letters_and_the_broker_goes_on() {
+    let subscriber = Subscriber::accepting().await;
+    let bad = [
+        ("endless", json!({"jq": {"query": "last(repeat(1))"}}), "stopped"),
+        (
+            "greedy",
+            json!({"jq": {"query": "def grow: . + . | grow; \"0123456789abcdef\" | grow"}}),
+            "stopped",
+        ),
+        ("many", json!({"jq": {"query": "range(1000000)"}}), "1000 outputs"),
+    ];
+    let mut documents: Vec<Value> = bad
+        .iter()
+        .flat_map(|(name, step, _)| {
+            let only = json!([{"exact": {"type": "order"}}]);
+            let spec = json!({"transformations": [step], "delivery": retry(3), "filters": only});
+            [native_trigger(name, &subscriber.url("/bad"), spec), transformation(name, step)]
+        })
+        .collect();
+    documents.push(native_trigger("good", &subscriber.url("/good"), json!({})));
+    let waypost = Waypost::start(&default_broker(&documents)).await;
+    waypost.accept(posted(INGRESS, "1", "{}")).await;
+    waypost.settled().await;
+    for (name, _, reason) in &bad {
+        assert_eq!(count(&waypost.trigger(name).await, "deadLettered"), 1, "{name}");
+        let letters = waypost.admin_get(&format!("/api/v1/dead-letters?trigger=default/{name}")).await.json();
+        let told = letters[0]["reason"].as_str().unwrap();
+        assert_eq!(letters[0]["code"], "E0901", "{letters:#}");
+        assert!(told.contains("transformations[0] (jq)") && told.contains(reason), "{name}: {told}");
+        let answer = waypost.send(posted(&format!("/default/transformations/{name}"), "1", "{}")).await;
+        assert_eq!(answer.problem(422)["code"], "E0901", "{name}");
+    }
+    waypost.accept(event(INGRESS, "2", "other", &[], "")).await;
+    waypost.settled().await;
+    let paths: Vec<_> = subscriber.received().into_iter().map(|received| received.path).collect();
+    assert_eq!(paths, ["/good", "/good"]);
     waypost.stop().await;
 }
 

@@ -8,11 +8,12 @@ use serde_json::value::RawValue;
 use waypost_core::Code;
 use waypost_core::event::json;
 use waypost_core::manifest::ResourceName;
+use waypost_core::transformation::{Chain, Moment, Transformed};
 use waypost_log::{
     Attempt, AttemptOutcome, DeadLetter, DeadLetterId, Forwarding, LetterSelection, Timestamp,
 };
 
-use crate::explain::rfc3339;
+use crate::explain::{StructuredEvent, rfc3339};
 use crate::redrive::redrive_name;
 
 /// The name of a dead letter: `NAMESPACE.BROKER.NUMBER`, such as `default.orders.42`. It is unique in a process and its
@@ -188,6 +189,19 @@ pub struct LetterDetails {
     pub forwarding: LetterForwarding,
     /// The newest redrive at which it failed again.
     pub redrive: Option<String>,
+    /// Where the transformations made several events of it, and the subscriber has some of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outputs: Option<LetterOutputs>,
+}
+
+/// The events that transformations made of the event of a dead letter.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LetterOutputs {
+    /// How many of them the subscriber has: the first ones.
+    pub accepted: u32,
+    /// The others, which a redrive sends.
+    pub owed: Vec<StructuredEvent>,
 }
 
 /// One attempt at the event of a dead letter.
@@ -236,7 +250,8 @@ pub enum LetterForwarding {
 }
 
 impl LetterDetails {
-    pub(crate) fn of(broker: &ResourceName, letter: &DeadLetter) -> Self {
+    /// `chain` is what the trigger does with events now, where it is still there.
+    pub(crate) fn of(broker: &ResourceName, letter: &DeadLetter, chain: Option<&Chain>) -> Self {
         let event = letter.entry().map(|entry| {
             let text = String::from_utf8(json::encode(&entry.event).to_vec()).expect("JSON is UTF-8");
             RawValue::from_string(text).expect("the codec writes JSON")
@@ -266,8 +281,20 @@ impl LetterDetails {
                 }
             },
             redrive: letter.redriven.map(redrive_name),
+            outputs: outputs_of(letter, chain),
         }
     }
+}
+
+/// Other transformations than those that made the outputs start over: nothing that was accepted is one of theirs.
+fn outputs_of(letter: &DeadLetter, chain: Option<&Chain>) -> Option<LetterOutputs> {
+    let (entry, chain) = (letter.entry()?, chain?);
+    let accepted =
+        letter.accepted.map(|accepted| accepted.by(chain.digest())).filter(|accepted| *accepted > 0)?;
+    let moment = Moment { arrived_nanoseconds: entry.arrived.0 };
+    let Ok(Transformed::Events(events)) = chain.apply(&entry.event, moment) else { return None };
+    let owed = events.into_iter().skip(accepted as usize).map(StructuredEvent).collect();
+    Some(LetterOutputs { accepted, owed })
 }
 
 impl LetterAttempt {

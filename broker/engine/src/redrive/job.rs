@@ -11,8 +11,8 @@ use tokio_util::sync::CancellationToken;
 use waypost_core::delivery::{DeliveryPolicy, Format, Rate};
 use waypost_core::error::{Class, DeliveryError};
 use waypost_log::{
-    Attempt, AttemptOutcome, Cause, DeadLetter, DeadLetterReason, Entry, FailedAgain, LetterClaim,
-    LetterRecord, LetterSelection, RedriveId, Timestamp, TriggerNumber, WriteError,
+    AcceptedOutputs, Attempt, AttemptOutcome, Cause, DeadLetter, DeadLetterReason, Entry, FailedAgain,
+    LetterClaim, LetterRecord, LetterSelection, RedriveId, Timestamp, TriggerNumber, WriteError,
 };
 
 use super::record::{Part, RedriveRecord, RedriveState, RedriveStatus};
@@ -426,10 +426,11 @@ impl Job {
     async fn send_until_known(&self, broker: &Arc<Broker>, letter: &DeadLetter, entry: &Arc<Entry>) -> Fate {
         let clock = &self.context.clock;
         let mut attempts: Vec<Attempt> = Vec::new();
+        let mut accepted = letter.accepted;
         loop {
             let Some(way) = self.way(broker, letter).await else { return Fate::Later };
             let started = clock.now();
-            let Err(error) = way.send(self, letter, entry).await else { return Fate::Sent };
+            let Err(error) = way.send(self, letter, entry, &mut accepted).await else { return Fate::Sent };
             let ended = clock.now();
             let destination = way.destination(self);
             let policy = way.policy();
@@ -460,6 +461,7 @@ impl Job {
                         reason,
                         attempts,
                         at: ended,
+                        accepted,
                     });
                 }
             }
@@ -505,11 +507,17 @@ enum Way {
 }
 
 impl Way {
-    async fn send(&self, job: &Job, letter: &DeadLetter, entry: &Arc<Entry>) -> Result<(), DeliveryError> {
+    async fn send(
+        &self,
+        job: &Job,
+        letter: &DeadLetter,
+        entry: &Arc<Entry>,
+        accepted: &mut Option<AcceptedOutputs>,
+    ) -> Result<(), DeliveryError> {
         let name = redrive_name(job.redrive());
         let mark = Mark { name: MARK, value: &name };
         let other = match self {
-            Self::Own(_, slot) => return slot.send(entry, &mark).await,
+            Self::Own(_, slot) => return slot.send(entry, &mark, accepted).await,
             Self::Other(_) => {
                 job.other.as_ref().expect("a way to another destination is taken where there is one")
             }

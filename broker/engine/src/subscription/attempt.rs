@@ -11,8 +11,8 @@ use waypost_core::error::DeliveryError;
 use waypost_core::transformation::{Discard, Moment, Transformed};
 use waypost_core::{Class, Event, codes};
 use waypost_log::{
-    AppendError, Attempt, AttemptOutcome, Batch, Cause, DeadLetterReason, DropReason, Entry, Key, Ledger,
-    Log, Offset, Position, ReadError, Settlement, Timestamp, WriteError,
+    AcceptedOutputs, AppendError, Attempt, AttemptOutcome, Batch, Cause, DeadLetterReason, DropReason, Entry,
+    Key, Ledger, Log, Offset, Position, ReadError, Settlement, Timestamp, WriteError,
 };
 
 pub(crate) use self::redriven::{Mark, NotNow, RedriveSlot};
@@ -318,17 +318,22 @@ impl Subscription {
             Ok(Transformed::Nothing(why)) => return Sent::Nothing(why),
             Err(error) => return Sent::Failed(error),
         };
-        let chain = delivering.transformations.digest();
-        let accepted = self.accepted.of(entry.position, chain);
+        let (offset, chain) = (entry.position.offset, delivering.transformations.digest());
+        let ledger = &self.ledgers[usize::from(entry.position.partition)];
+        let accepted = match events.len() {
+            1 => 0,
+            _ => ledger.accepted(offset).map_or(0, |outputs| outputs.by(chain)),
+        };
+        let last = events.len().saturating_sub(1);
         let mut sent = Sent::Delivered { status: None };
         for (output, event) in (0..).zip(&events).skip(accepted as usize) {
             sent = self.send_one(delivering, own, entry, event, output).await;
             if let Sent::Failed(_) = sent {
                 return sent;
             }
-            if events.len() > 1 {
-                // At once, so that an attempt that is cut does not forget it.
-                self.accepted.remember(entry.position, chain, output + 1);
+            if (output as usize) < last {
+                // At once, so that neither an attempt that is cut nor another process sends it again.
+                ledger.accept(offset, AcceptedOutputs { chain, outputs: output + 1 });
             }
         }
         sent
@@ -421,7 +426,6 @@ impl Subscription {
     ) {
         match ledger.settle(in_hand.entry().position.offset, settlement, attempt) {
             Ok(_) => {
-                self.accepted.forget(in_hand.entry().position);
                 let key = in_hand.key();
                 in_hand.done();
                 if key.is_some() {

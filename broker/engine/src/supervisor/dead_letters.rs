@@ -47,7 +47,9 @@ impl Supervisor {
     pub(crate) async fn dead_letter(&self, name: &LetterName) -> Option<LetterDetails> {
         let broker = self.broker(&name.broker)?;
         let letter = broker.log().dead_letters().get(name.id).await?;
-        Some(LetterDetails::of(&name.broker, &letter))
+        let chain =
+            broker.subscription(&letter.trigger).map(|trigger| trigger.delivering().transformations.clone());
+        Some(LetterDetails::of(&name.broker, &letter, chain.as_ref()))
     }
 
     /// See [`crate::Engine::purge`].

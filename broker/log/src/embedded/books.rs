@@ -15,7 +15,9 @@ use crate::embedded::journal::Journal;
 use crate::embedded::letters::Letters;
 use crate::embedded::note::{Change, StoredLetter};
 use crate::error::WriteError;
-use crate::ledger::{self, ATTEMPTS_KEPT, Attempt, Debt, DropReason, Key, Settlement, Settling};
+use crate::ledger::{
+    self, ATTEMPTS_KEPT, AcceptedOutputs, Attempt, Debt, DropReason, Key, Settlement, Settling,
+};
 use crate::log::TriggerNumber;
 use crate::record::{Charge, Entry, Offset};
 
@@ -177,6 +179,11 @@ impl ledger::Journal for TriggerBooks {
         let _ = self.write(debt, Change::Attempted(attempt));
     }
 
+    fn accepted(&self, debt: Debt, outputs: AcceptedOutputs) {
+        // What cannot be noted is sent again.
+        let _ = self.write(debt, Change::Accepted(outputs));
+    }
+
     fn waiting(
         &self,
         debt: Debt,
@@ -193,7 +200,7 @@ impl ledger::Journal for TriggerBooks {
     }
 
     fn settled(&self, settling: Settling<'_>) -> Result<(), WriteError> {
-        let Settling { debt, readable, settlement, attempt, attempts_made, .. } = settling;
+        let Settling { debt, readable, accepted, settlement, attempt, attempts_made, .. } = settling;
         let (reason, due) = match settlement {
             Settlement::Delivered => return self.write(debt, Change::Delivered(attempt)),
             Settlement::Dropped(reason) => return self.write(debt, Change::Dropped(reason, attempt)),
@@ -217,6 +224,7 @@ impl ledger::Journal for TriggerBooks {
             at: self.books.clock.now(),
             forwarding: due.map_or(Forwarding::Kept, |due| Forwarding::Waiting { attempts: 0, due }),
             redriven: None,
+            accepted,
         };
         let note = |id, content| {
             self.books.note(debt.position.offset, debt.trigger, Change::DeadLettered(attempt, id, content))

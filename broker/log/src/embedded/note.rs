@@ -11,7 +11,7 @@ use waypost_core::{Code, codes};
 use crate::clock::Timestamp;
 use crate::dead_letter::{DeadLetterId, DeadLetterReason, Forwarding, RedriveId};
 use crate::embedded::codec::{Corrupt, Put, Reader};
-use crate::ledger::{Attempt, AttemptOutcome, DropReason, Key};
+use crate::ledger::{AcceptedOutputs, Attempt, AttemptOutcome, DropReason, Key};
 use crate::log::TriggerNumber;
 use crate::record::Offset;
 
@@ -31,6 +31,8 @@ pub(super) struct Note {
 pub(super) enum Change {
     /// An attempt failed, and the delivery stays in the window.
     Attempted(Attempt),
+    /// The subscriber has outputs of the delivery, which stays where it is.
+    Accepted(AcceptedOutputs),
     /// The delivery went to the schedule.
     Waiting {
         due: Timestamp,
@@ -64,6 +66,7 @@ const LETTER_CHANGED: u8 = 7;
 const LETTER_REMOVED: u8 = 8;
 const HELD: u8 = 9;
 const WAITING_IN_ORDER: u8 = 10;
+const ACCEPTED: u8 = 11;
 
 impl Note {
     pub(super) fn encode(&self, into: &mut Vec<u8>) {
@@ -125,6 +128,10 @@ impl Change {
                 into.put_u8(ATTEMPTED);
                 put_attempt(into, attempt);
             }
+            Self::Accepted(accepted) => {
+                into.put_u8(ACCEPTED);
+                put_accepted(into, accepted);
+            }
             Self::Waiting { due, attempts, key } => {
                 into.put_u8(if key.is_some() { WAITING_IN_ORDER } else { WAITING });
                 into.put_i64(due.0);
@@ -179,6 +186,7 @@ impl Change {
                 attempts: reader.u32()?,
                 key: Some(take_key(&mut reader)?),
             },
+            ACCEPTED => Self::Accepted(take_accepted(&mut reader)?),
             HELD => Self::Held(take_key(&mut reader)?),
             DELIVERED => Self::Delivered(take_option(&mut reader, take_attempt)?),
             DROPPED => Self::Dropped(take_reason(&mut reader)?, take_option(&mut reader, take_attempt)?),
@@ -218,6 +226,8 @@ pub(super) struct StoredLetter {
     pub(super) forwarding: Forwarding,
     /// The newest redrive at which it failed again. Not written where there is none, as before redrives were known.
     pub(super) redriven: Option<RedriveId>,
+    /// The outputs that the subscriber has. Not written where there are none, as before they were known.
+    pub(super) accepted: Option<AcceptedOutputs>,
 }
 
 impl StoredLetter {
@@ -253,6 +263,9 @@ impl StoredLetter {
         if let Some(RedriveId(redrive)) = self.redriven {
             into.put_u64(redrive);
         }
+        if let Some(accepted) = &self.accepted {
+            put_accepted(&mut into, accepted);
+        }
         into.into()
     }
 
@@ -281,11 +294,28 @@ impl StoredLetter {
                 2 => Forwarding::GivenUp { attempts: reader.u32()?, detail: reader.text()?.to_owned() },
                 _ => return Err(Corrupt("a forwarding is of an unknown kind")),
             },
-            redriven: if reader.is_empty() { None } else { Some(RedriveId(reader.u64()?)) },
+            // Which of the two follow is told by the length.
+            redriven: match reader.0.len() {
+                0 | ACCEPTED_BYTES => None,
+                _ => Some(RedriveId(reader.u64()?)),
+            },
+            accepted: if reader.is_empty() { None } else { Some(take_accepted(&mut reader)?) },
         };
         reader.end()?;
         Ok(letter)
     }
+}
+
+/// How many bytes [`put_accepted`] writes.
+const ACCEPTED_BYTES: usize = 12;
+
+fn put_accepted(into: &mut Vec<u8>, accepted: &AcceptedOutputs) {
+    into.put_u64(accepted.chain);
+    into.put_u32(accepted.outputs);
+}
+
+fn take_accepted(reader: &mut Reader<'_>) -> Result<AcceptedOutputs, Corrupt> {
+    Ok(AcceptedOutputs { chain: reader.u64()?, outputs: reader.u32()? })
 }
 
 pub(super) fn put_option<T>(into: &mut Vec<u8>, value: Option<&T>, put: impl FnOnce(&mut Vec<u8>, &T)) {
@@ -439,21 +469,35 @@ mod tests {
             },
         );
         let redriven = any::<Option<u64>>().prop_map(|number| number.map(RedriveId));
-        (name(), any::<(u64, bool, u32, i64)>(), why, vec(attempt(), 0..4), forwarding, redriven).prop_map(
-            |(trigger, (offset, readable, attempts_made, at), reason, attempts, forwarding, redriven)| {
-                StoredLetter {
+        let accepted = proptest::option::of(accepted());
+        (name(), any::<(u64, bool, u32, i64)>(), why, vec(attempt(), 0..4), forwarding, (redriven, accepted))
+            .prop_map(
+                |(
                     trigger,
-                    offset,
-                    readable,
+                    (offset, readable, attempts_made, at),
                     reason,
                     attempts,
-                    attempts_made,
-                    at: Timestamp(at),
                     forwarding,
-                    redriven,
-                }
-            },
-        )
+                    (redriven, accepted),
+                )| {
+                    StoredLetter {
+                        trigger,
+                        offset,
+                        readable,
+                        reason,
+                        attempts,
+                        attempts_made,
+                        at: Timestamp(at),
+                        forwarding,
+                        redriven,
+                        accepted,
+                    }
+                },
+            )
+    }
+
+    fn accepted() -> impl Strategy<Value = AcceptedOutputs> {
+        any::<(u64, u32)>().prop_map(|(chain, outputs)| AcceptedOutputs { chain, outputs })
     }
 
     fn key() -> impl Strategy<Value = Key> {
@@ -468,6 +512,7 @@ mod tests {
             (any::<(i64, u32)>(), proptest::option::of(key()))
                 .prop_map(|((due, attempts), key)| Change::Waiting { due: Timestamp(due), attempts, key }),
             key().prop_map(Change::Held),
+            accepted().prop_map(Change::Accepted),
             last().prop_map(Change::Delivered),
             (reason(), last()).prop_map(|(reason, attempt)| Change::Dropped(reason, attempt)),
             (last(), id(), bytes())
@@ -480,6 +525,39 @@ mod tests {
             (id(), bytes()).prop_map(|(id, letter)| Change::LetterChanged(id, letter)),
             id().prop_map(Change::LetterRemoved),
         ]
+    }
+
+    /// Each kind of note as the first version that knew it wrote it.
+    #[test]
+    fn notes_of_earlier_versions_are_read() {
+        let note = |content: &[u8]| {
+            let mut body = Vec::new();
+            body.put_u64(1);
+            body.put_u64(2);
+            body.put_u32(3);
+            body.put_counted(content);
+            body
+        };
+        for (content, change) in [
+            (
+                &[2, 5, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0][..],
+                Change::Waiting { due: Timestamp(5), attempts: 4, key: None },
+            ),
+            (&[3, 0], Change::Delivered(None)),
+            (&[4, 7, 0], Change::Dropped(DropReason::Failed, None)),
+            (
+                &[5, 0, 9, 0, 0, 0, 0, 0, 0, 0, 1, 2],
+                Change::DeadLettered(None, DeadLetterId(9), Bytes::from_static(&[1, 2])),
+            ),
+            (&[8, 9, 0, 0, 0, 0, 0, 0, 0], Change::LetterRemoved(DeadLetterId(9))),
+            (
+                &[11, 1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0],
+                Change::Accepted(AcceptedOutputs { chain: 1, outputs: 2 }),
+            ),
+        ] {
+            let notes = decode_all(&note(content)).expect("it is read");
+            assert_eq!(notes, [Note { sequence: 1, offset: 2, trigger: TriggerNumber(3), change }]);
+        }
     }
 
     proptest! {
@@ -497,10 +575,22 @@ mod tests {
         /// Before redrives were known a letter ended with its forwarding.
         #[test]
         fn letters_of_before_redrives_are_read(letter in letter(), number: u64) {
-            let before = StoredLetter { redriven: None, ..letter };
+            let before = StoredLetter { redriven: None, accepted: None, ..letter };
             let now = StoredLetter { redriven: Some(RedriveId(number)), ..before.clone() };
             let (before_stored, stored) = (before.encode(), now.encode());
             prop_assert_eq!(stored.strip_suffix(&number.to_le_bytes()[..]), Some(&before_stored[..]));
+            prop_assert_eq!(StoredLetter::decode(&before_stored), Ok(before));
+            prop_assert_eq!(StoredLetter::decode(&stored), Ok(now));
+        }
+
+        /// Before outputs that subscribers have were known a letter ended with its redrive, where it had one.
+        #[test]
+        fn letters_of_before_accepted_outputs_are_read(letter in letter(), accepted in accepted()) {
+            let before = StoredLetter { accepted: None, ..letter };
+            let now = StoredLetter { accepted: Some(accepted), ..before.clone() };
+            let (before_stored, stored) = (before.encode(), now.encode());
+            prop_assert!(stored.starts_with(&before_stored));
+            prop_assert_eq!(stored.len(), before_stored.len() + ACCEPTED_BYTES);
             prop_assert_eq!(StoredLetter::decode(&before_stored), Ok(before));
             prop_assert_eq!(StoredLetter::decode(&stored), Ok(now));
         }

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use crate::clock::Timestamp;
 use crate::embedded::codec::{Corrupt, Put, Reader};
 use crate::embedded::note::{put_name, take_key, take_name};
-use crate::ledger::{Delayed, DropReason, Dropped, Flying, Snapshot};
+use crate::ledger::{AcceptedOutputs, Delayed, DropReason, Dropped, Flying, Snapshot};
 use crate::log::{PlanRecord, PlanVersion, TriggerNumber};
 use crate::record::{Checkpoint, Offset};
 
@@ -131,6 +131,12 @@ pub(super) fn encode_ledger(covered: u64, ledger: &Snapshot) -> Vec<u8> {
     for reason in &DropReason::ALL[FIRST_REASONS..] {
         into.put_u64(ledger.dropped.by(*reason));
     }
+    into.put_varint(ledger.accepted.len() as u64);
+    for (offset, accepted) in &ledger.accepted {
+        into.put_u64(*offset);
+        into.put_u64(accepted.chain);
+        into.put_u32(accepted.outputs);
+    }
     into
 }
 
@@ -207,6 +213,12 @@ pub(super) fn decode_ledger(stored: &[u8]) -> Result<(u64, Snapshot), Corrupt> {
         dropped.add(*reason, reader.u64()?);
     }
     ledger.dropped = dropped;
+    if !reader.is_empty() {
+        for _ in 0..reader.varint()? {
+            let (offset, chain, outputs) = (reader.u64()?, reader.u64()?, reader.u32()?);
+            ledger.accepted.insert(offset, AcceptedOutputs { chain, outputs });
+        }
+    }
     reader.end()?;
     Ok((covered, ledger))
 }
@@ -283,6 +295,43 @@ mod tests {
         assert_eq!(encode_page(trigger, &waiting), stored);
     }
 
+    /// Rows of before the last two reasons to drop were known end with the window; those of before outputs that
+    /// subscribers have were noted, with the reasons.
+    #[test]
+    fn ledgers_of_earlier_versions_are_read() {
+        let mut first = Vec::new();
+        for number in [40_u64, 9, 12, 0] {
+            first.put_u64(number);
+        }
+        first.put_u8(1);
+        // matched, delivered, deadLettered, untaken, and the six first reasons.
+        for number in [12_u64, 4, 1, 0, 1, 0, 2, 0, 3, 0] {
+            first.put_u64(number);
+        }
+        first.put_varint(1);
+        first.put_u64(8);
+        first.put_u32(2);
+        first.put_u8(2);
+        first.put_u8(0);
+        let (covered, ledger) = decode_ledger(&first).expect("it is read");
+        let dropped = |reason| ledger.dropped.by(reason);
+        assert_eq!((covered, ledger.next, ledger.matched, ledger.delivered), (40, 9, 12, 4));
+        assert_eq!((dropped(DropReason::Deadline), dropped(DropReason::Filtered)), (1, 3));
+        assert_eq!((dropped(DropReason::Schema), dropped(DropReason::Failed)), (0, 0));
+        assert_eq!(ledger.window[&8], Flying { attempts: 2, parked: false, open: true, crashes: 0 });
+        assert!(ledger.accepted.is_empty());
+
+        let mut second = first.clone();
+        second.put_u64(5);
+        second.put_u64(6);
+        let (_, mut later) = decode_ledger(&second).expect("it is read");
+        assert_eq!((later.dropped.by(DropReason::Schema), later.dropped.by(DropReason::Failed)), (5, 6));
+        later.accepted.insert(8, AcceptedOutputs { chain: 7, outputs: 3 });
+        let third = encode_ledger(40, &later);
+        assert!(third.starts_with(&second));
+        assert_eq!(decode_ledger(&third), Ok((40, later)));
+    }
+
     proptest! {
         #[test]
         fn ledgers_come_back(
@@ -290,6 +339,7 @@ mod tests {
             placed: bool,
             dropped in vec(any::<u64>(), 8),
             window in btree_map(any::<u64>(), any::<(u32, bool, bool, u8)>(), 0..9),
+            accepted in btree_map(any::<u64>(), any::<(u64, u32)>(), 0..9),
         ) {
             let flying = |(offset, (attempts, parked, open, crashes))|
                 (offset, Flying { attempts, parked, open, crashes });
@@ -301,7 +351,9 @@ mod tests {
             }
             let ledger = Snapshot {
                 next, matched_end, oldest_untaken, placed, matched, delivered, dead_lettered, untaken,
-                dropped: by_reason, window, ..Snapshot::default()
+                dropped: by_reason, window,
+                accepted: accepted.into_iter().map(|(offset, (chain, outputs))| (offset, AcceptedOutputs { chain, outputs })).collect(),
+                ..Snapshot::default()
             };
             prop_assert_eq!(decode_ledger(&encode_ledger(covered, &ledger)), Ok((covered, ledger)));
         }

@@ -24,9 +24,12 @@ pub(super) struct Step {
 /// The steps to [`DATA_VERSION`], the last ends there. Nothing was released before format 1.
 ///
 /// Format 2 adds the keys of deliveries that stay in order to the notes and the pages of schedules. What format 1 wrote
-/// is read as it is.
-pub(super) const STEPS: &[Step] =
-    &[Step { name: "keys of deliveries that stay in order", run: |_, _| Ok(()) }];
+/// is read as it is. Format 3 adds the outputs that subscribers have: a kind of note, and what stands at the end of ledgers and
+/// dead letters, where format 2 wrote nothing.
+pub(super) const STEPS: &[Step] = &[
+    Step { name: "keys of deliveries that stay in order", run: |_, _| Ok(()) },
+    Step { name: "outputs that subscribers have", run: |_, _| Ok(()) },
+];
 
 /// Reads the version; none where it is missing or empty: then nothing was ever acknowledged from here.
 pub(super) fn read(disk: &dyn Disk, directory: &Path) -> Result<Option<String>, OpenError> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::clock::Timestamp;
 use crate::error::WriteError;
-use crate::ledger::{Attempt, DropReason, Key, Settlement};
+use crate::ledger::{AcceptedOutputs, Attempt, DropReason, Key, Settlement};
 use crate::log::TriggerNumber;
 use crate::record::{Charge, Entry, Offset, Position};
 
@@ -24,6 +24,8 @@ pub(crate) struct Settling<'a> {
     pub(crate) entry: Option<&'a Arc<Entry>>,
     /// Whether the record can be read, as far as is known.
     pub(crate) readable: bool,
+    /// The outputs that the subscriber has.
+    pub(crate) accepted: Option<AcceptedOutputs>,
     pub(crate) settlement: Settlement,
     /// The attempt that decided it, where one was made.
     pub(crate) attempt: Option<Attempt>,
@@ -36,6 +38,9 @@ pub(crate) struct Settling<'a> {
 pub(crate) trait Journal: fmt::Debug + Send + Sync {
     /// A failed attempt at what stays in the window.
     fn attempted(&self, debt: Debt, attempt: Attempt);
+
+    /// The subscriber has these outputs of what is pending. What cannot be noted is sent again.
+    fn accepted(&self, debt: Debt, outputs: AcceptedOutputs);
 
     /// A delivery goes to the schedule until `due`. What is returned is held as long as it waits there.
     fn waiting(

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::clock::Timestamp;
 use crate::ledger::schedule::page_of;
-use crate::ledger::{Counted, DropReason, Dropped, Flight, Key, Ledger, Order, Schedule, State, Waiting};
+use crate::ledger::{
+    AcceptedOutputs, Counted, DropReason, Dropped, Flight, Key, Ledger, Order, Schedule, State, Waiting,
+};
 use crate::record::Offset;
 
 /// All that a ledger knows, at one moment.
@@ -21,6 +23,8 @@ pub(crate) struct Snapshot {
     pub(crate) untaken: u64,
     pub(crate) window: BTreeMap<Offset, Flying>,
     pub(crate) schedule: BTreeMap<Offset, Delayed>,
+    /// The outputs that the subscriber has of what is in the window or waits.
+    pub(crate) accepted: BTreeMap<Offset, AcceptedOutputs>,
     /// The pages of the schedule that are not as they were written down.
     pub(crate) changed_pages: BTreeSet<u64>,
 }
@@ -91,6 +95,13 @@ impl Snapshot {
         }
     }
 
+    /// The subscriber has outputs of what is pending.
+    pub(crate) fn accept(&mut self, offset: Offset, outputs: AcceptedOutputs) {
+        if self.window.contains_key(&offset) || self.schedule.contains_key(&offset) {
+            self.accepted.insert(offset, outputs);
+        }
+    }
+
     /// A delivery went to the schedule.
     pub(crate) fn waiting(&mut self, offset: Offset, due: Timestamp, attempts: u32, key: Option<Key>) {
         if let Some((_, crashes)) = self.leave_window(offset) {
@@ -119,6 +130,7 @@ impl Snapshot {
     /// A delivery was settled.
     pub(crate) fn settled(&mut self, offset: Offset, outcome: Counted) {
         if self.window.remove(&offset).is_some() || self.unschedule(offset).is_some() {
+            self.accepted.remove(&offset);
             self.count(outcome, 1);
         }
     }
@@ -196,6 +208,7 @@ impl Ledger {
             untaken: state.untaken,
             window: state.window.iter().map(|(offset, flight)| (*offset, flight.written())).collect(),
             schedule: BTreeMap::new(),
+            accepted: state.accepted.clone(),
             changed_pages: BTreeSet::new(),
         };
         (Changed { ledger, pages }, with())
@@ -229,6 +242,7 @@ impl Ledger {
             window: snapshot.window.into_iter().map(flying).collect(),
             schedule,
             order,
+            accepted: snapshot.accepted,
             reserved: None,
             changes: 0,
         };

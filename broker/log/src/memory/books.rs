@@ -7,13 +7,15 @@ use parking_lot::Mutex;
 use waypost_core::manifest::ResourceName;
 
 use crate::clock::{Clock, Timestamp};
-use crate::dead_letter::{DeadLetterReason, DeadLetters, Forwarding};
+use crate::dead_letter::{DeadLetters, Forwarding};
 use crate::error::WriteError;
-use crate::ledger::{Attempt, Debt, DropReason, Journal, Key, OutcomeState, Settlement, Settling};
+use crate::ledger::{
+    AcceptedOutputs, Attempt, Debt, DropReason, Journal, Key, OutcomeState, Settlement, Settling,
+};
 use crate::log::TriggerNumber;
 use crate::memory::dead_letters::{DeadLetterStore, NewDeadLetter};
 use crate::memory::outcomes::Outcomes;
-use crate::record::{Charge, Entry, Offset, Position};
+use crate::record::{Charge, Entry, Offset};
 
 /// What a delivery that waits costs besides the event: its places in the schedule.
 const WAITING_OVERHEAD: u64 = 160;
@@ -78,27 +80,6 @@ impl TriggerBooks {
     pub(super) fn new(trigger: Arc<ResourceName>, books: Arc<Books>) -> Self {
         Self { trigger, books }
     }
-
-    fn put_dead_letter(
-        &self,
-        reason: DeadLetterReason,
-        due: Option<Timestamp>,
-        position: Position,
-        entry: Option<&Arc<Entry>>,
-        attempts: Vec<Attempt>,
-        attempts_made: u32,
-    ) {
-        self.books.dead_letters.put(NewDeadLetter {
-            trigger: ResourceName::clone(&self.trigger),
-            position,
-            entry: entry.cloned(),
-            reason,
-            attempts,
-            attempts_made,
-            at: self.books.clock.now(),
-            forwarding: due.map_or(Forwarding::Kept, |due| Forwarding::Waiting { attempts: 0, due }),
-        });
-    }
 }
 
 impl Journal for TriggerBooks {
@@ -106,6 +87,8 @@ impl Journal for TriggerBooks {
         let mut outcomes = self.books.of(debt.position.partition).lock();
         outcomes.note(debt.position.offset, debt.trigger, Some(attempt), None, true);
     }
+
+    fn accepted(&self, _debt: Debt, _outputs: AcceptedOutputs) {}
 
     fn waiting(
         &self,
@@ -126,7 +109,7 @@ impl Journal for TriggerBooks {
 
     fn settled(&self, settling: Settling<'_>) -> Result<(), WriteError> {
         self.books.check_open()?;
-        let Settling { debt, entry, settlement, attempt, attempts_made, .. } = settling;
+        let Settling { debt, entry, accepted, settlement, attempt, attempts_made, .. } = settling;
         let offset = debt.position.offset;
         let state = match &settlement {
             Settlement::Delivered => OutcomeState::Delivered,
@@ -142,7 +125,17 @@ impl Journal for TriggerBooks {
         drop(outcomes);
         // What has no body cannot be sent anywhere.
         let due = due.filter(|_| entry.is_some());
-        self.put_dead_letter(reason, due, debt.position, entry, attempts, attempts_made);
+        self.books.dead_letters.put(NewDeadLetter {
+            trigger: ResourceName::clone(&self.trigger),
+            position: debt.position,
+            entry: entry.cloned(),
+            reason,
+            attempts,
+            attempts_made,
+            at: self.books.clock.now(),
+            forwarding: due.map_or(Forwarding::Kept, |due| Forwarding::Waiting { attempts: 0, due }),
+            accepted,
+        });
         Ok(())
     }
 

@@ -16,7 +16,7 @@ use crate::dead_letter::{
     LetterRecord, LetterSelection, RedriveId, Traits,
 };
 use crate::error::WriteError;
-use crate::ledger::Attempt;
+use crate::ledger::{AcceptedOutputs, Attempt};
 use crate::record::{Charge, Entry, Position};
 
 /// What a dead letter costs besides its event and its attempts.
@@ -63,6 +63,7 @@ pub(super) struct NewDeadLetter {
     pub(super) attempts_made: u32,
     pub(super) at: Timestamp,
     pub(super) forwarding: Forwarding,
+    pub(super) accepted: Option<AcceptedOutputs>,
 }
 
 impl NewDeadLetter {
@@ -86,7 +87,17 @@ impl DeadLetterStore {
 
     pub(super) fn put(&self, new: NewDeadLetter) -> DeadLetterId {
         let charge = Charge::take(&self.used, new.cost());
-        let NewDeadLetter { trigger, position, entry, reason, attempts, attempts_made, at, forwarding } = new;
+        let NewDeadLetter {
+            trigger,
+            position,
+            entry,
+            reason,
+            attempts,
+            attempts_made,
+            at,
+            forwarding,
+            accepted,
+        } = new;
         let mut letters = self.letters.lock();
         let id = DeadLetterId(letters.next);
         letters.next += 1;
@@ -106,6 +117,7 @@ impl DeadLetterStore {
             at,
             forwarding,
             redriven,
+            accepted,
         };
         letters.all.insert(id, Stored { letter: Arc::new(letter), charge });
         id
@@ -252,6 +264,7 @@ impl DeadLetters for DeadLetterStore {
         letter.attempts_made = failure.add_attempts(&mut letter.attempts, letter.attempts_made);
         letter.redriven = letter.redriven.max(Some(failure.redrive));
         (letter.reason, letter.at) = (failure.reason.clone(), failure.at);
+        letter.accepted = failure.accepted.or(letter.accepted);
         stored.charge = Charge::take(&self.used, cost(&letter.reason, &letter.attempts));
         stored.letter = Arc::new(letter);
         Ok(true)

@@ -6,7 +6,7 @@ use waypost_core::codes;
 
 use crate::clock::Timestamp;
 use crate::dead_letter::{DeadLetter, DeadLetterId, FailedAgain, Forwarding, LetterSelection, RedriveId};
-use crate::ledger::{ATTEMPTS_KEPT, Ledger, Settlement};
+use crate::ledger::{ATTEMPTS_KEPT, AcceptedOutputs, Ledger, Settlement};
 use crate::suite::stage::{PARTITION, examine, failed, fill, given_up, name, owing, take};
 use crate::suite::{Bench, Hands, Setup};
 
@@ -163,6 +163,37 @@ pub(super) async fn dead_letters_are_selected(bench: &dyn Bench) {
     assert_eq!(store.select(&nobody, None, 100).await, []);
 }
 
+pub(super) async fn accepted_outputs_are_noted_until_the_debt_is_settled(bench: &dyn Bench) {
+    let (log, ledger) = owing(bench, Setup::default(), 3).await;
+    take(&*log, &ledger, 2).await;
+    let outputs = |chain, outputs| AcceptedOutputs { chain, outputs };
+    assert_eq!(ledger.accepted(0), None);
+    ledger.accept(0, outputs(7, 1));
+    ledger.accept(0, outputs(7, 2));
+    ledger.accept(1, outputs(7, 5));
+    ledger.accept(2, outputs(7, 1));
+    assert_eq!((ledger.accepted(0), ledger.accepted(2)), (Some(outputs(7, 2)), None), "one was not taken");
+    assert_eq!((outputs(7, 2).by(7), outputs(7, 2).by(8)), (2, 0), "other transformations start over");
+    give_up(&ledger, 0, None);
+    let all = log.dead_letters().list(None, None, 9).await;
+    assert_eq!(all[0].accepted, Some(outputs(7, 2)), "the letter tells what is owed");
+    let failure = |accepted| FailedAgain {
+        redrive: RedriveId(7),
+        reason: given_up(),
+        attempts: Vec::new(),
+        at: Timestamp(5_000),
+        accepted,
+    };
+    for (accepted, expected) in [(None, outputs(7, 2)), (Some(outputs(8, 1)), outputs(8, 1))] {
+        assert_eq!(log.dead_letters().failed_again(all[0].id, &failure(accepted)), Ok(true));
+        let letter = log.dead_letters().get(all[0].id).await.expect("it stays");
+        assert_eq!(letter.accepted, Some(expected));
+    }
+    ledger.settle(1, Settlement::Delivered, None).expect("it is settled");
+    ledger.accept(1, outputs(7, 5));
+    assert_eq!((ledger.accepted(0), ledger.accepted(1)), (None, None));
+}
+
 pub(super) async fn a_dead_letter_that_fails_again_stays(bench: &dyn Bench) {
     let (log, ledger) = owing(bench, Setup::default(), 2).await;
     take(&*log, &ledger, 2).await;
@@ -178,6 +209,7 @@ pub(super) async fn a_dead_letter_that_fails_again_stays(bench: &dyn Bench) {
         reason: reason.clone(),
         attempts,
         at: Timestamp(5_000),
+        accepted: None,
     };
     assert_eq!(store.failed_again(all[0], &failure(7, vec![failed(2), failed(3)])), Ok(true));
     let letter = store.get(all[0]).await.expect("it stays");

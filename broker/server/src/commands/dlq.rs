@@ -186,6 +186,10 @@ fn letter_text(letter: &Value) -> String {
         },
     );
     line("redrive", cell(&letter["redrive"]));
+    if letter["outputs"].is_object() {
+        let owed = present::count(rows(&letter["outputs"]["owed"]).len(), "event");
+        line("outputs", format!("{} accepted, {owed} owed", cell(&letter["outputs"]["accepted"])));
+    }
     let attempts: Vec<Vec<String>> = rows(&letter["attempts"])
         .iter()
         .map(|attempt| {

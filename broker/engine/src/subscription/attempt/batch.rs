@@ -6,7 +6,7 @@ use waypost_core::error::DeliveryError;
 use waypost_core::sink::{BatchUnity, Outcome};
 use waypost_core::transformation::Transformed;
 use waypost_core::{Class, Event, codes};
-use waypost_log::{Cause, Ledger, Timestamp};
+use waypost_log::{AcceptedOutputs, Cause, Ledger, Timestamp};
 
 use super::super::window::Item;
 use super::super::{Delivering, Subscription};
@@ -85,8 +85,8 @@ impl Subscription {
             match transformed {
                 Ok(Ok(Transformed::Events(events))) => {
                     let chain = delivering.transformations.digest();
-                    let accepted =
-                        if events.len() > 1 { self.accepted.of(in_hand.entry().position, chain) } else { 0 };
+                    let noted = if events.len() > 1 { ledger.accepted(offset) } else { None };
+                    let accepted = noted.map_or(0, |outputs| outputs.by(chain));
                     parts.push(Part { in_hand, events, accepted });
                 }
                 Ok(Ok(Transformed::Nothing(why))) => {
@@ -200,7 +200,8 @@ impl Subscription {
         }
         if failure.is_some() && part.events.len() > 1 {
             let chain = delivering.transformations.digest();
-            self.accepted.remember(part.in_hand.entry().position, chain, accepted);
+            let outputs = AcceptedOutputs { chain, outputs: accepted };
+            self.ledger_of(&part.in_hand).accept(part.in_hand.entry().position.offset, outputs);
         }
         Came::Sent(failure.map_or(Sent::Delivered { status: None }, Sent::Failed))
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use waypost_core::error::DeliveryError;
 use waypost_core::transformation::{Discard, Transformed};
 use waypost_core::{Class, codes};
-use waypost_log::{Entry, Timestamp};
+use waypost_log::{AcceptedOutputs, Entry, Timestamp};
 
 use super::super::Subscription;
 use super::{Sent, lane_for, transform};
@@ -62,11 +62,17 @@ impl Subscription {
 }
 
 impl RedriveSlot {
-    /// Sends the event of a dead letter as the trigger sends its events, each output of the transformations with a mark.
+    /// Sends the event of a dead letter as the trigger sends its events, each output of the transformations with a mark;
+    /// of several only those that were not `accepted`, which tells afterwards what the subscriber has.
     /// A panic is a failed attempt. Not cancel-safe: a dropped attempt may have been received.
-    pub(crate) async fn send(&self, entry: &Arc<Entry>, mark: &Mark<'_>) -> Result<(), DeliveryError> {
+    pub(crate) async fn send(
+        &self,
+        entry: &Arc<Entry>,
+        mark: &Mark<'_>,
+        accepted: &mut Option<AcceptedOutputs>,
+    ) -> Result<(), DeliveryError> {
         let subscription = &self.0;
-        let sent = caught(subscription.redeliver(entry, mark)).await.unwrap_or_else(|| {
+        let sent = caught(subscription.redeliver(entry, mark, accepted)).await.unwrap_or_else(|| {
             Sent::Failed(DeliveryError::retryable(
                 codes::ATTEMPT_PANICKED,
                 "the attempt panicked; please report this with the lines of the log before it",
@@ -105,7 +111,12 @@ impl Mark<'_> {
 }
 
 impl Subscription {
-    async fn redeliver(&self, entry: &Arc<Entry>, mark: &Mark<'_>) -> Sent {
+    async fn redeliver(
+        &self,
+        entry: &Arc<Entry>,
+        mark: &Mark<'_>,
+        accepted: &mut Option<AcceptedOutputs>,
+    ) -> Sent {
         let delivering = self.delivering();
         let events = match transform(&delivering, entry) {
             Ok(Transformed::Events(events)) => events,
@@ -114,11 +125,16 @@ impl Subscription {
         };
         let mut own = None;
         let lane = lane_for(&mut own, &delivering);
+        let chain = delivering.transformations.digest();
+        let before = if events.len() > 1 { accepted.map_or(0, |outputs| outputs.by(chain)) } else { 0 };
         let mut sent = Sent::Nothing(Discard::Filtered);
-        for (output, event) in (0..).zip(&events) {
+        for (output, event) in (0..).zip(&events).skip(before as usize) {
             sent = self.send_one(&delivering, lane, entry, &mark.put_on(event), output).await;
             if let Sent::Failed(_) = sent {
                 return sent;
+            }
+            if events.len() > 1 {
+                *accepted = Some(AcceptedOutputs { chain, outputs: output + 1 });
             }
         }
         sent

@@ -28,7 +28,16 @@ impl BrokerLog {
             false => LetterRecord::Lost,
         };
         let StoredLetter {
-            trigger, offset, reason, attempts, attempts_made, at, forwarding, redriven, ..
+            trigger,
+            offset,
+            reason,
+            attempts,
+            attempts_made,
+            at,
+            forwarding,
+            redriven,
+            accepted,
+            ..
         } = stored;
         let position = self.position(offset);
         if let LetterRecord::Readable(entry) = &record {
@@ -45,6 +54,7 @@ impl BrokerLog {
             at,
             forwarding,
             redriven,
+            accepted,
         }))
     }
 
@@ -162,6 +172,7 @@ impl DeadLetters for BrokerLog {
         letter.attempts_made = failure.add_attempts(&mut letter.attempts, letter.attempts_made);
         letter.redriven = letter.redriven.max(Some(failure.redrive));
         (letter.reason, letter.at) = (failure.reason.clone(), failure.at);
+        letter.accepted = failure.accepted.or(letter.accepted);
         self.books.change_letter(id, &letter)
     }
 

@@ -307,6 +307,7 @@ impl BrokerLog {
         }
         match &note.change {
             Change::Attempted(_) => ledger.attempted(offset),
+            Change::Accepted(outputs) => ledger.accept(offset, *outputs),
             Change::Waiting { due, attempts, key } => ledger.waiting(offset, *due, *attempts, *key),
             Change::Held(key) => ledger.held(offset, *key),
             Change::Delivered(_) => ledger.settled(offset, Counted::Delivered),
@@ -333,7 +334,8 @@ impl Since {
 }
 
 fn is_about_a_debt(change: &Change) -> bool {
-    change.tells_of_outcome() || matches!(change, Change::Waiting { .. } | Change::Held(_))
+    change.tells_of_outcome()
+        || matches!(change, Change::Waiting { .. } | Change::Held(_) | Change::Accepted(_))
 }
 
 fn trigger_of(number: u64) -> TriggerNumber {

@@ -5,7 +5,9 @@ use super::*;
 use crate::Timestamp;
 use crate::embedded::checkpoint::{Kind, Row};
 use crate::embedded::rows::LogRow;
-use crate::ledger::{BLOCKED_KEYS_LIMIT, Crowding, Due, Key, Opened, Settlement, WAITING_LIMIT};
+use crate::ledger::{
+    AcceptedOutputs, BLOCKED_KEYS_LIMIT, Crowding, Due, Key, Opened, Settlement, WAITING_LIMIT,
+};
 use crate::record::Entry;
 
 #[tokio::test]
@@ -249,6 +251,35 @@ async fn keys_survive() {
         assert_eq!((due.len(), due[0].attempts, due[0].key), (1, 1, Some(a)));
         ledger.settle(0, Settlement::Delivered, None).expect("it is settled");
         assert!(matches!(ledger.opened(9)[..], [Opened::Held(Due { offset: 1, .. })]));
+    }
+}
+
+/// With the checkpoint and without, and more than once.
+#[tokio::test]
+async fn accepted_outputs_survive() {
+    let outputs = |number| AcceptedOutputs { chain: 7, outputs: number };
+    for with_checkpoint in [false, true] {
+        let mut stage = Stage::open(&SimulatedDisk::new());
+        stage.owe(&["t"], 3, 10).await;
+        let entries = stage.take("t", 3).await;
+        let ledger = stage.ledger("t");
+        ledger.accept(0, outputs(1));
+        ledger.accept(1, outputs(2));
+        ledger.wait(&entries[1], Timestamp(1_000_000)).expect("it waits");
+        ledger.accept(2, outputs(3));
+        ledger.settle(2, Settlement::Delivered, None).expect("it is settled");
+        stage.store.shared.round(with_checkpoint).expect("the disk works");
+        drop((entries, ledger));
+        for round in 0..2 {
+            stage = stage.lose_power();
+            let ledger = stage.ledger("t");
+            let accepted = [0, 1, 2].map(|offset| ledger.accepted(offset));
+            assert_eq!(
+                accepted,
+                [Some(outputs(1)), Some(outputs(2)), None],
+                "round {round} {with_checkpoint}"
+            );
+        }
     }
 }
 

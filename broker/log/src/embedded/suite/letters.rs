@@ -65,8 +65,13 @@ async fn what_failed_again_is_known_to_the_next_process() {
     }
     let all = stage.log.dead_letters().select(&LetterSelection::default(), None, 9).await;
     let reason = DeadLetterReason { detail: "again".to_owned(), ..given_up() };
-    let failure =
-        FailedAgain { redrive: RedriveId(5), reason: reason.clone(), attempts: Vec::new(), at: Timestamp(9) };
+    let failure = FailedAgain {
+        redrive: RedriveId(5),
+        reason: reason.clone(),
+        attempts: Vec::new(),
+        at: Timestamp(9),
+        accepted: None,
+    };
     assert_eq!(stage.log.dead_letters().failed_again(all[1], &failure), Ok(true));
     assert_eq!(stage.log.dead_letters().remove(all[2]), Ok(true));
     // From the journal, from the checkpoint, and after a clean end.
