@@ -69,6 +69,10 @@ enum Command {
     Subscribe(subscribe::Subscribe),
 }
 
+/// That of the product: what is measured in this process is measured as it runs there.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let ended = match Cli::parse().command {
         Command::Measure(arguments) => measure::measure(&arguments),

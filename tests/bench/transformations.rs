@@ -95,6 +95,12 @@ fn cases() -> Vec<Case> {
             counts_out: true,
             goal: 1_000_000.0,
         },
+        Case {
+            name: "projection by jq",
+            steps: vec![("jq", json!({"query": "{id, total, name: .customer.name, first: .items[0].sku}"}))],
+            counts_out: false,
+            goal: 100_000.0,
+        },
     ]
 }
 
@@ -205,7 +211,7 @@ mod tests {
     #[test]
     fn the_cases_are_as_they_say() {
         let outputs: Vec<usize> = cases().iter().map(|case| trial(case, 1, 0.001).outputs).collect();
-        assert_eq!(outputs, [1, 10]);
+        assert_eq!(outputs, [1, 10, 1]);
         let data = event().data_bytes().map_or(0, <[u8]>::len);
         assert_eq!(data, 1_024);
     }

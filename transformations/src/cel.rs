@@ -119,7 +119,7 @@ fn attribute_of(json: &Json) -> Option<AttributeValue> {
             AttributeValue::new(number.text(), AttributeType::Integer)
         }
         Json::Number(number) => number.text().into(),
-        Json::Null | Json::Array(_) | Json::Object(_) => return None,
+        Json::Null | Json::Array(_) | Json::Object(_) | Json::Unread(_) => return None,
     })
 }
 

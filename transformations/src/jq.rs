@@ -95,9 +95,12 @@ struct Jq {
 
 impl Transformation for Jq {
     fn apply(&self, mut document: Document, run: &mut Run) -> Result<Outputs, TransformationError> {
-        let input = match document.json()? {
-            Some(json) => convert::value_of(json)?,
-            None => Value::from_null(),
+        let input = match convert::value_of_data(&document)? {
+            Some(value) => value,
+            None => match document.json()? {
+                Some(json) => convert::value_of(json)?,
+                None => Value::from_null(),
+            },
         };
         let attributes = self.program.reads_attributes.then(|| attributes(&document)).transpose()?;
         let mut outputs = self.program.run(input, attributes, self.outputs, run)?;

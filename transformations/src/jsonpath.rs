@@ -95,6 +95,17 @@ enum Compiled {
 
 impl Transformation for Compiled {
     fn apply(&self, mut document: Document, run: &mut Run) -> Result<Outputs, TransformationError> {
+        if let Self::Split(query, split) = self
+            && let Some(parts) = document.parts(query)?
+        {
+            if parts.is_empty() {
+                return Ok(Outputs::Nothing(Discard::Filtered));
+            }
+            check_count(parts.len())?;
+            run.spend(1 + parts.len() as u64)?;
+            document.remove_data();
+            return Ok(Outputs::Several(split.events(&document, parts, Document::set_part)));
+        }
         let Some(data) = document.json()? else {
             return match self {
                 Self::Project(_) => {
@@ -134,7 +145,7 @@ impl Transformation for Compiled {
                     return Ok(Outputs::Nothing(Discard::Filtered));
                 }
                 document.remove_data();
-                Ok(Outputs::Several(split.events(&document, parts)))
+                Ok(Outputs::Several(split.events(&document, parts, Document::set_json)))
             }
         }
     }
@@ -161,12 +172,7 @@ fn owned<'j>(
     values: impl ExactSizeIterator<Item = &'j Json>,
     run: &mut Run,
 ) -> Result<Vec<Json>, TransformationError> {
-    if values.len() > MAX_OUTPUTS {
-        return Err(TransformationError::limit(format!(
-            "it splits the data into {} parts, and {MAX_OUTPUTS} events may be made of one",
-            values.len()
-        )));
-    }
+    check_count(values.len())?;
     values
         .map(|value| {
             run.make(value.weight())?;
@@ -175,12 +181,21 @@ fn owned<'j>(
         .collect()
 }
 
+fn check_count(parts: usize) -> Result<(), TransformationError> {
+    if parts > MAX_OUTPUTS {
+        return Err(TransformationError::limit(format!(
+            "it splits the data into {parts} parts, and {MAX_OUTPUTS} events may be made of one"
+        )));
+    }
+    Ok(())
+}
+
 /// The attributes of the norm that an event keeps when the others are dropped.
 const KEPT: [&str; 4] = ["id", "source", "type", "datacontenttype"];
 
 impl Split {
     /// `document` is without data.
-    fn events(&self, document: &Document, parts: Vec<Json>) -> Vec<Document> {
+    fn events<P>(&self, document: &Document, parts: Vec<P>, set: impl Fn(&mut Document, P)) -> Vec<Document> {
         let mut model = document.clone();
         if self.drop_attributes {
             let others: Vec<String> = model
@@ -202,12 +217,17 @@ impl Split {
             model.set_attribute("splitparentid", document.attribute("id").unwrap_or_default());
             model.set_attribute("splitcount", count(parts.len()));
         }
-        let event = |(number, part): (usize, Json)| {
+        // What all have in common is checked and written once. What is wrong with it is told of the first of them.
+        if let Ok(common) = model.to_event() {
+            model = Document::new(&common);
+        }
+        let index = Text::from("splitindex");
+        let event = |(number, part): (usize, P)| {
             let mut event = model.clone();
             if self.mark {
-                event.set_attribute("splitindex", count(number));
+                event.set_attribute(index.clone(), count(number));
             }
-            event.set_json(part);
+            set(&mut event, part);
             event
         };
         parts.into_iter().enumerate().map(event).collect()

@@ -8,6 +8,8 @@
 
 use waypost_core::transformation::TransformationType;
 
+#[cfg(test)]
+mod any_text;
 mod attribute;
 mod cel;
 #[cfg(test)]

@@ -5,15 +5,14 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use jsonpath_rust::parser::model::{Segment, Selector};
+use jsonpath_rust::parser::model::{Filter, Segment, Selector};
 use jsonpath_rust::parser::parse_json_path;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use sha2::Sha256;
-use waypost_core::filter::jsonpath::Query;
 use waypost_core::manifest::FieldProblem;
 use waypost_core::secret::{SecretValue, Secrets};
-use waypost_core::transformation::json::Json;
+use waypost_core::transformation::json::{Json, Query};
 use waypost_core::transformation::{
     Document, Outputs, Run, Transformation, TransformationConfig, TransformationError,
 };
@@ -76,7 +75,9 @@ impl TransformationConfig for RedactConfig {
         let mut rules = Vec::new();
         for (at, rule) in self.paths.iter().enumerate() {
             match segments(&rule.path) {
-                Ok(segments) => rules.push(Rule { segments, action: rule.action, keep_last: rule.keep_last }),
+                Ok((segments, filters)) => {
+                    rules.push(Rule { segments, filters, action: rule.action, keep_last: rule.keep_last });
+                }
                 Err(message) => problem(format!("paths[{at}].path"), message),
             }
             if rule.keep_last > 0 && rule.action != Action::Mask {
@@ -110,29 +111,62 @@ fn hasher_of(key: &SecretValue) -> Result<Hmac<Sha256>, String> {
     Hmac::new_from_slice(key).map_err(|_| "the key cannot be used".to_owned())
 }
 
+/// The filters of a path, each as a query for the children of a value that it selects.
+type Filters = Vec<(Filter, Query)>;
+
 /// Reads a path, and refuses what would select by the values of others.
-fn segments(path: &str) -> Result<Vec<Segment>, String> {
+fn segments(path: &str) -> Result<(Vec<Segment>, Filters), String> {
     // Our own reader bounds what that of the crate may take, and tells the place of an error.
     Query::parse(path).map_err(|error| error.to_string())?;
     let query = parse_json_path(path).map_err(|error| error.to_string())?;
-    fn filters(segment: &Segment) -> bool {
-        match segment {
-            Segment::Descendant(segment) => filters(segment),
-            Segment::Selector(selector) => matches!(selector, Selector::Filter(_)),
-            Segment::Selectors(selectors) => {
-                selectors.iter().any(|selector| matches!(selector, Selector::Filter(_)))
-            }
+    let mut found = Vec::new();
+    for segment in &query.segments {
+        collect_filters(segment, &mut found);
+    }
+    if !found.is_empty() && looks_at_the_root(path) {
+        return Err("a filter of `redact` looks at the value itself (`@`), and not at `$`".to_owned());
+    }
+    let filters = found
+        .into_iter()
+        .map(|filter| (filter.clone(), Query::of_selector(Selector::Filter(filter), path)))
+        .collect();
+    Ok((query.segments, filters))
+}
+
+fn collect_filters(segment: &Segment, found: &mut Vec<Filter>) {
+    let mut look = |selector: &Selector| {
+        if let Selector::Filter(filter) = selector {
+            found.push(filter.clone());
         }
+    };
+    match segment {
+        Segment::Descendant(segment) => collect_filters(segment, found),
+        Segment::Selector(selector) => look(selector),
+        Segment::Selectors(selectors) => selectors.iter().for_each(look),
     }
-    if query.segments.iter().any(filters) {
-        return Err("a path of `redact` has no filters (`?`): select all with `*`".to_owned());
-    }
-    Ok(query.segments)
+}
+
+/// Whether there is a `$` behind the first one, outside of texts.
+fn looks_at_the_root(path: &str) -> bool {
+    let mut quote = None;
+    let mut escaped = false;
+    path.chars().skip(1).any(|character| {
+        match (quote, character) {
+            _ if escaped => escaped = false,
+            (Some(_), '\\') => escaped = true,
+            (Some(open), _) if open == character => quote = None,
+            (None, '\'' | '"') => quote = Some(character),
+            (None, '$') => return true,
+            _ => {}
+        }
+        false
+    })
 }
 
 #[derive(Debug)]
 struct Rule {
     segments: Vec<Segment>,
+    filters: Filters,
     action: Action,
     keep_last: u8,
 }
@@ -154,7 +188,7 @@ impl Transformation for Redact {
         // The data is copied when the first path selects something.
         let mut changed: Option<Json> = None;
         for rule in &self.rules {
-            let mut selected = Selected { places: BTreeSet::new(), run };
+            let mut selected = Selected { places: BTreeSet::new(), filters: &rule.filters, run };
             selected.visit(changed.as_ref().unwrap_or(json), &rule.segments, &mut Vec::new())?;
             let places = selected.places;
             if places.is_empty() {
@@ -228,6 +262,7 @@ type Place = Vec<usize>;
 /// Collects the places that a path selects, each once.
 struct Selected<'r> {
     places: BTreeSet<Place>,
+    filters: &'r Filters,
     run: &'r mut Run,
 }
 
@@ -290,6 +325,9 @@ impl Selected<'_> {
         rest: &[Segment],
         place: &mut Place,
     ) -> Result<(), TransformationError> {
+        if let Selector::Filter(filter) = selector {
+            return self.select_by(json, filter, rest, place);
+        }
         let mut visit = |at: usize, child: &Json| {
             place.push(at);
             let result = self.visit(child, rest, place);
@@ -323,6 +361,36 @@ impl Selected<'_> {
             }
             _ => Ok(()),
         }
+    }
+}
+
+impl Selected<'_> {
+    /// The children of a value that a filter selects.
+    fn select_by(
+        &mut self,
+        json: &Json,
+        filter: &Filter,
+        rest: &[Segment],
+        place: &mut Place,
+    ) -> Result<(), TransformationError> {
+        let Some((_, query)) = self.filters.iter().find(|(known, _)| known == filter) else { return Ok(()) };
+        let selected = query.select(json, self.run)?;
+        let mut selected = selected.into_iter().peekable();
+        let children: Box<dyn Iterator<Item = &Json>> = match json {
+            Json::Array(items) => Box::new(items.iter()),
+            Json::Object(members) => Box::new(members.iter().map(|(_, value)| value)),
+            _ => return Ok(()),
+        };
+        // They come in the order of the children.
+        for (at, child) in children.enumerate() {
+            if selected.next_if(|found| std::ptr::eq(*found, child)).is_some() {
+                place.push(at);
+                let result = self.visit(child, rest, place);
+                place.pop();
+                result?;
+            }
+        }
+        Ok(())
     }
 }
 

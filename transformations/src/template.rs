@@ -237,6 +237,8 @@ fn value_of(json: &Json) -> Value {
             (None, Err(_)) => Value::from(number.as_f64()),
         },
         Json::Text(text) => Value::from(&**text),
+        // Whoever asks a document for all of its data gets no such value.
+        Json::Unread(text) => Json::read(text).map_or_else(|_| Value::from(()), |tree| value_of(&tree)),
         Json::Array(items) => Value::from(items.iter().map(value_of).collect::<Vec<_>>()),
         Json::Object(members) => {
             Value::from_pairs(members.iter().map(|(name, value)| (name.to_string(), value_of(value))))

@@ -19,9 +19,10 @@ use std::borrow::Cow;
 use std::fmt;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 pub use self::builder::{AttributeValue, EventBuilder};
-use self::draft::Draft;
+use self::draft::{Draft, IMPLIED_CONTENT_TYPE, settled_form};
 pub use self::error::{CorruptEvent, DecodeError, InvalidEvent};
 pub use self::media_type::declares_json;
 use self::packed::View;
@@ -232,6 +233,45 @@ impl Event {
         let mut draft = Draft::of(self)?;
         draft.remove(name);
         draft.finish()
+    }
+
+    /// The same event with attributes and data changed, of which only the changed are checked. The content type and the form
+    /// of the data are kept true to each other, as in every event. Who takes `id`, `source` or `type` away sets it again.
+    pub(crate) fn changed(
+        &self,
+        changes: &[(&str, Option<(&str, AttributeType)>)],
+        data: Option<(&[u8], DataForm)>,
+    ) -> Result<Self, InvalidEvent> {
+        let version = self.spec_version();
+        let mut checked: SmallVec<[(&str, Option<packed::Checked<'_>>); 8]> = SmallVec::new();
+        for &(name, value) in changes.iter().filter(|(name, _)| *name != "specversion") {
+            let value = match value {
+                None if matches!(name, "id" | "source" | "type") => return Err(InvalidEvent::missing(name)),
+                None => None,
+                Some((text, given)) => {
+                    validate::name(name)?;
+                    let attribute_type = validate::attribute(version, name, text, given)?;
+                    Some(packed::Checked { name, text, attribute_type })
+                }
+            };
+            checked.push((name, value));
+        }
+        let content_type = match changes.iter().find(|(name, _)| *name == "datacontenttype") {
+            Some((_, value)) => value.map(|(text, _)| text),
+            None => self.data_content_type(),
+        };
+        let (form, implied) = match data {
+            Some((_, form)) => settled_form(form, content_type),
+            None => (DataForm::Raw, false),
+        };
+        if implied {
+            let attribute_type = AttributeType::String;
+            let name = "datacontenttype";
+            checked.retain(|(known, _)| *known != name);
+            checked.push((name, Some(packed::Checked { name, text: IMPLIED_CONTENT_TYPE, attribute_type })));
+        }
+        let data = data.map(|(bytes, _)| (bytes, form));
+        packed::repack(self.view(), &checked, data).map(|packed| Self { packed })
     }
 
     /// The packed form: what the log stores.

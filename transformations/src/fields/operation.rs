@@ -17,6 +17,8 @@ pub(super) struct Program {
     first_data: Vec<Step<Path>>,
     context: Vec<Step<Attribute>>,
     data: Vec<Step<Path>>,
+    /// The members of data that the operations may look into; none where they look at all of it.
+    looks_into: Option<Vec<Text>>,
 }
 
 /// One operation at one place; `P` is what a place is.
@@ -83,8 +85,9 @@ impl Program {
             return Err(problems);
         }
         let (first_context, context) = context.into_iter().partition(Step::is_first);
-        let (first_data, data) = data.into_iter().partition(Step::is_first);
-        Ok(Self { variables: names.len(), first_context, first_data, context, data })
+        let (first_data, data): (Vec<_>, Vec<_>) = data.into_iter().partition(Step::is_first);
+        let looks_into = data_members(first_data.iter().chain(&data));
+        Ok(Self { variables: names.len(), first_context, first_data, context, data, looks_into })
     }
 
     pub(super) fn run(
@@ -102,7 +105,10 @@ impl Program {
         // A context that is changed does not ask for JSON, so the data is taken once, and only where it is needed.
         let mut data = None;
         if !self.first_data.is_empty() || !self.data.is_empty() {
-            match document.take_json() {
+            let wanted = |name: &str| {
+                self.looks_into.as_ref().is_none_or(|names| names.iter().any(|known| **known == *name))
+            };
+            match document.take_json_where(wanted) {
                 Ok((json, was)) => data = Some((json, was, false)),
                 Err(error) => passed(Err(error))?,
             }
@@ -124,6 +130,26 @@ impl Program {
         }
         outcome
     }
+}
+
+/// The first names of all paths; none where one of them has none.
+fn data_members<'s>(mut steps: impl Iterator<Item = &'s Step<Path>>) -> Option<Vec<Text>> {
+    let mut members = Vec::new();
+    steps.try_for_each(|step| {
+        let paths = match step {
+            Step::Add { to: path, .. }
+            | Step::Delete { at: Some(path), .. }
+            | Step::Store { from: path, .. }
+            | Step::Parse { at: path } => [Some(path), None],
+            Step::Shift { from, to, .. } => [Some(from), Some(to)],
+            Step::Delete { at: None, .. } => return None,
+        };
+        for path in paths.into_iter().flatten() {
+            members.push(path.first_name()?.clone());
+        }
+        Some(())
+    })?;
+    Some(members)
 }
 
 fn run_data(

@@ -51,6 +51,14 @@ impl Path {
         self.segments.is_empty()
     }
 
+    /// The name that it begins with; none where it begins with none.
+    pub(super) fn first_name(&self) -> Option<&Text> {
+        match self.segments.first()? {
+            Segment::Name(name) => Some(name),
+            Segment::Index(_) | Segment::End => None,
+        }
+    }
+
     /// Whether it names a place after the last element of an array, which holds nothing that could be read.
     pub(super) fn appends(&self) -> bool {
         self.segments.contains(&Segment::End)

@@ -196,6 +196,6 @@ fn reads_as(value: &Json, text: &str) -> bool {
         Json::Text(own) => **own == *text,
         Json::Number(number) => Number::parse(text).is_some_and(|other| other == *number),
         Json::Bool(own) => text == if *own { "true" } else { "false" },
-        Json::Null | Json::Array(_) | Json::Object(_) => false,
+        Json::Null | Json::Array(_) | Json::Object(_) | Json::Unread(_) => false,
     }
 }

@@ -1,8 +1,11 @@
 //! From the tree of a chain to the values of jq, and back.
 
+use std::ops::Range;
+
+use bytes::Bytes;
 use jaq_json::{Map, Num, Rc, Val};
-use waypost_core::transformation::TransformationError;
-use waypost_core::transformation::json::{Json, Number, Object, Text};
+use waypost_core::transformation::json::{Builder, Json, Number, Object, Text};
+use waypost_core::transformation::{Document, TransformationError};
 
 use super::value::{MAX_VALUE_BYTES, Value};
 
@@ -14,9 +17,66 @@ pub(super) fn value_of(json: &Json) -> Result<Value, TransformationError> {
     let mut bounds = Bounds { bytes: 0 };
     let (val, depth) = bounds.val(json)?;
     if bounds.bytes > MAX_VALUE_BYTES {
-        return Err(TransformationError::limit("the data is too large for jq: it takes 16 MiB at most"));
+        return Err(too_large());
     }
     Ok(Value::bounded(val, bounds.bytes, depth))
+}
+
+/// The data of a document that no step before has parsed, without a tree between: texts share its bytes.
+pub(super) fn value_of_data(document: &Document) -> Result<Option<Value>, TransformationError> {
+    let begin = |whole| Direct { whole, bounds: Bounds { bytes: 0 } };
+    let Some((direct, (val, depth))) = document.build(begin)? else { return Ok(None) };
+    if direct.bounds.bytes > MAX_VALUE_BYTES {
+        return Err(too_large());
+    }
+    Ok(Some(Value::bounded(val, direct.bounds.bytes, depth)))
+}
+
+fn too_large() -> TransformationError {
+    TransformationError::limit("the data is too large for jq: it takes 16 MiB at most")
+}
+
+struct Direct {
+    whole: Bytes,
+    bounds: Bounds,
+}
+
+impl Builder for Direct {
+    /// With its depth.
+    type Value = (Val, u16);
+
+    fn plain(&mut self, value: Option<bool>) -> Self::Value {
+        self.bounds.place();
+        (value.map_or(Val::Null, Val::Bool), 0)
+    }
+
+    fn number(&mut self, text: &str) -> Result<Self::Value, TransformationError> {
+        self.bounds.place();
+        Ok((Val::Num(self.bounds.number(text)?), 0))
+    }
+
+    fn text(&mut self, at: Range<usize>, denoted: Option<String>) -> Self::Value {
+        self.bounds.place();
+        let text = denoted.map_or_else(|| self.whole.slice(at), Bytes::from);
+        self.bounds.count(text.len());
+        (Val::utf8_str(text), 0)
+    }
+
+    fn array(&mut self, elements: Vec<Self::Value>) -> Self::Value {
+        self.bounds.place();
+        let depth = elements.iter().map(|(_, depth)| *depth).max().unwrap_or(0);
+        (Val::Arr(Rc::new(elements.into_iter().map(|(val, _)| val).collect())), depth + 1)
+    }
+
+    fn object(&mut self, members: Vec<(Self::Value, Self::Value)>) -> Self::Value {
+        self.bounds.place();
+        let depth = members.iter().map(|(_, (_, depth))| *depth).max().unwrap_or(0);
+        let mut map = Map::with_capacity_and_hasher(members.len(), Default::default());
+        for ((name, _), (val, _)) in members {
+            map.insert(name, val);
+        }
+        (Val::obj(map), depth + 1)
+    }
 }
 
 struct Bounds {
@@ -24,13 +84,24 @@ struct Bounds {
 }
 
 impl Bounds {
-    fn val(&mut self, json: &Json) -> Result<(Val, u16), TransformationError> {
+    /// A value, or the name of a member, takes a place.
+    fn place(&mut self) {
         self.bytes = self.bytes.saturating_add(16);
+    }
+
+    fn count(&mut self, bytes: usize) {
+        self.bytes = self.bytes.saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
+    }
+
+    fn val(&mut self, json: &Json) -> Result<(Val, u16), TransformationError> {
+        self.place();
         Ok(match json {
             Json::Null => (Val::Null, 0),
             Json::Bool(value) => (Val::Bool(*value), 0),
             Json::Number(number) => (Val::Num(self.number(number.text())?), 0),
             Json::Text(text) => (self.text(text), 0),
+            // Whoever asks a document for all of its data gets no such value.
+            Json::Unread(text) => return Json::read(text).map_or(Ok((Val::Null, 0)), |tree| self.val(&tree)),
             Json::Array(items) => {
                 let mut depth = 0;
                 let items = items.iter().map(|item| {
@@ -47,7 +118,7 @@ impl Bounds {
                 for (name, value) in members.iter() {
                     let (val, below) = self.val(value)?;
                     depth = depth.max(below);
-                    self.bytes = self.bytes.saturating_add(16);
+                    self.place();
                     map.insert(self.text(name), val);
                 }
                 (Val::obj(map), depth + 1)
@@ -56,8 +127,8 @@ impl Bounds {
     }
 
     fn text(&mut self, text: &str) -> Val {
-        self.bytes = self.bytes.saturating_add(u32::try_from(text.len()).unwrap_or(u32::MAX));
-        Val::utf8_str(bytes::Bytes::copy_from_slice(text.as_bytes()))
+        self.count(text.len());
+        Val::utf8_str(Bytes::copy_from_slice(text.as_bytes()))
     }
 
     fn number(&mut self, text: &str) -> Result<Num, TransformationError> {
@@ -70,7 +141,7 @@ impl Bounds {
             let reason = format!("a number of more than {MAX_NUMBER_TEXT} characters is too long for jq");
             return Err(TransformationError::limit(reason));
         }
-        self.bytes = self.bytes.saturating_add(u32::try_from(text.len()).unwrap_or(u32::MAX));
+        self.count(text.len());
         match jaq_json::read::parse_single_num(text.as_bytes()) {
             // Minus zero keeps its sign as a decimal.
             Some(number) if text != "-0" => Ok(number),

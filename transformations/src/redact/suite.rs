@@ -75,6 +75,29 @@ fn hashes_by_hmac() {
 }
 
 #[test]
+fn filters_select_by_what_is_in_a_value() {
+    for (path, data, expected) in [
+        (
+            "$.p[?@.k == 'card'].v",
+            r#"{"p":[{"k":"card","v":1},{"k":"name","v":2}]}"#,
+            r#"{"p":[{"k":"card"},{"k":"name","v":2}]}"#,
+        ),
+        ("$[?@.secret]", r#"{"a":{"secret":true},"b":{"c":1},"d":{"secret":1}}"#, r#"{"b":{"c":1}}"#),
+        (
+            "$..[?@.k == '$'].v",
+            r#"{"a":[{"k":"$","v":1}],"k":"$","v":2}"#,
+            r#"{"a":[{"k":"$"}],"k":"$","v":2}"#,
+        ),
+        ("$.n[?@.a > 1, 0]", r#"{"n":[{"a":1},{"a":2},{"a":1}]}"#, r#"{"n":[{"a":1}]}"#),
+        ("$.n[?!@.public]", r#"{"n":[{"public":1},{"a":2},3]}"#, r#"{"n":[{"public":1}]}"#),
+        ("$.n[?@.a == 9]", r#"{ "n": [1, 2] }"#, r#"{ "n": [1, 2] }"#),
+        ("$[?@.a]", "7", "7"),
+    ] {
+        assert_eq!(redacted(&json!([{"path": path}]), data).as_deref(), Ok(expected), "{path}");
+    }
+}
+
+#[test]
 fn rules_apply_one_after_the_other() {
     let rules = json!([{"path": "$.a"}, {"path": "$.*", "action": "mask"}]);
     assert_eq!(redacted(&rules, r#"{"a":1,"b":2}"#).as_deref(), Ok(r#"{"b":"***"}"#));
@@ -103,8 +126,8 @@ fn bad_settings_are_refused_with_their_place() {
         (json!({"paths": []}), "paths: write between 1 and 256 paths"),
         (json!({"paths": [{"path": "a"}]}), "paths[0].path: "),
         (json!({"paths": [{"path": "$.a"}, {"path": "$.b["}]}), "paths[1].path: "),
-        (json!({"paths": [{"path": "$[?@.a]"}]}), "has no filters"),
-        (json!({"paths": [{"path": "$..[?@.a == 1].b"}]}), "has no filters"),
+        (json!({"paths": [{"path": "$[?@.a == $.b]"}]}), "and not at `$`"),
+        (json!({"paths": [{"path": "$..[?@.a == 1, ?$.b].c"}]}), "and not at `$`"),
         (json!({"paths": [{"path": "$.a", "action": "hash"}]}), "key: `action: hash` needs a `key`"),
         (
             json!({"paths": [{"path": "$.a", "action": "hash"}], "key": {"value": "short"}}),

@@ -21,7 +21,7 @@ pub(crate) struct Attribute<'a> {
 type Others<'a> = SmallVec<[Attribute<'a>; 8]>;
 
 /// The content type that the JSON format implies for `data` (C11).
-const IMPLIED_CONTENT_TYPE: &str = "application/json";
+pub(super) const IMPLIED_CONTENT_TYPE: &str = "application/json";
 
 /// Data with what is known about it.
 pub(crate) type DraftData<'a> = (Cow<'a, [u8]>, DataForm);
@@ -124,10 +124,6 @@ impl<'a> Draft<'a> {
         self.data = Some((bytes, form));
     }
 
-    pub(crate) fn remove_data(&mut self) {
-        self.data = None;
-    }
-
     /// The version, as far as it is known.
     pub(crate) fn version(&self) -> Option<SpecVersion> {
         self.version
@@ -155,24 +151,17 @@ impl<'a> Draft<'a> {
         packed::pack(version, first.iter().chain(&self.others), data).map(|packed| Event { packed })
     }
 
-    /// Keeps the form true to the content type: JSON data has a content type that declares JSON, the implied one
-    /// written out if need be; text has one that does not. Everything else is bytes.
+    /// Keeps the form true to the content type, the implied one written out if need be.
     fn settle_data_form(&mut self) {
         let Some((_, form)) = self.data else { return };
-        match (form, self.text("datacontenttype")) {
-            (DataForm::Json, None) => self.others.push(Attribute {
+        let (settled, implied) = settled_form(form, self.text("datacontenttype"));
+        self.set_form(settled);
+        if implied {
+            self.others.push(Attribute {
                 name: "datacontenttype",
                 text: Cow::Borrowed(IMPLIED_CONTENT_TYPE),
                 attribute_type: AttributeType::String,
-            }),
-            (DataForm::Json, Some(content_type)) if !declares_json(content_type) => {
-                self.set_form(DataForm::Raw);
-            }
-            (DataForm::Text, None) => self.set_form(DataForm::Raw),
-            (DataForm::Text, Some(content_type)) if declares_json(content_type) => {
-                self.set_form(DataForm::Raw);
-            }
-            _ => {}
+            });
         }
     }
 
@@ -180,5 +169,17 @@ impl<'a> Draft<'a> {
         if let Some((_, form)) = &mut self.data {
             *form = new;
         }
+    }
+}
+
+/// The form of data under a content type, and whether the implied one is to be written: JSON data has a content type that
+/// declares JSON; text has one that does not. Everything else is bytes.
+pub(super) fn settled_form(form: DataForm, content_type: Option<&str>) -> (DataForm, bool) {
+    match (form, content_type) {
+        (DataForm::Json, None) => (DataForm::Json, true),
+        (DataForm::Json, Some(content_type)) if !declares_json(content_type) => (DataForm::Raw, false),
+        (DataForm::Text, None) => (DataForm::Raw, false),
+        (DataForm::Text, Some(content_type)) if declares_json(content_type) => (DataForm::Raw, false),
+        _ => (form, false),
     }
 }

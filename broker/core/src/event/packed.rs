@@ -9,6 +9,7 @@
 //! `specversion` is in the header alone.
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use super::draft::Attribute;
 use super::error::{CorruptEvent, InvalidEvent};
@@ -77,6 +78,58 @@ where
     Ok(Bytes::from(packed))
 }
 
+/// An attribute that is to stand in an event, checked.
+#[derive(Clone, Copy)]
+pub(super) struct Checked<'a> {
+    pub(super) name: &'a str,
+    pub(super) text: &'a str,
+    pub(super) attribute_type: AttributeType,
+}
+
+/// An event with other attributes or data, of one that was valid: what is kept is copied and not checked again. A change
+/// without a value takes the attribute away; `id`, `source` and `type` stay. Without data there is none.
+pub(super) fn repack(
+    view: View<'_>,
+    changes: &[(&str, Option<Checked<'_>>)],
+    data: Option<(&[u8], DataForm)>,
+) -> Result<Bytes, InvalidEvent> {
+    let mut entries: SmallVec<[Entry<'_>; 16]> = SmallVec::new();
+    for entry in view.entries() {
+        match changes.iter().find(|(name, _)| name.as_bytes() == entry.name) {
+            None => entries.push(entry),
+            Some((_, Some(changed))) => entries.push(Entry::of(*changed)),
+            Some((_, None)) => {}
+        }
+    }
+    for (name, changed) in changes {
+        let Some(changed) = changed else { continue };
+        if !view.entries().any(|entry| entry.name == name.as_bytes()) {
+            entries.push(Entry::of(*changed));
+        }
+    }
+    let block: usize = entries.iter().map(|entry| ATTRIBUTE_HEAD + entry.name.len() + entry.text.len()).sum();
+    if entries.len() > MAX_ATTRIBUTES || block > MAX_ATTRIBUTE_BYTES {
+        return Err(too_large());
+    }
+    let count = u16::try_from(entries.len()).map_err(|_| too_large())?;
+    let block_length = u32::try_from(block).map_err(|_| too_large())?;
+    let (bytes, form) = data.map_or((&[][..], None), |(bytes, form)| (bytes, Some(form)));
+    let mut packed = Vec::with_capacity(HEADER + block + bytes.len());
+    packed.extend_from_slice(&[FORMAT, view.version() as u8, form_number(form)]);
+    packed.extend_from_slice(&count.to_le_bytes());
+    packed.extend_from_slice(&block_length.to_le_bytes());
+    for entry in &entries {
+        packed.push(u8::try_from(entry.name.len()).expect("a name has at most 255 bytes"));
+        packed.push(entry.attribute_type as u8);
+        let length = u32::try_from(entry.text.len()).expect("a text is shorter than its block");
+        packed.extend_from_slice(&length.to_le_bytes());
+        packed.extend_from_slice(entry.name);
+        packed.extend_from_slice(entry.text);
+    }
+    packed.extend_from_slice(bytes);
+    Ok(Bytes::from(packed))
+}
+
 /// The refusal of an event whose attributes exceed [`MAX_ATTRIBUTES`] or [`MAX_ATTRIBUTE_BYTES`].
 pub(super) fn too_large() -> InvalidEvent {
     InvalidEvent::new(
@@ -136,6 +189,11 @@ pub(super) struct Entry<'a> {
 }
 
 impl<'a> Entry<'a> {
+    fn of(checked: Checked<'a>) -> Self {
+        let Checked { name, text, attribute_type } = checked;
+        Self { name: name.as_bytes(), text: text.as_bytes(), attribute_type }
+    }
+
     pub(super) fn name(self) -> &'a str {
         std::str::from_utf8(self.name).expect("names are checked to be ASCII")
     }

@@ -403,3 +403,51 @@ fn read_everything(packed: Bytes) {
     let _ = http::binary_head(&event);
     let _ = json::encode(&event);
 }
+
+/// Events that are changed in place are those that a check of the whole would make.
+#[test]
+fn changed_events_are_as_if_made_anew() {
+    let builder =
+        || Event::builder("i", "/s", "t").subject("u").time("2026-01-01T00:00:00Z").attribute("n", 7);
+    let events = [
+        builder().json_data("{}").build(),
+        builder().text_data("x").data_content_type("text/plain").build(),
+        builder().data("{}").data_content_type("application/json").build(),
+        builder().build(),
+        builder().spec_version(SpecVersion::V03).json_data("1").build(),
+    ];
+    let texts = ["x", "", "/y", "2026-02-01T00:00:00Z", "application/json", "text/plain", "a b", "\u{1}"];
+    for event in events {
+        let event = event.expect("the event is valid");
+        let data = event.data_bytes().map(|bytes| (bytes, event.data_form()));
+        for name in [
+            "id",
+            "source",
+            "type",
+            "subject",
+            "time",
+            "n",
+            "m",
+            "datacontenttype",
+            "dataschema",
+            "M",
+            "data",
+        ] {
+            for text in texts {
+                let anew = event.with_attribute(name, text).map_err(|error| error.detail);
+                let changed = event.changed(&[(name, Some((text, AttributeType::String)))], data);
+                assert_eq!(changed.map_err(|error| error.detail), anew, "{name} {text}");
+            }
+            if name == "M" || name == "data" {
+                continue;
+            }
+            let data = data.map(|(bytes, form)| match name {
+                "datacontenttype" => (bytes, DataForm::Raw),
+                _ => (bytes, form),
+            });
+            let anew = event.without_attribute(name).map_err(|error| error.detail);
+            let changed = event.changed(&[(name, None)], data).map_err(|error| error.detail);
+            assert_eq!(changed, anew, "without {name}");
+        }
+    }
+}

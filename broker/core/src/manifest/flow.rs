@@ -185,8 +185,9 @@ fn channel_template(reader: &mut Reader<'_>, map: &Map, path: &Path<'_>) {
         let help = "write the kind of a channel, such as InMemoryChannel of messaging.knative.dev/v1, or leave the \
                     template out";
         let own = (template, node.mark);
-        reader.required(own, path, "apiVersion", help, Reader::text);
+        let api_version = reader.required(own, path, "apiVersion", help, Reader::text);
         let kind = reader.required(own, path, "kind", help, Reader::text)?;
+        api_version?;
         let asks = |node: &&Node| !matches!(&node.value, Value::Map(map) if map.is_empty());
         let asked = template.get("spec").filter(asks);
         if kind != "InMemoryChannel" || asked.is_some() {

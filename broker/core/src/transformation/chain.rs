@@ -5,8 +5,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde::Deserialize;
+use smallvec::SmallVec;
 
 use super::document::{Document, Outputs};
+use super::json::Text;
 use super::{Discard, MAX_OUTPUTS, Moment, Run, Transformation, TransformationError};
 use crate::codes;
 use crate::event::Event;
@@ -126,7 +128,7 @@ impl Chain {
 
     fn run(&self, event: &Event, moment: Moment, observe: Observer<'_>) -> Result<Transformed, ChainError> {
         let mut run = Run::new(moment);
-        let mut documents = vec![Document::new(event)];
+        let mut documents = Documents::from_buf([Document::new(event)]);
         let mut passed_over = Vec::new();
         for step in &self.steps {
             passed_over.clear();
@@ -153,10 +155,13 @@ impl Chain {
 /// Told of each step, of the documents after it, and of the failures that it passed over.
 type Observer<'o> = &'o mut dyn FnMut(&Step, &[Document], &[TransformationError]);
 
+/// Of most events one is made.
+type Documents = SmallVec<[Document; 1]>;
+
 /// What a step made of the documents so far.
 #[derive(Default)]
 struct Made {
-    documents: Vec<Document>,
+    documents: Documents,
     discarded: Option<Discard>,
 }
 
@@ -205,14 +210,15 @@ impl Step {
     }
 
     fn attempt(&self, document: Document, run: &mut Run) -> Result<Outputs, TransformationError> {
-        let parent = document.attribute("id").unwrap_or_default().to_owned();
+        let parent: SmallVec<[u8; 64]> = document.attribute("id").unwrap_or_default().as_bytes().into();
         let mut outputs = self.transformation.apply(document, run)?;
         match &mut outputs {
             Outputs::One(document) => document.check()?,
             Outputs::Several(documents) => {
+                let (name, parent) = (Text::from("id"), String::from_utf8_lossy(&parent));
                 for (number, document) in documents.iter_mut().enumerate() {
-                    if document.attribute("id") == Some(&parent) {
-                        document.set_attribute("id", format!("{parent}-{number}"));
+                    if document.attribute("id") == Some(&*parent) {
+                        document.set_attribute(name.clone(), numbered(&parent, number));
                     }
                     document.check()?;
                 }
@@ -223,12 +229,31 @@ impl Step {
     }
 }
 
+/// The id of an output.
+fn numbered(parent: &str, number: usize) -> String {
+    let mut id = String::with_capacity(parent.len() + 8);
+    id.push_str(parent);
+    id.push('-');
+    let mut digits = [0; 20];
+    let (mut rest, mut at) = (number, digits.len());
+    loop {
+        at -= 1;
+        digits[at] = b'0' + u8::try_from(rest % 10).expect("the rest by ten is a digit");
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    id.extend(digits[at..].iter().map(|digit| char::from(*digit)));
+    id
+}
+
 /// A receiver could not tell two events with one source and id apart.
 fn check_distinct(events: &[Event]) -> Result<(), TransformationError> {
     if events.len() < 2 {
         return Ok(());
     }
-    let mut seen = HashSet::with_capacity(events.len());
+    let mut seen = HashSet::with_capacity_and_hasher(events.len(), foldhash::quality::RandomState::default());
     match events.iter().find(|event| !seen.insert((event.source(), event.id()))) {
         None => Ok(()),
         Some(event) => Err(TransformationError::new(format!(

@@ -1,14 +1,11 @@
 //! An event on its way through a chain of transformations.
 
-use std::borrow::Cow;
-
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use super::json::{Json, Text};
+use super::json::{Builder, Json, Query, Text};
 use super::{Discard, TransformationError};
 use crate::codes;
-use crate::event::draft::Draft;
 use crate::event::{AttributeValue, DataForm, Event, Value, declares_json, validate};
 
 /// An event that transformations change, one after the other.
@@ -21,6 +18,8 @@ pub struct Document {
     event: Event,
     /// What differs from the event's attributes: the new value, or none where it was taken away.
     changes: SmallVec<[(Text, Option<AttributeValue>); 2]>,
+    /// So many of the changes, the first ones, are known to be valid.
+    checked: usize,
     data: Data,
 }
 
@@ -32,6 +31,8 @@ enum Data {
     Parsed(Json),
     /// Changed JSON.
     Json(Json),
+    /// Changed JSON that is a part of what was read, byte for byte.
+    Part(Bytes),
     /// Changed bytes.
     Bytes(Bytes, DataForm),
     /// Taken away.
@@ -52,7 +53,7 @@ enum Was {
 impl Document {
     /// The event, with nothing changed. Costs a reference count.
     pub fn new(event: &Event) -> Self {
-        Self { event: event.clone(), changes: SmallVec::new(), data: Data::Same }
+        Self { event: event.clone(), changes: SmallVec::new(), checked: 0, data: Data::Same }
     }
 
     /// The text of an attribute, `specversion` included.
@@ -95,8 +96,11 @@ impl Document {
     }
 
     fn change(&mut self, name: Text, value: Option<AttributeValue>) {
-        match self.changes.iter_mut().find(|(changed, _)| *changed == name) {
-            Some((_, changed)) => *changed = value,
+        match self.changes.iter().position(|(changed, _)| *changed == name) {
+            Some(at) => {
+                self.changes[at].1 = value;
+                self.checked = self.checked.min(at);
+            }
             None => self.changes.push((name, value)),
         }
     }
@@ -105,7 +109,7 @@ impl Document {
     pub fn has_data(&self) -> bool {
         match self.data {
             Data::Same => self.event.data_bytes().is_some(),
-            Data::Parsed(_) | Data::Json(_) | Data::Bytes(..) => true,
+            Data::Parsed(_) | Data::Json(_) | Data::Part(_) | Data::Bytes(..) => true,
             Data::Absent => false,
         }
     }
@@ -117,11 +121,27 @@ impl Document {
     /// # Errors
     /// [`TransformationError`] where the data is not JSON.
     pub fn json(&mut self) -> Result<Option<&Json>, TransformationError> {
-        self.parse()?;
+        self.parse(|_| true)?;
         Ok(match &self.data {
             Data::Parsed(json) | Data::Json(json) => Some(json),
-            Data::Same | Data::Bytes(..) | Data::Absent => None,
+            Data::Same | Data::Part(_) | Data::Bytes(..) | Data::Absent => None,
         })
+    }
+
+    /// Has a value of another kind built of the data, where it was not parsed before; `begin` is given the bytes in which the
+    /// places of texts lie.
+    ///
+    /// # Errors
+    /// As [`Document::json`].
+    pub fn build<B: Builder>(
+        &self,
+        begin: impl FnOnce(Bytes) -> B,
+    ) -> Result<Option<(B, B::Value)>, TransformationError> {
+        let Some(text) = self.unparsed()? else { return Ok(None) };
+        let Some(bytes) = self.bytes() else { return Ok(None) };
+        let mut builder = begin(bytes);
+        let value = Json::build(text, &mut builder)?;
+        Ok(Some((builder, value)))
     }
 
     /// Takes the data out as JSON, `null` where there is none, to be changed and [set](Self::set_json), or [put
@@ -131,11 +151,23 @@ impl Document {
     /// # Errors
     /// As [`Document::json`]; the document is unchanged then.
     pub fn take_json(&mut self) -> Result<(Json, Taken), TransformationError> {
-        self.parse()?;
+        self.take_json_where(|_| true)
+    }
+
+    /// As [`take_json`](Self::take_json), for whoever leaves alone those members of an object that are not `wanted`: they stay
+    /// [unread](Json::Unread) where that saves work, and byte for byte what they were.
+    ///
+    /// # Errors
+    /// As [`Document::json`]; the document is unchanged then.
+    pub fn take_json_where(
+        &mut self,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Result<(Json, Taken), TransformationError> {
+        self.parse(wanted)?;
         Ok(match std::mem::replace(&mut self.data, Data::Absent) {
             Data::Parsed(json) => (json, Taken(Was::Unchanged)),
             Data::Json(json) => (json, Taken(Was::Changed)),
-            Data::Same | Data::Bytes(..) | Data::Absent => (Json::Null, Taken(Was::Absent)),
+            Data::Same | Data::Part(_) | Data::Bytes(..) | Data::Absent => (Json::Null, Taken(Was::Absent)),
         })
     }
 
@@ -148,14 +180,15 @@ impl Document {
         };
     }
 
-    fn parse(&mut self) -> Result<(), TransformationError> {
+    /// The data as the text of JSON, where it was not parsed yet. What it says is not looked at.
+    fn unparsed(&self) -> Result<Option<&str>, TransformationError> {
         let bytes = match &self.data {
             Data::Same => match self.event.data_bytes() {
                 Some(bytes) => bytes,
-                None => return Ok(()),
+                None => return Ok(None),
             },
-            Data::Bytes(bytes, _) => bytes,
-            Data::Parsed(_) | Data::Json(_) | Data::Absent => return Ok(()),
+            Data::Bytes(bytes, _) | Data::Part(bytes) => bytes,
+            Data::Parsed(_) | Data::Json(_) | Data::Absent => return Ok(None),
         };
         if let Some(content_type) = self.attribute("datacontenttype").filter(|given| !declares_json(given)) {
             return Err(TransformationError::new(format!(
@@ -164,7 +197,36 @@ impl Document {
         }
         let text = std::str::from_utf8(bytes)
             .map_err(|_| TransformationError::new("the data is not JSON: it is not UTF-8"))?;
-        let json = Json::read(text)
+        Ok(Some(text))
+    }
+
+    /// Parts of the data, byte for byte, as a query finds them in the text; see [`Query::parts`]. None where the data was
+    /// parsed before, is absent or is not JSON, or where the query needs a tree.
+    ///
+    /// # Errors
+    /// As [`Document::json`].
+    pub fn parts(&self, query: &Query) -> Result<Option<Vec<Bytes>>, TransformationError> {
+        let Some(text) = self.unparsed()? else { return Ok(None) };
+        let Some(ranges) = query.parts(text) else { return Ok(None) };
+        let whole = match &self.data {
+            Data::Bytes(bytes, _) | Data::Part(bytes) => Some(bytes.clone()),
+            _ => self.event.data(),
+        };
+        Ok(whole.map(|whole| ranges.into_iter().map(|range| whole.slice(range)).collect()))
+    }
+
+    /// Replaces the data by one of its [parts](Self::parts).
+    pub fn set_part(&mut self, part: Bytes) {
+        self.data = Data::Part(part);
+    }
+
+    fn parse(&mut self, wanted: impl Fn(&str) -> bool) -> Result<(), TransformationError> {
+        if let Data::Parsed(json) | Data::Json(json) = &mut self.data {
+            json.open_members(wanted);
+            return Ok(());
+        }
+        let Some(text) = self.unparsed()? else { return Ok(()) };
+        let json = Json::read_some(text, wanted)
             .map_err(|error| TransformationError::new(format!("the data cannot be read: {error}")))?;
         self.data = match self.data {
             Data::Same => Data::Parsed(json),
@@ -178,7 +240,7 @@ impl Document {
         match &self.data {
             Data::Same | Data::Parsed(_) => self.event.data(),
             Data::Json(json) => Some(written(json).into()),
-            Data::Bytes(bytes, _) => Some(bytes.clone()),
+            Data::Bytes(bytes, _) | Data::Part(bytes) => Some(bytes.clone()),
             Data::Absent => None,
         }
     }
@@ -210,8 +272,8 @@ impl Document {
     }
 
     /// Checks the attributes that were changed, at the end of a step.
-    pub(super) fn check(&self) -> Result<(), TransformationError> {
-        for (name, value) in &self.changes {
+    pub(super) fn check(&mut self) -> Result<(), TransformationError> {
+        for (name, value) in &self.changes[self.checked..] {
             let at = |error: crate::event::InvalidEvent| {
                 TransformationError::new(error.detail).coded(error.code).at(format!("attribute {name}"))
             };
@@ -238,6 +300,7 @@ impl Document {
                 }
             }
         }
+        self.checked = self.changes.len();
         Ok(())
     }
 
@@ -267,20 +330,31 @@ impl Document {
     }
 
     fn packed(&self) -> Result<Event, crate::event::InvalidEvent> {
-        let mut draft = Draft::of(&self.event)?;
-        for (name, value) in &self.changes {
-            match value {
-                Some(value) => draft.set(name, Cow::Borrowed(value.text()), value.attribute_type())?,
-                None => draft.remove(name),
+        let changes: SmallVec<[_; 8]> = self
+            .changes
+            .iter()
+            .map(|(name, value)| {
+                (&**name, value.as_ref().map(|value| (value.text(), value.attribute_type())))
+            })
+            .collect();
+        let text;
+        let data = match &self.data {
+            // Without its content type it is bytes and nothing more.
+            Data::Same | Data::Parsed(_) if changes.contains(&("datacontenttype", None)) => {
+                self.event.data_bytes().map(|bytes| (bytes, DataForm::Raw))
             }
-        }
-        match &self.data {
-            Data::Same | Data::Parsed(_) => {}
-            Data::Json(json) => draft.set_data(Cow::Owned(written(json)), DataForm::Json),
-            Data::Bytes(bytes, form) => draft.set_data(Cow::Borrowed(bytes), *form),
-            Data::Absent => draft.remove_data(),
-        }
-        draft.finish()
+            Data::Same | Data::Parsed(_) => {
+                self.event.data_bytes().map(|bytes| (bytes, self.event.data_form()))
+            }
+            Data::Json(json) => {
+                text = written(json);
+                Some((&*text, DataForm::Json))
+            }
+            Data::Part(bytes) => Some((&**bytes, DataForm::Json)),
+            Data::Bytes(bytes, form) => Some((&**bytes, *form)),
+            Data::Absent => None,
+        };
+        self.event.changed(&changes, data)
     }
 }
 

@@ -11,9 +11,11 @@ mod write;
 use std::fmt;
 use std::sync::Arc;
 
+use super::TransformationError;
+
 pub use self::number::Number;
 pub use self::query::Query;
-pub use self::read::NotJson;
+pub use self::read::{Builder, NotJson};
 
 /// The deepest nesting of arrays and objects. Deeper text is not read, and a program that builds deeper data fails.
 pub const MAX_DEPTH: usize = crate::filter::candidate::MAX_DATA_DEPTH;
@@ -36,6 +38,10 @@ pub enum Json {
     Array(Vec<Json>),
     /// An object.
     Object(Object),
+    /// An array or object that was not looked into: its text, which was checked. Only members of an object that
+    /// [`Document::take_json_where`](super::Document::take_json_where) gave are such, and whoever took it leaves them alone or
+    /// [opens](Json::open) them.
+    Unread(Text),
 }
 
 impl Json {
@@ -45,6 +51,35 @@ impl Json {
     /// [`NotJson`] where it is none, or nested deeper than [`MAX_DEPTH`].
     pub fn read(text: &str) -> Result<Self, NotJson> {
         read::read(text)
+    }
+
+    /// As [`read`](Self::read), where only some members of an object are asked for.
+    pub(super) fn read_some(text: &str, wanted: impl Fn(&str) -> bool) -> Result<Self, NotJson> {
+        read::read_some(text, wanted)
+    }
+
+    /// Has the value of a text built.
+    pub(super) fn build<B: Builder>(text: &str, builder: &mut B) -> Result<B::Value, TransformationError> {
+        read::build(text, builder)
+    }
+
+    /// Makes a tree of what was not looked into.
+    pub fn open(&mut self) {
+        if let Self::Unread(text) = self
+            && let Ok(tree) = read::read(text)
+        {
+            *self = tree;
+        }
+    }
+
+    /// Makes trees of the members that were not looked into and whose names are `wanted`.
+    pub(super) fn open_members(&mut self, wanted: impl Fn(&str) -> bool) {
+        let Self::Object(object) = self else { return };
+        for (name, value) in object.iter_mut() {
+            if matches!(value, Self::Unread(_)) && wanted(name) {
+                value.open();
+            }
+        }
     }
 
     /// Appends the text of the value, without blanks.
@@ -80,6 +115,7 @@ impl Json {
             Self::Object(object) => {
                 1 + object.iter().map(|(_, value)| value.depth()).max().unwrap_or_default()
             }
+            Self::Unread(text) => read::read(text).map_or(MAX_DEPTH, |tree| tree.depth()),
             _ => 0,
         }
     }
@@ -91,6 +127,8 @@ impl Json {
             Self::Object(object) => {
                 object.iter().map(|(_, value)| value.weight() + size_of::<Text>()).sum::<usize>()
             }
+            // No value takes less than a character with what separates it from the next.
+            Self::Unread(text) => text.len() / 2 * size_of::<Self>(),
             _ => 0,
         };
         below + size_of::<Self>()
@@ -105,6 +143,8 @@ impl Json {
             Self::Text(_) => "a string",
             Self::Array(_) => "an array",
             Self::Object(_) => "an object",
+            Self::Unread(text) if text.starts_with('[') => "an array",
+            Self::Unread(_) => "an object",
         }
     }
 
@@ -121,6 +161,7 @@ impl Json {
             Self::Object(object) => {
                 object.iter().map(|(name, value)| (name.as_ref().to_owned(), value.to_value())).collect()
             }
+            Self::Unread(text) => read::read(text).map_or(serde_json::Value::Null, |tree| tree.to_value()),
         }
     }
 }

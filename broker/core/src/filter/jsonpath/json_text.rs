@@ -1,7 +1,7 @@
 //! A reader of JSON text that builds nothing: it checks and skips.
 //!
 //! It takes exactly what `serde_json` takes for a tree, so that it never depends on the way of evaluation whether data
-//! is JSON: the same numbers, escapes and depth.
+//! is JSON: the same numbers, escapes and depth. Who keeps the text of numbers may ask for those beyond binary64 as well.
 
 use crate::filter::candidate::MAX_DATA_DEPTH;
 
@@ -35,11 +35,17 @@ pub(crate) struct JsonText<'t> {
     text: &'t str,
     at: usize,
     depth: usize,
+    any_number: bool,
 }
 
 impl<'t> JsonText<'t> {
     pub(crate) fn new(text: &'t str) -> Self {
-        Self { text, at: 0, depth: 0 }
+        Self { text, at: 0, depth: 0, any_number: false }
+    }
+
+    /// The same, with numbers beyond the range of binary64, such as `1e400`.
+    pub(crate) fn with_any_number(text: &'t str) -> Self {
+        Self { any_number: true, ..Self::new(text) }
     }
 
     pub(crate) fn place(&self) -> usize {
@@ -258,7 +264,8 @@ impl<'t> JsonText<'t> {
             self.some_digits()?;
         }
         // Only such numbers may be beyond the range of binary64, which `serde_json` refuses by rules of its own.
-        if (exponent || self.at - start > 300)
+        if !self.any_number
+            && (exponent || self.at - start > 300)
             && serde_json::from_str::<serde_json::Number>(&self.text[start..self.at]).is_err()
         {
             return Err(NotJson);

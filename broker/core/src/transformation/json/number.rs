@@ -29,8 +29,10 @@ impl Number {
         Self(number.to_string().into())
     }
 
+    /// What lies beyond the range of binary64 becomes the nearest number in it.
     pub(super) fn to_serde(&self) -> Option<serde_json::Number> {
-        serde_json::from_str(&self.0).ok()
+        let nearest = || serde_json::Number::from_f64(self.as_f64().clamp(f64::MIN, f64::MAX));
+        serde_json::from_str(&self.0).ok().or_else(nearest)
     }
 
     /// The text as it was written.
@@ -56,8 +58,10 @@ impl Number {
             None => (false, &*self.0),
         };
         let (mantissa, exponent) = match rest.split_once(['e', 'E']) {
-            // An exponent beyond 64 bits is refused when the number is read.
-            Some((mantissa, exponent)) => (mantissa, exponent.parse().unwrap_or(0)),
+            Some((mantissa, exponent)) => {
+                let beyond = if exponent.starts_with('-') { i64::MIN } else { i64::MAX };
+                (mantissa, exponent.parse().unwrap_or(beyond))
+            }
             None => (rest, 0_i64),
         };
         let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));

@@ -1,10 +1,13 @@
 //! Queries of RFC 9535 over our tree, by `jsonpath-rust`.
 
+use std::ops::Range;
+
 use jsonpath_rust::parser::model::{JpQuery, Segment, Selector};
 use jsonpath_rust::query::js_path_process;
 use jsonpath_rust::query::queryable::Queryable;
 
 use super::Json;
+use crate::filter::jsonpath::json_text::{self, JsonText, Kind, NotJson};
 use crate::filter::jsonpath::{self, InvalidQuery};
 use crate::transformation::{Run, TransformationError};
 
@@ -114,6 +117,13 @@ impl Query {
         Ok(Self { text: text.into(), plan })
     }
 
+    /// The query `$[SELECTOR]` for a selector of another one, which was read from `text`.
+    pub fn of_selector(selector: Selector, text: &str) -> Self {
+        let query = JpQuery::new(vec![Segment::Selector(selector)]);
+        let cost = cost(&query.segments, text);
+        Self { text: text.into(), plan: Plan::Other { query, cost } }
+    }
+
     /// The query as it was written.
     pub fn text(&self) -> &str {
         &self.text
@@ -140,6 +150,91 @@ impl Query {
             }
         }
     }
+}
+
+impl Query {
+    /// The places, in the text of JSON, of the elements of the array at the single place that the query names, or of the
+    /// value there where it is no array; none where there is nothing. No tree is made. Nothing where the query names more
+    /// than one place or counts from an end, or where the text is not JSON.
+    pub fn parts(&self, text: &str) -> Option<Vec<Range<usize>>> {
+        let Plan::Walk(hops) = &self.plan else { return None };
+        if hops.iter().any(|hop| matches!(hop, Hop::Each | Hop::Index(..0))) {
+            return None;
+        }
+        let mut reader = JsonText::with_any_number(text);
+        let found = find(text, &mut reader, hops).ok()?;
+        reader.end().ok()?;
+        Some(found)
+    }
+}
+
+/// Passes the value that comes next. Recursion is bounded by the depth that the reader admits.
+fn find(text: &str, reader: &mut JsonText<'_>, hops: &[Hop]) -> Result<Vec<Range<usize>>, NotJson> {
+    let kind = reader.kind()?;
+    let start = reader.place();
+    let mut found = Vec::new();
+    match (hops.split_first(), kind) {
+        (None, Kind::Array) => {
+            if reader.enter(kind)? {
+                loop {
+                    let element = reader.kind()?;
+                    let start = reader.place();
+                    reader.skip(element)?;
+                    found.push(start..reader.place());
+                    if !reader.more(kind)? {
+                        break;
+                    }
+                }
+            }
+        }
+        (None, _) => {
+            reader.skip(kind)?;
+            found.push(start..reader.place());
+        }
+        (Some((Hop::Name(name), rest)), Kind::Object) => {
+            if reader.enter(kind)? {
+                loop {
+                    let quoted = reader.name()?;
+                    let written = &text[quoted.start..quoted.end];
+                    if *written == **name || quoted.escaped && unescaped(written) == **name {
+                        // Of a member that is given twice the last counts.
+                        found = find(text, reader, rest)?;
+                    } else {
+                        let other = reader.kind()?;
+                        reader.skip(other)?;
+                    }
+                    if !reader.more(kind)? {
+                        break;
+                    }
+                }
+            }
+        }
+        (Some((Hop::Index(index), rest)), Kind::Array) => {
+            if reader.enter(kind)? {
+                let mut at = 0;
+                loop {
+                    if at == *index {
+                        found = find(text, reader, rest)?;
+                    } else {
+                        let other = reader.kind()?;
+                        reader.skip(other)?;
+                    }
+                    at += 1;
+                    if !reader.more(kind)? {
+                        break;
+                    }
+                }
+            }
+        }
+        _ => reader.skip(kind)?,
+    }
+    Ok(found)
+}
+
+fn unescaped(written: &str) -> String {
+    let mut text = String::new();
+    json_text::unescape(written, &mut text);
+    text
 }
 
 fn hop(segment: &Segment) -> Option<Hop> {

@@ -1,9 +1,11 @@
 //! From text to a tree.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::{Json, Number, Object, Text};
 use crate::filter::jsonpath::json_text::{self, JsonText, Kind, Quoted};
+use crate::transformation::TransformationError;
 
 /// The text is not JSON, or nested too deep.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -15,26 +17,130 @@ pub struct NotJson {
 
 pub(super) fn read(text: &str) -> Result<Json, NotJson> {
     let whole: Arc<str> = text.into();
-    let mut reader = Reader { whole: &whole, text: JsonText::new(&whole) };
+    let mut reader = Reader { whole: &whole, text: JsonText::with_any_number(&whole) };
     let read = reader.value();
     read.and_then(|value| reader.text.end().map(|()| value)).map_err(|_| describe(text))
 }
 
+/// Reads an object whose members stay unread where they are arrays or objects and `wanted` does not ask for them; all else
+/// as [`read`] does.
+pub(super) fn read_some(text: &str, wanted: impl Fn(&str) -> bool) -> Result<Json, NotJson> {
+    let whole: Arc<str> = text.into();
+    let mut reader = Reader { whole: &whole, text: JsonText::with_any_number(&whole) };
+    let read = reader.members(wanted);
+    read.and_then(|value| reader.text.end().map(|()| value)).map_err(|_| describe(text))
+}
+
 pub(super) fn is_number(text: &str) -> bool {
-    let mut reader = JsonText::new(text);
+    let mut reader = JsonText::with_any_number(text);
     // A blank before it would be passed over by `kind`, and is no part of a number.
     text.starts_with(|first: char| first == '-' || first.is_ascii_digit())
         && reader.number().is_ok()
         && reader.place() == text.len()
 }
 
-/// What `serde_json` says of the same text: it takes what we take.
+/// What `serde_json` says of the same text: it takes nothing that we refuse.
 fn describe(text: &str) -> NotJson {
     let detail = match serde_json::from_str::<serde_json::Value>(text) {
         Err(error) => format!("it is not JSON: {error}"),
         Ok(_) => "it is not JSON".to_owned(),
     };
     NotJson { detail }
+}
+
+/// Makes values of another kind of the text of JSON, without a tree between.
+pub trait Builder {
+    /// What a value becomes.
+    type Value;
+
+    /// `null`, `true` or `false`.
+    fn plain(&mut self, value: Option<bool>) -> Self::Value;
+
+    /// A number, as it was written.
+    ///
+    /// # Errors
+    /// [`TransformationError`] where it cannot be kept.
+    fn number(&mut self, text: &str) -> Result<Self::Value, TransformationError>;
+
+    /// A string: where it stands in the text where that says what it is, else what it denotes.
+    fn text(&mut self, at: Range<usize>, denoted: Option<String>) -> Self::Value;
+
+    /// An array.
+    fn array(&mut self, elements: Vec<Self::Value>) -> Self::Value;
+
+    /// An object. Of a name that comes twice the last value counts, at the place of the first.
+    fn object(&mut self, members: Vec<(Self::Value, Self::Value)>) -> Self::Value;
+}
+
+/// Has the value of the text built.
+pub(super) fn build<B: Builder>(text: &str, builder: &mut B) -> Result<B::Value, TransformationError> {
+    let mut reader = JsonText::with_any_number(text);
+    let value = build_one(text, &mut reader, builder)?;
+    reader.end().map_err(|_| cannot_be_read(text))?;
+    Ok(value)
+}
+
+fn cannot_be_read(text: &str) -> TransformationError {
+    TransformationError::new(format!("the data cannot be read: {}", describe(text)))
+}
+
+/// Recursion is bounded by the depth that `enter` admits.
+fn build_one<B: Builder>(
+    text: &str,
+    reader: &mut JsonText<'_>,
+    builder: &mut B,
+) -> Result<B::Value, TransformationError> {
+    let refused = |_| cannot_be_read(text);
+    let kind = reader.kind().map_err(refused)?;
+    let start = reader.place();
+    let part = |builder: &mut B, quoted: Quoted| {
+        let denoted = quoted.escaped.then(|| {
+            let mut denoted = String::new();
+            json_text::unescape(&text[quoted.start..quoted.end], &mut denoted);
+            denoted
+        });
+        builder.text(quoted.start..quoted.end, denoted)
+    };
+    Ok(match kind {
+        Kind::Object => {
+            let mut members = Vec::new();
+            if reader.enter(kind).map_err(refused)? {
+                members.reserve(8);
+                loop {
+                    let name = reader.name().map_err(refused)?;
+                    let name = part(builder, name);
+                    members.push((name, build_one(text, reader, builder)?));
+                    if !reader.more(kind).map_err(refused)? {
+                        break;
+                    }
+                }
+            }
+            builder.object(members)
+        }
+        Kind::Array => {
+            let mut elements = Vec::new();
+            if reader.enter(kind).map_err(refused)? {
+                loop {
+                    elements.push(build_one(text, reader, builder)?);
+                    if !reader.more(kind).map_err(refused)? {
+                        break;
+                    }
+                }
+            }
+            builder.array(elements)
+        }
+        Kind::Text => {
+            let quoted = reader.quoted().map_err(refused)?;
+            part(builder, quoted)
+        }
+        Kind::Number => {
+            reader.number().map_err(refused)?;
+            builder.number(&text[start..reader.place()])?
+        }
+        Kind::True => reader.word("true").map(|()| builder.plain(Some(true))).map_err(refused)?,
+        Kind::False => reader.word("false").map(|()| builder.plain(Some(false))).map_err(refused)?,
+        Kind::Null => reader.word("null").map(|()| builder.plain(None)).map_err(refused)?,
+    })
 }
 
 struct Reader<'t> {
@@ -87,6 +193,34 @@ impl Reader<'_> {
             Kind::False => self.text.word("false").map(|()| Json::Bool(false))?,
             Kind::Null => self.text.word("null").map(|()| Json::Null)?,
         })
+    }
+
+    fn members(&mut self, wanted: impl Fn(&str) -> bool) -> Result<Json, json_text::NotJson> {
+        let kind = self.text.kind()?;
+        if kind != Kind::Object {
+            return self.value();
+        }
+        let mut members = Vec::new();
+        if self.text.enter(kind)? {
+            members.reserve(8);
+            loop {
+                let name = self.text.name()?;
+                let name = self.part(name);
+                let of_member = self.text.kind()?;
+                let value = if matches!(of_member, Kind::Object | Kind::Array) && !wanted(&name) {
+                    let start = self.text.place();
+                    self.text.skip(of_member)?;
+                    Json::Unread(Text::part(self.whole, start, self.text.place()))
+                } else {
+                    self.value()?
+                };
+                members.push((name, value));
+                if !self.text.more(kind)? {
+                    break;
+                }
+            }
+        }
+        Ok(Json::Object(Object::of_members(members)))
     }
 
     fn part(&self, quoted: Quoted) -> Text {

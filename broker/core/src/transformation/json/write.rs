@@ -11,6 +11,7 @@ pub(super) fn write(value: &Json, into: &mut Vec<u8>) {
         Json::Bool(false) => into.extend_from_slice(b"false"),
         Json::Number(number) => into.extend_from_slice(number.text().as_bytes()),
         Json::Text(text) => write_text(text, into),
+        Json::Unread(text) => into.extend_from_slice(text.as_bytes()),
         Json::Array(elements) => {
             into.push(b'[');
             for (at, element) in elements.iter().enumerate() {
