@@ -21,9 +21,9 @@ use crate::ledger::{
 use crate::log::TriggerNumber;
 use crate::record::{Charge, Entry, Offset};
 
-/// The bytes of the journal that are read for the attempts that a dead letter tells of, the newest first. It is read
-/// under the lock of the ledger, by whoever delivers.
-const SEARCHED_FOR_LETTER: u64 = 256 * 1024;
+/// The bytes of the journal that are read for the attempts that a dead letter tells of, the newest first: far more than
+/// [`ATTEMPTS_KEPT`] blocks. It is read under the lock of the ledger, by whoever delivers.
+const SEARCHED_FOR_LETTER: u64 = 2 * 1024 * 1024;
 
 /// Whether storage failed. After that nothing is acknowledged any more.
 #[derive(Debug, Clone)]

@@ -12,6 +12,7 @@
 //! damage, not a write that the power's end cut off.
 
 use std::io;
+use std::ops::RangeInclusive;
 
 use crate::embedded::codec::{Corrupt, Put, Reader};
 use crate::embedded::disk::DiskFile;
@@ -317,7 +318,7 @@ pub(super) fn put_trailer(into: &mut Vec<u8>, at: u64) {
 pub(super) fn read_footer<T>(
     file: &dyn DiskFile,
     generation: u64,
-    kind: u32,
+    kinds: RangeInclusive<u32>,
     decode: impl FnOnce(&FrameHead, &[u8]) -> Result<T, Corrupt>,
 ) -> io::Result<Option<T>> {
     let end = file.length()?;
@@ -327,7 +328,7 @@ pub(super) fn read_footer<T>(
     let Ok(at) = decode_trailer(&trailer) else { return Ok(None) };
     let mut reader = FrameReader::new(file, generation, at, end);
     Ok(match reader.next()? {
-        Step::Frame { head, body, .. } if head.kind == kind && at + head.size() == end => {
+        Step::Frame { head, body, .. } if kinds.contains(&head.kind) && at + head.size() == end => {
             body.split_last_chunk::<TRAILER>().and_then(|(content, _)| decode(&head, content).ok())
         }
         _ => None,

@@ -1,11 +1,14 @@
 //! The outcome journal of a log: appended in memory, flushed in frames, and found by debt without a scan, since
-//! each run of frames is known by the range of offsets that it tells of.
+//! each run of frames is known by the range of offsets that it tells of, and by a mark for each delivery.
 //!
 //! ```text
 //! frame of notes: last sequence u64 | lowest u64 | highest u64; then notes
-//! footer:         the same of all | blocks: (at u64 | end u64 | lowest u64 | highest u64) × n
+//! footer:         the same of all
+//!                 | blocks: (at u64 | end u64 | lowest u64 | highest u64 | count u32 | mark u16 × count) × n
 //!                 | at u64 | magic u32 | CRC32C u32
 //! ```
+//!
+//! Before there were marks a block ended with `highest`, and the footer was of another kind; that is read too.
 //!
 //! A file that is full ends with a footer, so that a start reads no more than that of it. Files are opened for each
 //! use.
@@ -17,6 +20,9 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use self::file::{File, Summary};
+pub(super) use self::notes::Notes;
+use self::told::{Sought, Told};
 use crate::embedded::codec::{Corrupt, Put, Reader};
 use crate::embedded::disk::{Disk, Opening};
 use crate::embedded::frame::{
@@ -27,16 +33,21 @@ use crate::ledger::{ATTEMPTS_KEPT, Attempt, OutcomeState};
 use crate::log::TriggerNumber;
 use crate::record::Offset;
 
+mod file;
+mod notes;
+mod told;
+
 const NOTES: u32 = 1;
-const FOOTER: u32 = 2;
+const FOOTER_WITHOUT_MARKS: u32 = 2;
+const FOOTER: u32 = 3;
 /// A file that is longer gets a successor.
 const FILE_BYTES: u64 = 4 * 1024 * 1024;
 /// The most bytes of notes that wait for the disk.
 const WAITING_BYTES: usize = 64 * 1024 * 1024;
 /// The frames that are read and kept together, in bytes, unless one is larger.
 const BLOCK_BYTES: u64 = 16 * 1024;
-/// The blocks that are kept.
-const CACHED: usize = 8;
+/// The blocks that are kept: deliveries that end beside each other were often tried beside each other before.
+const CACHED: usize = 64;
 
 /// The journal.
 #[derive(Debug)]
@@ -57,48 +68,8 @@ struct State {
     cache: VecDeque<(BlockKey, Arc<Vec<u8>>)>,
 }
 
-/// Notes as they are stored.
-#[derive(Debug, Default)]
-pub(super) struct Notes {
-    bytes: Vec<u8>,
-    count: u32,
-    first: u64,
-    summary: Summary,
-}
-
-/// What notes tell of, in a few words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Summary {
-    /// The place of the last.
-    last: u64,
-    /// The range of the offsets whose outcomes they tell of; where there are none, `lowest` is above `highest`.
-    lowest: Offset,
-    highest: Offset,
-}
-
 /// The number of a file, and where a block begins and ends in it.
 type BlockKey = (u64, u64, u64);
-
-#[derive(Debug)]
-struct File {
-    number: u64,
-    generation: u64,
-    length: u64,
-    next_number: u64,
-    summary: Summary,
-    blocks: Vec<Block>,
-    /// Whether it ends with a footer.
-    sealed: bool,
-}
-
-/// Frames that stand one after the other, and the offsets whose outcomes they tell of.
-#[derive(Debug, Clone, Copy)]
-struct Block {
-    at: u64,
-    end: u64,
-    lowest: Offset,
-    highest: Offset,
-}
 
 /// What is known of one debt.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -190,7 +161,7 @@ impl Journal {
         let at = start + bytes.len() as u64;
         let (number, place) = ((NOTES, file.next_number), (notes.first, notes.count));
         let size = FrameHead::encode(&mut bytes, file.generation, number, place, |into| {
-            notes.summary.encode(into);
+            Summary::new(notes.last, &notes.told).encode(into);
             into.put(&notes.bytes);
         });
         let end = at + size as u64;
@@ -200,7 +171,7 @@ impl Journal {
             if let Some(known) = self.state.lock().files.back().filter(|_| !new) {
                 whole.blocks.clone_from(&known.blocks);
             }
-            whole.add(notes.summary, at, end);
+            whole.add(notes.last, &notes.told, at, end);
             let (number, place) = ((FOOTER, file.next_number), (notes.first, 0));
             FrameHead::encode(&mut bytes, file.generation, number, place, |into| {
                 whole.encode_footer(into);
@@ -225,7 +196,7 @@ impl Journal {
         if let Some(known) = state.files.back_mut() {
             known.length = start + bytes.len() as u64;
             (known.next_number, known.sealed) = (file.next_number, file.sealed);
-            known.add(notes.summary, at, end);
+            known.add(notes.last, &notes.told, at, end);
         }
         state.leaving = Arc::default();
         Ok(bytes.len() as u64)
@@ -240,7 +211,8 @@ impl Journal {
     /// `most` bytes are read for it: where many deliveries are tried again and again, every block may tell of any.
     pub(super) fn find_within(&self, offset: Offset, trigger: TriggerNumber, most: u64) -> Known {
         let mut known = Known::default();
-        let (mut pieces, leaving, fresh) = self.pieces(offset, trigger);
+        let sought = Sought::new(offset, trigger);
+        let (mut pieces, leaving, fresh) = self.pieces(sought);
         let mut read = 0_u64;
         let newest = pieces.iter().rev().take_while(|piece| {
             read = read.saturating_add(piece.bytes());
@@ -265,7 +237,7 @@ impl Journal {
             }
         }
         // What was never on the disk is intact.
-        let _ = note::about(&leaving.bytes, offset, trigger, |change| known.learn(change));
+        let _ = leaving.about(sought, |change| known.learn(change));
         fresh.into_iter().for_each(|change| known.learn(change));
         let excess = known.attempts.len().saturating_sub(ATTEMPTS_KEPT);
         known.attempts.drain(..excess);
@@ -274,11 +246,11 @@ impl Journal {
 
     /// Where notes on a debt may be: on the disk, on their way there, and those that only wait. All at one moment, so
     /// that none is missed while it goes from here to there.
-    fn pieces(&self, offset: Offset, trigger: TriggerNumber) -> (Vec<Piece>, Arc<Notes>, Vec<Change>) {
+    fn pieces(&self, sought: Sought) -> (Vec<Piece>, Arc<Notes>, Vec<Change>) {
         let state = self.state.lock();
         let mut pieces = Vec::new();
-        for file in state.files.iter().filter(|file| file.summary.tells_of(offset)) {
-            for block in file.blocks.iter().filter(|block| (block.lowest..=block.highest).contains(&offset)) {
+        for file in state.files.iter().filter(|file| file.summary.tells_of(sought.offset)) {
+            for block in file.blocks.iter().filter(|block| block.told.may_tell_of(sought)) {
                 let key = (file.number, block.at, block.end);
                 let cached = state.cache.iter().find(|(cached, _)| *cached == key);
                 pieces.push(match cached {
@@ -288,9 +260,7 @@ impl Journal {
             }
         }
         let mut fresh = Vec::new();
-        if state.fresh.summary.tells_of(offset) {
-            let _ = note::about(&state.fresh.bytes, offset, trigger, |change| fresh.push(change));
-        }
+        let _ = state.fresh.about(sought, |change| fresh.push(change));
         (pieces, Arc::clone(&state.leaving), fresh)
     }
 
@@ -393,16 +363,16 @@ impl Journal {
             }
             return Ok(None);
         };
-        let footer = read_footer(&*stored, generation, FOOTER, |head, body| {
+        let footer = read_footer(&*stored, generation, FOOTER_WITHOUT_MARKS..=FOOTER, |head, body| {
             let file = File { length, next_number: head.number + 1, ..File::new(number, generation) };
-            file.with_footer(body)
+            file.with_footer(body, if head.kind == FOOTER { Told::decode } else { Told::decode_range })
         })?;
         if let Some(file) = footer.filter(|file| file.summary.last < covered) {
             return Ok(Some(file));
         }
         let mut file = File::new(number, generation);
         let scanned = scan(&*stored, generation, FILE_HEADER as u64, 0, |at, head, body| {
-            file.sealed = head.kind == FOOTER;
+            file.sealed = (FOOTER_WITHOUT_MARKS..=FOOTER).contains(&head.kind);
             if head.kind != NOTES {
                 return Ok(());
             }
@@ -412,7 +382,9 @@ impl Journal {
                 let notes = note::decode_all(reader.0)?;
                 notes.into_iter().filter(|note| note.sequence >= covered).for_each(&mut *visit);
             }
-            file.add(summary, at, at + head.size());
+            let mut told = Told::default();
+            note::outcomes(reader.0, |offset, trigger| told.add(offset, trigger))?;
+            file.add(summary.last, &told, at, at + head.size());
             Ok(())
         })?;
         let Scanned { end, next_number, gaps, torn } = scanned;
@@ -441,104 +413,6 @@ impl Piece {
     }
 }
 
-impl Notes {
-    /// These and others behind them.
-    fn followed_by(&self, others: &Self) -> Self {
-        if others.count == 0 {
-            let Self { count, first, summary, .. } = *self;
-            return Self { bytes: self.bytes.clone(), count, first, summary };
-        }
-        let summary = Summary {
-            last: others.summary.last,
-            lowest: self.summary.lowest.min(others.summary.lowest),
-            highest: self.summary.highest.max(others.summary.highest),
-        };
-        let bytes = [self.bytes.as_slice(), &others.bytes].concat();
-        Self { bytes, count: self.count.saturating_add(others.count), first: self.first, summary }
-    }
-
-    fn push(&mut self, note: &Note) {
-        if self.count == 0 {
-            self.first = note.sequence;
-        }
-        note.encode(&mut self.bytes);
-        self.count = self.count.saturating_add(1);
-        self.summary.last = note.sequence;
-        if note.change.tells_of_outcome() {
-            self.summary.lowest = self.summary.lowest.min(note.offset);
-            self.summary.highest = self.summary.highest.max(note.offset);
-        }
-    }
-}
-
-impl Default for Summary {
-    fn default() -> Self {
-        Self { last: 0, lowest: Offset::MAX, highest: 0 }
-    }
-}
-
-impl Summary {
-    fn tells_of(&self, offset: Offset) -> bool {
-        (self.lowest..=self.highest).contains(&offset)
-    }
-
-    fn encode(self, into: &mut Vec<u8>) {
-        [self.last, self.lowest, self.highest].into_iter().for_each(|number| into.put_u64(number));
-    }
-
-    fn decode(reader: &mut Reader<'_>) -> Result<Self, Corrupt> {
-        Ok(Self { last: reader.u64()?, lowest: reader.u64()?, highest: reader.u64()? })
-    }
-}
-
-impl File {
-    fn new(number: u64, generation: u64) -> Self {
-        let summary = Summary::default();
-        Self { number, generation, length: 0, next_number: 0, summary, blocks: Vec::new(), sealed: false }
-    }
-
-    fn without_blocks(&self) -> Self {
-        let Self { number, generation, length, next_number, summary, sealed, .. } = *self;
-        Self { number, generation, length, next_number, summary, blocks: Vec::new(), sealed }
-    }
-
-    /// Enters a frame.
-    fn add(&mut self, frame: Summary, at: u64, end: u64) {
-        self.summary.last = self.summary.last.max(frame.last);
-        self.summary.lowest = self.summary.lowest.min(frame.lowest);
-        self.summary.highest = self.summary.highest.max(frame.highest);
-        match self.blocks.last_mut().filter(|block| block.end == at && end - block.at <= BLOCK_BYTES) {
-            Some(block) => {
-                block.end = end;
-                block.lowest = block.lowest.min(frame.lowest);
-                block.highest = block.highest.max(frame.highest);
-            }
-            None => {
-                let Summary { lowest, highest, .. } = frame;
-                self.blocks.push(Block { at, end, lowest, highest });
-            }
-        }
-    }
-
-    fn encode_footer(&self, into: &mut Vec<u8>) {
-        self.summary.encode(into);
-        for block in &self.blocks {
-            [block.at, block.end, block.lowest, block.highest].into_iter().for_each(|n| into.put_u64(n));
-        }
-    }
-
-    fn with_footer(mut self, body: &[u8]) -> Result<Self, Corrupt> {
-        let mut reader = Reader(body);
-        self.summary = Summary::decode(&mut reader)?;
-        while !reader.is_empty() {
-            let (at, end) = (reader.u64()?, reader.u64()?);
-            self.blocks.push(Block { at, end, lowest: reader.u64()?, highest: reader.u64()? });
-        }
-        self.sealed = true;
-        Ok(self)
-    }
-}
-
 impl Known {
     fn learn(&mut self, change: Change) {
         let (state, attempt) = match change {
@@ -558,39 +432,4 @@ fn path_of(directory: &Path, number: u64) -> PathBuf {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::Timestamp;
-    use crate::embedded::disk::simulated::SimulatedDisk;
-    use crate::ledger::AttemptOutcome;
-
-    /// Many deliveries are tried again and again, so that every block tells of all of them.
-    #[test]
-    fn no_more_is_read_than_may_be() {
-        const DELIVERIES: u64 = 200;
-        let journal = Journal::new(Arc::new(SimulatedDisk::new()), PathBuf::from("/"));
-        let trigger = TriggerNumber(0);
-        for number in 1..=10 {
-            for offset in 0..DELIVERIES {
-                let (started, ended) = (Timestamp(0), Timestamp(1));
-                let outcome = AttemptOutcome::Delivered { status: Some(200) };
-                let attempt = Attempt { number, started, ended, outcome };
-                journal.note(offset, trigger, Change::Attempted(attempt)).expect("there is room");
-            }
-            if number < 10 {
-                let notes = journal.leave().expect("something waits");
-                journal.write(&notes).expect("the disk works");
-            }
-        }
-        let numbers = |most| {
-            let known = journal.find_within(7, trigger, most);
-            known.attempts.into_iter().map(|attempt| attempt.number).collect::<Vec<_>>()
-        };
-        assert_eq!(numbers(0), [10], "what waits for the disk is at hand");
-        let some = numbers(BLOCK_BYTES * 3);
-        assert!(some.len() > 1 && some.len() < 10, "{some:?}");
-        assert_eq!(some.last(), Some(&10), "the newest come first");
-        assert!(some.is_sorted());
-        assert_eq!(journal.find(7, trigger).attempts.len(), 10);
-    }
-}
+mod suite;

@@ -116,6 +116,19 @@ pub(super) fn about(
     Ok(())
 }
 
+/// Hands the debt of each note that tells of an outcome to `visit`; nothing else of the notes is decoded.
+pub(super) fn outcomes(body: &[u8], mut visit: impl FnMut(Offset, TriggerNumber)) -> Result<(), Corrupt> {
+    let mut reader = Reader(body);
+    while !reader.is_empty() {
+        reader.u64()?;
+        let (offset, trigger) = (reader.u64()?, TriggerNumber(reader.u32()?));
+        if matches!(reader.counted()?.first(), Some(&(ATTEMPTED | DELIVERED | DROPPED | DEAD_LETTERED))) {
+            visit(offset, trigger);
+        }
+    }
+    Ok(())
+}
+
 impl Change {
     /// Whether it tells of an attempt at a delivery or of its settlement.
     pub(super) fn tells_of_outcome(&self) -> bool {

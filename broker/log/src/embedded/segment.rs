@@ -177,7 +177,7 @@ impl Segment {
         let Some(header) = read_header(&*file)? else { return Ok(None) };
         let length = file.length()?;
         let Some(mut state) =
-            read_footer(&*file, header.generation, FOOTER, |head, body| decode_footer(body, head))?
+            read_footer(&*file, header.generation, FOOTER..=FOOTER, |head, body| decode_footer(body, head))?
         else {
             return Ok(None);
         };

@@ -130,7 +130,7 @@ impl Summary {
 /// What the footer says of a file, where there is one.
 pub(super) fn read_stored(file: &dyn DiskFile, generation: u64) -> io::Result<Option<Stored>> {
     let length = file.length()?;
-    read_footer(file, generation, FOOTER, |head, body| {
+    read_footer(file, generation, FOOTER..=FOOTER, |head, body| {
         let (summary, blocks) = decode_footer(body)?;
         Ok(Stored { generation, length, next_number: head.number + 1, summary, blocks, sealed: true })
     })
