@@ -17,6 +17,14 @@ const SEGMENTS_AT_ONCE: usize = 4;
 /// The bytes of records that go into the parked store in one commit, unless one is larger.
 const PARKED_AT_ONCE: usize = 4 * 1024 * 1024;
 
+/// What of the records that were given up was needed at a moment.
+#[derive(Debug)]
+pub(in crate::embedded) struct StillNeeded {
+    /// What had been given up by then.
+    below: Offset,
+    offsets: BTreeSet<Offset>,
+}
+
 impl BrokerLog {
     /// What is kept from the next trim on.
     pub(in crate::embedded) fn set_retention(&self, retention: Retention) {
@@ -198,17 +206,25 @@ impl BrokerLog {
 
     /// Forgets the parked records that nobody needs any more.
     fn forget_parked(&self) {
-        if self.parked.lock().is_empty() {
-            return;
+        if !self.parked.lock().is_empty() {
+            self.forget_parked_but(&self.still_needed());
         }
-        // Whoever gives up segments meanwhile parks what is needed from here on: of that nothing is known here.
-        let start = self.start();
-        let needed = self.needed_outside(0..start);
+    }
+
+    /// What is needed of all that was given up so far.
+    pub(in crate::embedded) fn still_needed(&self) -> StillNeeded {
+        let below = self.start();
+        StillNeeded { below, offsets: self.needed_outside(0..below) }
+    }
+
+    /// Forgets the other parked records. Whoever gives up segments meanwhile parks what is needed of them, of which
+    /// nothing was known when it was looked what is needed: that stays.
+    pub(in crate::embedded) fn forget_parked_but(&self, needed: &StillNeeded) {
         let gone: Vec<(Offset, u64)> = {
             let parked = self.parked.lock();
             parked
-                .range(..start)
-                .filter(|(offset, _)| !needed.contains(offset))
+                .range(..needed.below)
+                .filter(|(offset, _)| !needed.offsets.contains(offset))
                 .map(|(offset, parked)| (*offset, parked.bytes))
                 .collect()
         };

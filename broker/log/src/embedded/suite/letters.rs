@@ -54,6 +54,45 @@ async fn purging_gives_the_room_of_parked_bodies_back() {
     assert_eq!(stage.log.dead_letters().select(&LetterSelection::default(), None, 9).await, []);
 }
 
+/// While one looks what is needed of the parked records, another gives up a segment and parks what is owed from it: the
+/// first forgets only what it knew of.
+#[tokio::test]
+async fn what_is_parked_while_it_is_looked_what_is_needed_stays() {
+    let stage = Stage::open(&SimulatedDisk::new());
+    let ledger = stage.ledger("t");
+    let settle = |range: std::ops::Range<u64>| {
+        for offset in range {
+            ledger.settle(offset, Settlement::Delivered, None).expect("it is settled");
+        }
+    };
+    // In each of two segments the first record waits.
+    for _ in 0..60 {
+        stage.owe(&["t"], 1, 100_000).await;
+    }
+    for entry in stage.take("t", 60).await {
+        if entry.position.offset % 20 == 0 {
+            ledger.wait(&entry, Timestamp(i64::MAX)).expect("it is written down");
+        } else {
+            settle(entry.position.offset..entry.position.offset + 1);
+        }
+    }
+    let log = stage.store.shared.logs.lock().get(&name()).cloned().expect("it is open");
+    log.release_under_pressure(1, false);
+    let first = stage.log.bounds(0).start;
+    assert!(first > 0, "a segment is given up, and its first record parked");
+
+    let needed = log.still_needed();
+    log.release_under_pressure(u64::MAX, false);
+    let waiting: Vec<u64> = (first..stage.log.bounds(0).start).filter(|offset| offset % 20 == 0).collect();
+    assert!(!waiting.is_empty(), "more is parked meanwhile");
+    log.forget_parked_but(&needed);
+
+    for offset in waiting {
+        let entry = stage.log.fetch(crate::Position { partition: 0, offset }).await.expect("it is parked");
+        assert_eq!(entry.event.id(), offset.to_string());
+    }
+}
+
 #[tokio::test]
 async fn what_failed_again_is_known_to_the_next_process() {
     let mut stage = Stage::open(&SimulatedDisk::new());
