@@ -219,10 +219,12 @@ impl Subscription {
         let part = self.context.windows.part();
         let mut taken = Ok(());
         let mut window = self.lock();
-        if !window.places[partition].lagging {
+        if window.places[partition].lagging {
+            window.places[partition].falls_behind(entry.position.offset);
+        } else {
             let room = window.has_room(entry.size(), part) && self.ledgers[partition].has_room();
             if window.halt.any() || window.recovering || !room {
-                window.places[partition].lagging = true;
+                window.places[partition].falls_behind(entry.position.offset);
             } else {
                 taken = self.take(&mut window, &self.ledgers[partition], entry);
             }
@@ -363,13 +365,24 @@ impl Subscription {
     async fn work(self: Arc<Self>) {
         let mut worker = Worker { subscription: &self, ended: false };
         let mut lane = None;
+        let mut attempts = 0_u64;
         let rest = Arc::new(Rest::default());
         loop {
             match self.next(&rest) {
-                Next::Attempt(item) => self.attempt(&mut lane, item).await,
-                Next::AttemptBatch(items) => self.attempt_batch(&mut lane, items).await,
+                Next::Attempt(item) => {
+                    attempts += 1;
+                    self.attempt(&mut lane, item).await;
+                }
+                Next::AttemptBatch(items) => {
+                    attempts += 1;
+                    self.attempt_batch(&mut lane, items).await;
+                }
                 Next::Refill => self.refill().await,
                 Next::Rest => {
+                    // Of many triggers that have an event now and then, each would keep a connection from the others.
+                    if attempts < 2 {
+                        lane = None;
+                    }
                     // Not counted from here until it is called.
                     worker.ended = true;
                     if !rest.wait().await {
@@ -519,7 +532,7 @@ impl Subscription {
     /// Reads a page of what the trigger is owed in a partition, and ends the lag where nothing is left.
     async fn catch_up(&self, ledger: &Ledger) {
         let partition = usize::from(ledger.partition());
-        let (limit, from) = {
+        let (limit, from, offered) = {
             let mut window = self.lock();
             window.places[partition].crowded = !ledger.has_room();
             if !window.places[partition].lagging || window.places[partition].crowded {
@@ -527,16 +540,47 @@ impl Subscription {
             }
             let left = self.context.windows.part().saturating_sub(window.bytes);
             let limit = ReadLimit { records: window.room(), bytes: CATCH_UP_BYTES.min(left).max(1) };
-            (limit, window.places[partition].read_to.max(ledger.next()))
+            let (next, untaken) = (ledger.next(), ledger.untaken());
+            let place = &mut window.places[partition];
+            (limit, place.read_to.max(next), place.offered.first(next, untaken, limit.records))
         };
         if limit.records == 0 {
             return;
         }
-        let owed = match self.log.owed(ledger.partition(), self.number, from, limit).await {
-            Ok(owed) => owed,
-            Err(error) => return self.read_again_later(&error),
+        let owed = match offered {
+            Some(offered) => self.read_offered(ledger.partition(), &offered, limit).await,
+            None => self.log.owed(ledger.partition(), self.number, from, limit).await,
         };
-        self.take_page(ledger, owed);
+        match owed {
+            Ok(owed) => self.take_page(ledger, owed),
+            Err(error) => self.read_again_later(&error),
+        }
+    }
+
+    /// Reads matches that were offered, as far as the limit goes.
+    async fn read_offered(
+        &self,
+        partition: u16,
+        offered: &[Offset],
+        limit: ReadLimit,
+    ) -> Result<Owed, ReadError> {
+        let mut owed = Owed { entries: Vec::new(), unreadable: Vec::new(), next: 0 };
+        let mut bytes = 0;
+        for &offset in offered {
+            match self.log.fetch(Position { partition, offset }).await {
+                Ok(entry) => {
+                    bytes += entry.size();
+                    owed.entries.push(entry);
+                }
+                Err(error @ ReadError::Failed { .. }) => return Err(error),
+                Err(error) => owed.unreadable.push((offset, error)),
+            }
+            owed.next = offset + 1;
+            if bytes >= limit.bytes {
+                break;
+            }
+        }
+        Ok(owed)
     }
 
     /// Takes what was read, in order: offsets that cannot be read among the others.

@@ -81,6 +81,20 @@ pub(super) struct Place {
     pub(super) read_to: Offset,
     /// As many deliveries wait as may: nothing is taken until some are due.
     pub(super) crowded: bool,
+    pub(super) offered: Offered,
+}
+
+/// The most offers that are kept in mind while a subscription lags.
+const MOST_OFFERED: usize = 32;
+
+/// What was offered while a subscription lags, so that the few events of one among very many triggers are not looked for in
+/// the match lists of all.
+#[derive(Debug, Default)]
+pub(super) struct Offered {
+    /// In order.
+    offsets: VecDeque<Offset>,
+    /// There are others that were offered.
+    more: bool,
 }
 
 /// What keeps a subscription from making attempts.
@@ -115,6 +129,34 @@ pub(super) enum Next {
     Refill,
     Rest,
     Done,
+}
+
+impl Place {
+    fn new(lagging: bool) -> Self {
+        Self { lagging, read_to: 0, crowded: false, offered: Offered::default() }
+    }
+
+    /// A match is offered that does not come into the window.
+    pub(super) fn falls_behind(&mut self, offset: Offset) {
+        if !std::mem::replace(&mut self.lagging, true) {
+            self.offered = Offered::default();
+        }
+        let Offered { offsets, more } = &mut self.offered;
+        *more |= offsets.len() >= MOST_OFFERED;
+        if !*more {
+            offsets.push_back(offset);
+        }
+    }
+}
+
+impl Offered {
+    /// The first of what a ledger has not taken, where it is known without a search: then so many untaken matches from
+    /// `next` on as were offered are all there are.
+    pub(super) fn first(&mut self, next: Offset, untaken: u64, most: usize) -> Option<Vec<Offset>> {
+        self.offsets.drain(..self.offsets.partition_point(|offset| *offset < next));
+        let all = !self.more && !self.offsets.is_empty() && self.offsets.len() as u64 == untaken;
+        all.then(|| self.offsets.iter().take(most).copied().collect())
+    }
 }
 
 /// What a ledger says was in flight when the process ended: it is delivered again.
@@ -163,10 +205,7 @@ impl Window {
             resting: Resting::default(),
             congestion: CongestionWindow::new(delivering.policy.max_in_flight),
             // A ledger that was there before may owe something.
-            places: ledgers
-                .iter()
-                .map(|ledger| Place { lagging: ledger.untaken() > 0, read_to: 0, crowded: false })
-                .collect(),
+            places: ledgers.iter().map(|ledger| Place::new(ledger.untaken() > 0)).collect(),
             refilling: false,
             look_for_due: true,
             alarms: Alarms::default(),
@@ -261,5 +300,37 @@ impl Window {
 
     pub(super) fn has_work(&self) -> bool {
         (self.ready.may_go() && self.pace.may_go()) || self.wants_refill()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_few_offers_are_kept_in_mind() {
+        let mut place = Place::new(false);
+        (10..13).for_each(|offset| place.falls_behind(offset));
+        assert!(place.lagging);
+        assert_eq!(place.offered.first(4, 3, 2), Some(vec![10, 11]));
+        assert_eq!(place.offered.first(11, 2, 9), Some(vec![11, 12]));
+        assert_eq!(place.offered.first(13, 0, 9), None);
+    }
+
+    #[test]
+    fn what_was_not_offered_is_looked_for() {
+        let mut place = Place::new(true);
+        place.falls_behind(7);
+        assert_eq!(place.offered.first(3, 2, 9), None, "another is untaken, before it or behind it");
+
+        let mut place = Place::new(false);
+        let many = MOST_OFFERED as Offset + 1;
+        (0..many).for_each(|offset| place.falls_behind(offset));
+        assert_eq!(place.offered.first(0, many, 9), None, "too many to be kept in mind");
+        assert_eq!(place.offered.first(1, many - 1, 9), None);
+        // The next time is another matter.
+        place.lagging = false;
+        place.falls_behind(many);
+        assert_eq!(place.offered.first(many, 1, 9), Some(vec![many]));
     }
 }
