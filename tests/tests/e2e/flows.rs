@@ -12,7 +12,10 @@ use waypost_tests::subscriber::{Behaviour, Received, Subscriber, answer, reply};
 use crate::manifests::{broker, file, only, retry, trigger};
 
 fn flow(kind: &str, name: &str, spec: Value) -> Value {
-    json!({"apiVersion": "flows.knative.dev/v1", "kind": kind, "metadata": {"name": name}, "spec": spec})
+    let mut manifest =
+        json!({"apiVersion": "flows.knative.dev/v1", "kind": kind, "metadata": {"name": name}});
+    manifest["spec"] = spec;
+    manifest
 }
 
 /// Answers as the path says, behind the name of the case: `/CASE/add/x` answers with `x` behind the data.
