@@ -15,7 +15,9 @@ use waypost_clients::kafka::rdkafka::error::KafkaError;
 use waypost_clients::kafka::rdkafka::message::{Header, OwnedHeaders};
 use waypost_clients::kafka::rdkafka::producer::future_producer::DeliveryFuture;
 use waypost_clients::kafka::rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
-use waypost_clients::kafka::{self, KafkaConnection, KafkaContext, KafkaSasl, KafkaTls};
+use waypost_clients::kafka::{
+    self, KafkaConnection, KafkaContext, KafkaSasl, KafkaSecretReference, KafkaTls,
+};
 use waypost_clients::{Problem, ProblemKind};
 use waypost_core::event::http::fits_binary;
 use waypost_core::event::kafka::{CONTENT_TYPE, STRUCTURED_JSON, binary_headers};
@@ -48,6 +50,8 @@ pub struct KafkaConfig {
     sasl: Option<KafkaSasl>,
     /// TLS to Kafka; `{}` trusts the certificate authorities of the system.
     tls: Option<KafkaTls>,
+    /// A Secret that says who we are and how to speak, instead of `sasl` and `tls`.
+    secret_ref: Option<KafkaSecretReference>,
     /// The topic, or how it is made of the event, as in `orders-${type}`. A topic is never created by Waypost. Where a
     /// topic that was made of an event is not there, that event is a dead letter.
     topic: Template,
@@ -95,6 +99,7 @@ impl KafkaConfig {
             bootstrap_servers: &self.bootstrap_servers,
             sasl: self.sasl.as_ref(),
             tls: self.tls.as_ref(),
+            secret_ref: self.secret_ref.as_ref(),
         }
     }
 }

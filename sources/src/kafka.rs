@@ -15,7 +15,9 @@ use waypost_clients::kafka::rdkafka::consumer::{CommitMode, Consumer as _, Strea
 use waypost_clients::kafka::rdkafka::error::KafkaError;
 use waypost_clients::kafka::rdkafka::message::BorrowedMessage;
 use waypost_clients::kafka::rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
-use waypost_clients::kafka::{self, KafkaConnection, KafkaContext, KafkaSasl, KafkaTls};
+use waypost_clients::kafka::{
+    self, KafkaConnection, KafkaContext, KafkaSasl, KafkaSecretReference, KafkaTls,
+};
 use waypost_core::Event;
 use waypost_core::manifest::{FieldProblem, ResourceName};
 use waypost_core::sink::{BoxFuture, ComponentContext};
@@ -64,6 +66,8 @@ pub struct KafkaConfig {
     sasl: Option<KafkaSasl>,
     /// TLS to Kafka; `{}` trusts the certificate authorities of the system.
     tls: Option<KafkaTls>,
+    /// A Secret that says who we are and how to speak, instead of `sasl` and `tls`.
+    secret_ref: Option<KafkaSecretReference>,
     /// The topics to read.
     #[serde(default)]
     topics: Vec<String>,
@@ -75,15 +79,29 @@ pub struct KafkaConfig {
     #[serde(default)]
     initial_offset: InitialOffset,
     /// The `type` of events that are made of plain records.
-    #[serde(default = "default_event_type")]
-    event_type: String,
+    /// `dev.waypost.kafka.record` where none is given.
+    event_type: Option<String>,
     /// The `source` of events that are made of plain records, a URI-reference;
     /// `/apis/waypost.dev/v1alpha1/namespaces/NAMESPACE/sources/NAME` where none is given.
     event_source: Option<String>,
+    /// How events that are made of plain records are called; `waypost` unless said otherwise.
+    #[serde(default)]
+    record_naming: RecordNaming,
 }
 
-fn default_event_type() -> String {
-    "dev.waypost.kafka.record".to_owned()
+/// How events that are made of plain records are called.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+enum RecordNaming {
+    /// As the head of this page says.
+    #[default]
+    Waypost,
+    /// As Knative's KafkaSource calls them: `dev.knative.kafka.event` where no `eventType` is given, the id
+    /// `partition:P/offset:O`, the subject `partition:P#O`, `eventSource` with `#TOPIC` behind it, the key as `key`.
+    Knative,
+    /// As TriggerMesh's KafkaSource does: the topic as `source`, the subject `kafka/event`, the data as JSON; but the id
+    /// is the place of the record, since keys come again.
+    TriggerMesh,
 }
 
 /// Where to begin in a partition in which the group has no offset yet.
@@ -103,6 +121,7 @@ impl KafkaConfig {
             bootstrap_servers: &self.bootstrap_servers,
             sasl: self.sasl.as_ref(),
             tls: self.tls.as_ref(),
+            secret_ref: self.secret_ref.as_ref(),
         }
     }
 
@@ -148,7 +167,7 @@ impl SourceConfig for KafkaConfig {
             }
         }
         for (field, given) in
-            [("eventType", Some(&self.event_type)), ("eventSource", self.event_source.as_ref())]
+            [("eventType", self.event_type.as_ref()), ("eventSource", self.event_source.as_ref())]
         {
             if given.is_some_and(String::is_empty) {
                 problem(field.to_owned(), "it is empty: write it, or remove the field");

@@ -5,14 +5,17 @@ use waypost_core::source::SourceType;
 #[cfg(feature = "kafka")]
 mod kafka;
 mod schedule;
+mod webhook;
 
 #[cfg(feature = "kafka")]
 pub use kafka::KafkaConfig;
 pub use schedule::ScheduleConfig;
+pub use webhook::WebhookConfig;
 
 /// What the `spec` of a `kind: Source` may hold, by key.
 pub const SOURCES: &[SourceType] = &[
     #[cfg(feature = "kafka")]
     SourceType::of::<KafkaConfig>(),
     SourceType::of::<ScheduleConfig>(),
+    SourceType::of::<WebhookConfig>(),
 ];

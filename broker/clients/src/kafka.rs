@@ -35,7 +35,9 @@ const TROUBLE_LASTS: Duration = Duration::from_secs(60);
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct KafkaSasl {
     /// How the password is proved.
-    mechanism: KafkaSaslMechanism,
+    mechanism: Option<KafkaSaslMechanism>,
+    /// Where the name of the mechanism stands, instead of `mechanism`: Knative keeps it in a Secret.
+    mechanism_from: Option<SecretValue>,
     /// The name; `$ConnectionString` for Azure Event Hubs.
     username: SecretValue,
     /// The password; the connection string for Azure Event Hubs.
@@ -54,6 +56,34 @@ pub enum KafkaSaslMechanism {
     /// Salted challenge and response with SHA-512.
     #[serde(rename = "SCRAM-SHA-512")]
     ScramSha512,
+}
+
+impl KafkaSaslMechanism {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "PLAIN",
+            Self::ScramSha256 => "SCRAM-SHA-256",
+            Self::ScramSha512 => "SCRAM-SHA-512",
+        }
+    }
+
+    fn of_name(name: &str) -> Result<Self, Problem> {
+        let all = [Self::Plain, Self::ScramSha256, Self::ScramSha512];
+        all.into_iter().find(|mechanism| mechanism.name() == name.trim()).ok_or_else(|| {
+            let names = all.map(Self::name).join(", ");
+            let detail = format!("the mechanism that the secret names is not one of {names}");
+            Problem::new(ProblemKind::Settings, detail)
+        })
+    }
+}
+
+/// A Secret in the form that Knative's KafkaSink and Broker take: `protocol` (`PLAINTEXT`, `SASL_PLAINTEXT`, `SSL`,
+/// `SASL_SSL`), `sasl.mechanism`, `user`, `password`, `ca.crt`, `user.crt` and `user.key`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct KafkaSecretReference {
+    /// The name of the Secret, in the namespace of the resource.
+    name: String,
 }
 
 /// TLS to Kafka. `{}` trusts the certificate authorities of the system.
@@ -77,6 +107,8 @@ pub struct KafkaConnection<'c> {
     pub sasl: Option<&'c KafkaSasl>,
     /// TLS, where it has it.
     pub tls: Option<&'c KafkaTls>,
+    /// A Secret that says all of that, instead.
+    pub secret_ref: Option<&'c KafkaSecretReference>,
 }
 
 impl KafkaConnection<'_> {
@@ -99,6 +131,17 @@ impl KafkaConnection<'_> {
             && tls.certificate.is_some() != tls.key.is_some()
         {
             problem("tls", "`certificate` and `key` go together: give both, or none".to_owned());
+        }
+        if let Some(sasl) = self.sasl
+            && sasl.mechanism.is_some() == sasl.mechanism_from.is_some()
+        {
+            problem("sasl.mechanism", "give either `mechanism` or `mechanismFrom`".to_owned());
+        }
+        if self.secret_ref.is_some() && (self.sasl.is_some() || self.tls.is_some()) {
+            problem(
+                "secretRef",
+                "the Secret says who we are and how: remove `sasl` and `tls`, or this".to_owned(),
+            );
         }
         problems
     }
@@ -125,13 +168,13 @@ impl KafkaConnection<'_> {
             .set("reconnect.backoff.max.ms", "5000")
             .set("topic.metadata.refresh.interval.ms", "30000");
         if let Some(sasl) = self.sasl {
-            let mechanism = match sasl.mechanism {
-                KafkaSaslMechanism::Plain => "PLAIN",
-                KafkaSaslMechanism::ScramSha256 => "SCRAM-SHA-256",
-                KafkaSaslMechanism::ScramSha512 => "SCRAM-SHA-512",
+            let mechanism = match (sasl.mechanism, &sasl.mechanism_from) {
+                (Some(mechanism), _) => mechanism,
+                (None, Some(from)) => KafkaSaslMechanism::of_name(secret(from)?.expose())?,
+                (None, None) => KafkaSaslMechanism::Plain,
             };
             config
-                .set("sasl.mechanism", mechanism)
+                .set("sasl.mechanism", mechanism.name())
                 .set("sasl.username", secret(&sasl.username)?.expose())
                 .set("sasl.password", secret(&sasl.password)?.expose());
         }
@@ -146,6 +189,9 @@ impl KafkaConnection<'_> {
                     .set("ssl.key.pem", secret(key)?.expose());
             }
         }
+        if let Some(reference) = self.secret_ref {
+            set_by_secret(&mut config, reference, context)?;
+        }
         Ok(config)
     }
 
@@ -157,6 +203,54 @@ impl KafkaConnection<'_> {
             (Some(_), Some(_)) => "sasl_ssl",
         }
     }
+}
+
+/// Sets what a Secret in Knative's form says.
+fn set_by_secret(
+    config: &mut ClientConfig,
+    reference: &KafkaSecretReference,
+    context: &ComponentContext,
+) -> Result<(), Problem> {
+    let settings = |detail: String| Problem::new(ProblemKind::Settings, detail);
+    let (namespace, name) = (&context.name.namespace, &reference.name);
+    let Some(keys) = context.secrets.secret_values(&ResourceName::new(namespace, name)) else {
+        return Err(settings(format!(
+            "no Secret {namespace}/{name} is declared: declare it, or correct the name"
+        )));
+    };
+    let text = |key: &str| keys.get(key).and_then(|value| std::str::from_utf8(value).ok());
+    let needed =
+        |key: &str| text(key).ok_or_else(|| settings(format!("Secret {namespace}/{name} has no `{key}`")));
+    let protocol = needed("protocol")?.trim();
+    let (sasl, tls) = match protocol {
+        "PLAINTEXT" => (false, false),
+        "SASL_PLAINTEXT" => (true, false),
+        "SSL" => (false, true),
+        "SASL_SSL" => (true, true),
+        _ => {
+            return Err(settings(format!(
+                "the `protocol` in Secret {namespace}/{name} is none of PLAINTEXT, SASL_PLAINTEXT, SSL and SASL_SSL"
+            )));
+        }
+    };
+    config.set("security.protocol", protocol.to_lowercase());
+    if sasl {
+        let mechanism = KafkaSaslMechanism::of_name(needed("sasl.mechanism")?)?;
+        config
+            .set("sasl.mechanism", mechanism.name())
+            .set("sasl.username", needed("user")?)
+            .set("sasl.password", needed("password")?);
+    }
+    if tls {
+        match text("ca.crt") {
+            Some(ca) => config.set("ssl.ca.pem", ca),
+            None => config.set("ssl.ca.location", "probe"),
+        };
+        if text("user.crt").is_some() {
+            config.set("ssl.certificate.pem", needed("user.crt")?).set("ssl.key.pem", needed("user.key")?);
+        }
+    }
+    Ok(())
 }
 
 /// Listens to what a client tells beside its results: the reason of a failure often comes only this way.

@@ -151,6 +151,14 @@ codes! {
     SOURCE_UPSTREAM_ABSENT = "E0304", "upstream does not have what the source names";
     /// The settings of a source cannot work, or a secret that they name is not there.
     SOURCE_MISCONFIGURED = "E0305", "the source is misconfigured";
+    /// The request to a source lacks its signature or credentials, or they are wrong.
+    REQUEST_UNVERIFIED = "E0306", "the request is not from whom the source takes events";
+    /// The signed time of a request to a source is too far from now: it may be a replay.
+    REQUEST_EXPIRED = "E0307", "the signed time of the request is too far from now";
+    /// The request to a source lacks what a template of the source needs, or makes no valid event.
+    REQUEST_NOT_AN_EVENT = "E0308", "the request makes no event";
+    /// More requests come to a source in a second than it takes.
+    REQUESTS_TOO_MANY = "E0309", "the source takes fewer requests";
 
     // --- E04xx deliveries ------------------------------------------------------------------------------
     /// The subscriber answered with a status that the retry table lists as worth another attempt.

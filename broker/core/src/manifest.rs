@@ -21,6 +21,7 @@ mod replay;
 mod service;
 mod spec;
 mod test_case;
+mod translated;
 mod trigger;
 mod triggermesh;
 mod values;
@@ -48,6 +49,7 @@ pub use self::spec::{
     TransformationUse, TriggerSpec,
 };
 pub use self::test_case::{Emission, Emitted, Emitter, Expectation, TestCase, TestEvent};
+pub use self::translated::{Becomes, becomes};
 pub use self::triggermesh::{filter_expression, is_target, is_transformation};
 pub use crate::secret::Secrets;
 

@@ -14,11 +14,18 @@ use crate::Code;
 use crate::error::Class;
 use crate::event::Event;
 use crate::manifest::{Configured, FieldProblem, decode_valid};
+use crate::receive::Receive;
 use crate::sink::{BoxFuture, ComponentContext};
 
 /// Something that produces events.
 #[async_trait]
 pub trait Source: Send + fmt::Debug {
+    /// What takes the requests to the URL of the source; none for a source that fetches its events itself. Asked once,
+    /// before `run`; requests are taken while that runs.
+    fn receiver(&self) -> Option<Arc<dyn Receive>> {
+        None
+    }
+
     /// Runs until `shutdown`, and returns once the batch in hand is committed and acknowledged upstream.
     ///
     /// Upstream is acknowledged only after the [`Commit`] of its events has resolved. A source says by

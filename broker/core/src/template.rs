@@ -22,6 +22,10 @@ use crate::event::Event;
 use crate::filter::Candidate;
 use crate::filter::jsonpath::Query;
 
+mod request;
+
+pub use self::request::RequestTemplate;
+
 /// The longest template, in bytes.
 pub const MAX_TEMPLATE_BYTES: usize = 16 * 1024;
 
@@ -73,39 +77,11 @@ impl Template {
     /// [`InvalidTemplate`] where a place is not closed or names nothing that an event can have, or where the text is
     /// longer than [`MAX_TEMPLATE_BYTES`].
     pub fn parse(text: &str) -> Result<Self, InvalidTemplate> {
-        if text.len() > MAX_TEMPLATE_BYTES {
-            return Err(InvalidTemplate::new(format!(
-                "the template is longer than {MAX_TEMPLATE_BYTES} bytes"
-            )));
-        }
-        let mut pieces = Vec::new();
-        let mut plain = String::new();
-        let mut rest = text;
-        while let Some(at) = rest.find("${") {
-            if rest[..at].ends_with('$') {
-                plain.push_str(&rest[..at]);
-                plain.push('{');
-                rest = &rest[at + 2..];
-                continue;
-            }
-            plain.push_str(&rest[..at]);
-            if !plain.is_empty() {
-                pieces.push(Piece::Text(std::mem::take(&mut plain).into()));
-            }
-            let inner = &rest[at + 2..];
-            let end = closing(inner).ok_or_else(|| {
-                InvalidTemplate::new(format!(
-                    "`{}` is not closed: write `}}` behind it, or `$${{` for the text itself",
-                    &rest[at..]
-                ))
-            })?;
-            pieces.push(Piece::parse(&inner[..end])?);
-            rest = &inner[end + 1..];
-        }
-        plain.push_str(rest);
-        if !plain.is_empty() {
-            pieces.push(Piece::Text(plain.into()));
-        }
+        let pieces = spans(text)?.into_iter().map(|span| match span {
+            Span::Text(text) => Ok(Piece::Text(text.into())),
+            Span::Place(place) => Piece::parse(place),
+        });
+        let pieces = pieces.collect::<Result<Vec<_>, _>>()?;
         Ok(Self { text: text.into(), pieces: pieces.into() })
     }
 
@@ -133,6 +109,70 @@ impl Template {
     }
 }
 
+/// A part of a template.
+enum Span<'t> {
+    /// Text that stands for itself.
+    Text(String),
+    /// What stands between `${` and `}`.
+    Place(&'t str),
+}
+
+/// Takes a template apart into its text and its places.
+fn spans(text: &str) -> Result<Vec<Span<'_>>, InvalidTemplate> {
+    if text.len() > MAX_TEMPLATE_BYTES {
+        return Err(InvalidTemplate::new(format!("the template is longer than {MAX_TEMPLATE_BYTES} bytes")));
+    }
+    let mut spans = Vec::new();
+    let mut plain = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find("${") {
+        if rest[..at].ends_with('$') {
+            plain.push_str(&rest[..at]);
+            plain.push('{');
+            rest = &rest[at + 2..];
+            continue;
+        }
+        plain.push_str(&rest[..at]);
+        if !plain.is_empty() {
+            spans.push(Span::Text(std::mem::take(&mut plain)));
+        }
+        let inner = &rest[at + 2..];
+        let end = closing(inner).ok_or_else(|| {
+            InvalidTemplate::new(format!(
+                "`{}` is not closed: write `}}` behind it, or `$${{` for the text itself",
+                &rest[at..]
+            ))
+        })?;
+        spans.push(Span::Place(&inner[..end]));
+        rest = &inner[end + 1..];
+    }
+    plain.push_str(rest);
+    if !plain.is_empty() {
+        spans.push(Span::Text(plain));
+    }
+    Ok(spans)
+}
+
+/// Reads the path to a single place in data.
+fn single_place(text: &str) -> Result<Query, InvalidTemplate> {
+    let query = Query::parse(text)
+        .map_err(|invalid| InvalidTemplate::new(format!("`{text}` is no JSONPath: {invalid}")))?;
+    if !query.is_singular() {
+        return Err(InvalidTemplate::new(format!(
+            "`{text}` may select several values: name a single place, such as `$.order.lines[0].id`"
+        )));
+    }
+    Ok(query)
+}
+
+/// A value of the data as text: a string as it is, all else as JSON.
+fn text_of(value: &serde_json::Value) -> Cow<'_, str> {
+    match value {
+        serde_json::Value::String(text) => Cow::Borrowed(text.as_str()),
+        other => Cow::Owned(other.to_string()),
+    }
+}
+
 /// Where the place ends: at the first `}` that stands in no quotes.
 fn closing(text: &str) -> Option<usize> {
     let mut quote = None;
@@ -152,15 +192,7 @@ fn closing(text: &str) -> Option<usize> {
 impl Piece {
     fn parse(text: &str) -> Result<Self, InvalidTemplate> {
         if text.starts_with('$') {
-            let query = Query::parse(text)
-                .map_err(|invalid| InvalidTemplate::new(format!("`{text}` is no JSONPath: {invalid}")))?;
-            return if query.is_singular() {
-                Ok(Self::Data(query))
-            } else {
-                Err(InvalidTemplate::new(format!(
-                    "`{text}` may select several values: name a single place, such as `$.order.lines[0].id`"
-                )))
-            };
+            return single_place(text).map(Self::Data);
         }
         if let Some(format) = text.strip_prefix("time:") {
             strtime::format(format, Timestamp::UNIX_EPOCH).map_err(|error| {
@@ -203,13 +235,9 @@ impl Piece {
                 let data = candidate.data().map_err(|absent| {
                     Unrendered::new(format!("the template looks for `{query}` in the data: {absent}"))
                 })?;
-                match query.value_in(data) {
-                    Some(serde_json::Value::String(text)) => Ok(Cow::Borrowed(text.as_str())),
-                    Some(other) => Ok(Cow::Owned(other.to_string())),
-                    None => Err(Unrendered::new(format!(
-                        "the data has nothing at `{query}`, which the template needs"
-                    ))),
-                }
+                query.value_in(data).map(text_of).ok_or_else(|| {
+                    Unrendered::new(format!("the data has nothing at `{query}`, which the template needs"))
+                })
             }
         }
     }

@@ -18,6 +18,7 @@ use crate::logs::{Logs, Unopened};
 use crate::metrics::Metrics;
 use crate::plan::TransformationPlan;
 use crate::sinks::RunningSink;
+use crate::sources::RunningSource;
 use crate::subscription::Subscription;
 use crate::tasks::Tasks;
 
@@ -69,6 +70,7 @@ pub(crate) struct Directory {
     unopened: Names<Arc<Unopened>>,
     sinks: Names<Arc<RunningSink>>,
     transformations: Names<Arc<TransformationPlan>>,
+    sources: Names<Arc<RunningSource>>,
 }
 
 /// What runs under which name: by namespace, then by name, so that a look-up needs no key of its own.
@@ -110,6 +112,14 @@ impl Directory {
 
     pub(crate) fn transformation(&self, namespace: &str, name: &str) -> Option<Arc<TransformationPlan>> {
         self.transformations.get(namespace, name)
+    }
+
+    pub(crate) fn source(&self, namespace: &str, name: &str) -> Option<Arc<RunningSource>> {
+        self.sources.get(namespace, name)
+    }
+
+    pub(crate) fn set_sources(&self, sources: impl IntoIterator<Item = (ResourceName, Arc<RunningSource>)>) {
+        self.sources.set(sources);
     }
 
     pub(crate) fn set_brokers(&self, brokers: impl IntoIterator<Item = (ResourceName, Arc<Broker>)>) {

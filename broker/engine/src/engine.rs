@@ -27,6 +27,7 @@ use crate::plan::Plan;
 use crate::redrive::{RedriveError, RedrivePreview, RedriveRequest, RedriveStatus, Redrives};
 use crate::replay::{ReplayError, ReplayEstimate, ReplayRequest, ReplayStatus};
 use crate::sinks::RunningSink;
+use crate::sources::RunningSource;
 use crate::status::{Status, StatusQuery};
 use crate::subscription::{OperateError, SeekTo};
 use crate::supervisor::Supervisor;
@@ -170,6 +171,11 @@ impl Engine {
     /// A sink, for events that are posted to it directly.
     pub fn sink(&self, namespace: &str, name: &str) -> Option<Arc<RunningSink>> {
         self.0.context.directory.sink(namespace, name)
+    }
+
+    /// A source, for requests to its URL.
+    pub fn source(&self, namespace: &str, name: &str) -> Option<Arc<RunningSource>> {
+        self.0.context.directory.source(namespace, name)
     }
 
     /// A transformation, for events that are posted to it directly.

@@ -48,6 +48,7 @@ pub use engine::{
 pub use redrive::{RedriveError, RedrivePreview, RedriveRequest, RedriveState, RedriveStatus};
 pub use replay::{MAX_REPLAYS, ReplayError, ReplayEstimate, ReplayRange, ReplayRequest, ReplayStatus};
 pub use sinks::RunningSink;
+pub use sources::{Receiving, RunningSource};
 pub use status::{
     DEFAULT_STATUS_LIMIT, LogStatus, PlanStatus, ResourceStatus, Status, StatusQuery, TriggerStatus,
 };

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use waypost_core::manifest::{ResourceName, Secrets};
+use waypost_core::receive::Receive;
 use waypost_core::sink::{BoxFuture, ComponentContext};
 use waypost_core::source::{BuildSource, Commit, Emit, EmitError, Emitter, SourceError};
 use waypost_core::{Class, Code, Event, codes};
@@ -33,11 +34,12 @@ const HEALTHY_AFTER: Duration = Duration::from_secs(60);
 
 /// A source of the plan.
 #[derive(Debug)]
-pub(crate) struct RunningSource {
+pub struct RunningSource {
     name: ResourceName,
     broker: ResourceName,
     context: Arc<Context>,
     state: Mutex<State>,
+    receiving: Mutex<Receiving>,
     stop: CancellationToken,
     ended: CancellationToken,
 }
@@ -51,7 +53,28 @@ pub(crate) enum State {
     Failed(SourceError),
 }
 
+/// Whether a source takes requests.
+#[derive(Debug, Clone)]
+pub enum Receiving {
+    /// It does not run now; whether it takes any is not known.
+    NotRunning,
+    /// It fetches its events itself.
+    Nothing,
+    /// Requests are for this one.
+    Requests(Arc<dyn Receive>),
+}
+
 impl RunningSource {
+    /// Whether the source takes requests now.
+    pub fn receiving(&self) -> Receiving {
+        self.receiving.lock().clone()
+    }
+
+    /// The broker that takes the events of the source.
+    pub fn broker(&self) -> &ResourceName {
+        &self.broker
+    }
+
     /// A source that stops when `stop` is cancelled.
     pub(crate) fn new(
         name: ResourceName,
@@ -64,6 +87,7 @@ impl RunningSource {
             broker,
             context,
             state: Mutex::new(State::Starting),
+            receiving: Mutex::new(Receiving::NotRunning),
             stop,
             ended: CancellationToken::new(),
         })
@@ -83,7 +107,8 @@ impl RunningSource {
         self.ended.is_cancelled()
     }
 
-    pub(crate) fn name(&self) -> &ResourceName {
+    /// The resource.
+    pub fn name(&self) -> &ResourceName {
         &self.name
     }
 
@@ -99,6 +124,7 @@ impl RunningSource {
         while !self.stop.is_cancelled() {
             let started = tokio::time::Instant::now();
             let ended = caught(self.run_once(&*config, secrets.clone())).await;
+            *self.receiving.lock() = Receiving::NotRunning;
             let ended = ended.unwrap_or_else(|| {
                 Err(SourceError {
                     code: codes::SOURCE_PANICKED,
@@ -141,6 +167,7 @@ impl RunningSource {
             source = config.build(context) => source?,
             () = self.stop.cancelled() => return Ok(()),
         };
+        *self.receiving.lock() = source.receiver().map_or(Receiving::Nothing, Receiving::Requests);
         let emitter = Emitter::new(Arc::new(BrokerEmit { source: Arc::clone(self) }));
         source.run(emitter, self.stop.clone()).await
     }

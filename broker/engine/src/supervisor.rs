@@ -311,6 +311,8 @@ impl Supervisor {
             });
             kept.insert(name.clone(), (Arc::clone(planned), source));
         }
+        let directory = &self.0.context.directory;
+        directory.set_sources(kept.iter().map(|(name, (_, source))| (name.clone(), Arc::clone(source))));
         running.sources = kept;
     }
 

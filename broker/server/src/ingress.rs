@@ -8,6 +8,7 @@ mod direct;
 mod handler;
 mod metadata;
 mod route;
+mod source;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};

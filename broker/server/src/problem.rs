@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 use serde::Serialize;
@@ -25,7 +25,9 @@ pub(crate) struct Problem {
     /// When it is worth trying again.
     pub(crate) retry_after: Option<Duration>,
     /// The methods that the path knows, for 405.
-    pub(crate) allow: Option<&'static str>,
+    pub(crate) allow: Option<Cow<'static, str>>,
+    /// How to prove who one is, for 401.
+    pub(crate) challenge: Option<HeaderValue>,
 }
 
 #[derive(Serialize)]
@@ -42,7 +44,15 @@ struct Document<'a> {
 
 impl Problem {
     pub(crate) fn new(status: StatusCode, code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, code, detail: detail.into(), index: None, retry_after: None, allow: None }
+        Self {
+            status,
+            code,
+            detail: detail.into(),
+            index: None,
+            retry_after: None,
+            allow: None,
+            challenge: None,
+        }
     }
 
     #[must_use]
@@ -52,8 +62,8 @@ impl Problem {
     }
 
     #[must_use]
-    pub(crate) fn allow(mut self, methods: &'static str) -> Self {
-        self.allow = Some(methods);
+    pub(crate) fn allow(mut self, methods: impl Into<Cow<'static, str>>) -> Self {
+        self.allow = Some(methods.into());
         self
     }
 
@@ -87,8 +97,11 @@ impl Problem {
             let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
-        if let Some(methods) = self.allow {
-            headers.insert(ALLOW, HeaderValue::from_static(methods));
+        if let Some(methods) = self.allow.as_deref().and_then(|methods| HeaderValue::from_str(methods).ok()) {
+            headers.insert(ALLOW, methods);
+        }
+        if let Some(challenge) = &self.challenge {
+            headers.insert(WWW_AUTHENTICATE, challenge.clone());
         }
         response
     }

@@ -8,7 +8,7 @@ use waypost_core::event::{AttributeValue, EventBuilder};
 use waypost_core::manifest::ResourceName;
 use waypost_core::{Code, Event, codes};
 
-use super::KafkaConfig;
+use super::{KafkaConfig, RecordNaming};
 
 /// The event that a record becomes. There is always one: what cannot be taken over is left out.
 pub(super) fn event_of(config: &KafkaConfig, name: &ResourceName, record: &impl Message) -> Event {
@@ -54,11 +54,28 @@ struct Plain<'r, M> {
 impl<M: Message> Plain<'_, M> {
     fn builder(&self) -> EventBuilder {
         let (topic, partition, offset) = (self.record.topic(), self.record.partition(), self.record.offset());
-        let source = self.config.event_source.clone().unwrap_or_else(|| {
-            let ResourceName { namespace, name } = self.name;
-            format!("/apis/waypost.dev/v1alpha1/namespaces/{namespace}/sources/{name}")
-        });
-        Event::builder(format!("{topic}/{partition}/{offset}"), source, self.config.event_type.clone())
+        let source = || {
+            self.config.event_source.clone().unwrap_or_else(|| {
+                let ResourceName { namespace, name } = self.name;
+                format!("/apis/waypost.dev/v1alpha1/namespaces/{namespace}/sources/{name}")
+            })
+        };
+        let named = |default: &str| self.config.event_type.clone().unwrap_or_else(|| default.to_owned());
+        let place = format!("{topic}/{partition}/{offset}");
+        match self.config.record_naming {
+            RecordNaming::Waypost => Event::builder(place, source(), named("dev.waypost.kafka.record")),
+            RecordNaming::Knative => {
+                let id = format!("partition:{partition}/offset:{offset}");
+                Event::builder(id, format!("{}#{topic}", source()), named("dev.knative.kafka.event"))
+                    .subject(format!("partition:{partition}#{offset}"))
+            }
+            RecordNaming::TriggerMesh => {
+                let source = self.config.event_source.clone().unwrap_or_else(|| topic.to_owned());
+                Event::builder(place, source, named("io.triggermesh.kafka.event"))
+                    .subject("kafka/event")
+                    .data_content_type("application/json")
+            }
+        }
     }
 
     /// The event, with or without what the producer decided; none where that breaks a rule of events.
@@ -79,6 +96,9 @@ impl<M: Message> Plain<'_, M> {
         if with_headers {
             if let Some(key) = record.key().filter(|key| !key.is_empty()) {
                 builder = builder.attribute("partitionkey", value_of(key));
+                if self.config.record_naming == RecordNaming::Knative {
+                    builder = builder.attribute("key", value_of(key));
+                }
             }
             for (name, value) in self.headers {
                 let Some(value) = value else { continue };

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use rcgen::{CertifiedKey, generate_simple_self_signed};
+use rcgen::{CertifiedKey, KeyPair, generate_simple_self_signed};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt as _;
@@ -32,8 +32,9 @@ static TURN: Mutex<()> = Mutex::const_new(());
 pub struct Kafka {
     folder: PathBuf,
     data: TempDir,
-    ports: [u16; 3],
+    ports: [u16; 4],
     certificate: String,
+    client: CertifiedKey<KeyPair>,
     child: Child,
     _turn: MutexGuard<'static, ()>,
 }
@@ -48,17 +49,19 @@ impl Kafka {
         let turn = TURN.lock().await;
         let data = tempfile::tempdir().expect("the machine has room for a directory");
         let ports = free_ports();
-        let certificate = write_certificate(data.path());
+        let (certificate, client) = write_certificates(data.path());
         std::fs::write(data.path().join("kafka.properties"), properties(data.path(), ports))
             .expect("the directory is ours");
         let mut format = java(&folder, data.path());
         format.args(["kafka.tools.StorageTool", "format", "-t", "monIW5J8QHyQS84ox3abCw"]);
         format.args(["-c", "kafka.properties", "--add-scram"]);
         format.arg(format!("SCRAM-SHA-512=[name={USER},password={PASSWORD}]"));
+        format.arg("--add-scram");
+        format.arg(format!("SCRAM-SHA-256=[name={USER},password={PASSWORD}]"));
         let formatted = format.output().await.expect("there is a java, since Kafka could be installed");
         assert!(formatted.status.success(), "{}", String::from_utf8_lossy(&formatted.stderr));
         let child = spawn(&folder, data.path());
-        let mut kafka = Self { folder, data, ports, certificate, child, _turn: turn };
+        let mut kafka = Self { folder, data, ports, certificate, client, child, _turn: turn };
         kafka.wait_until_ready().await;
         Some(kafka)
     }
@@ -68,9 +71,19 @@ impl Kafka {
         format!("127.0.0.1:{}", self.ports[0])
     }
 
-    /// Where it listens with TLS, and asks for [`USER`] by SCRAM-SHA-512 or PLAIN.
+    /// Where it listens with TLS, and asks for [`USER`] by SCRAM or PLAIN.
     pub fn secure_address(&self) -> String {
         format!("127.0.0.1:{}", self.ports[2])
+    }
+
+    /// Where it listens with TLS, and asks for [`client_certificate`](Self::client_certificate).
+    pub fn certified_address(&self) -> String {
+        format!("127.0.0.1:{}", self.ports[3])
+    }
+
+    /// The certificate of the one client that it knows, and its key, as PEM.
+    pub fn client_certificate(&self) -> (String, String) {
+        (self.client.cert.pem(), self.client.signing_key.serialize_pem())
     }
 
     /// The certificate of the secure listener, as PEM: its own authority.
@@ -259,33 +272,41 @@ fn spawn(folder: &Path, data: &Path) -> Child {
         .expect("there is a java, since Kafka could be installed")
 }
 
-/// Writes the key and certificate of the secure listener, and returns the certificate.
-fn write_certificate(data: &Path) -> String {
+/// Writes the key and certificate of the secure listeners and the certificate of a client that is trusted, and returns
+/// both certificates.
+fn write_certificates(data: &Path) -> (String, CertifiedKey<KeyPair>) {
     let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
     let CertifiedKey { cert, signing_key } = generate_simple_self_signed(names).expect("the names are names");
     let certificate = cert.pem();
     // The key first, as PKCS #8.
     std::fs::write(data.join("server.pem"), format!("{}{certificate}", signing_key.serialize_pem()))
         .expect("the directory is ours");
-    certificate
+    let client = generate_simple_self_signed(["client".to_owned()]).expect("the name is a name");
+    std::fs::write(data.join("client.pem"), client.cert.pem()).expect("the directory is ours");
+    (certificate, client)
 }
 
-fn properties(data: &Path, [plain, controller, secure]: [u16; 3]) -> String {
+fn properties(data: &Path, [plain, controller, secure, certified]: [u16; 4]) -> String {
     let jaas = "org.apache.kafka.common.security";
     format!(
         "process.roles=broker,controller\n\
          node.id=1\n\
          controller.quorum.voters=1@127.0.0.1:{controller}\n\
-         listeners=PLAINTEXT://127.0.0.1:{plain},CONTROLLER://127.0.0.1:{controller},SASL_SSL://127.0.0.1:{secure}\n\
-         advertised.listeners=PLAINTEXT://127.0.0.1:{plain},SASL_SSL://127.0.0.1:{secure}\n\
+         listeners=PLAINTEXT://127.0.0.1:{plain},CONTROLLER://127.0.0.1:{controller},SASL_SSL://127.0.0.1:{secure},\
+         SSL://127.0.0.1:{certified}\n\
+         advertised.listeners=PLAINTEXT://127.0.0.1:{plain},SASL_SSL://127.0.0.1:{secure},SSL://127.0.0.1:{certified}\n\
          inter.broker.listener.name=PLAINTEXT\n\
          controller.listener.names=CONTROLLER\n\
-         listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL\n\
+         listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL,SSL:SSL\n\
          ssl.keystore.type=PEM\n\
          ssl.keystore.location={data}/server.pem\n\
-         sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-512\n\
+         listener.name.ssl.ssl.client.auth=required\n\
+         listener.name.ssl.ssl.truststore.type=PEM\n\
+         listener.name.ssl.ssl.truststore.location={data}/client.pem\n\
+         sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512\n\
          listener.name.sasl_ssl.plain.sasl.jaas.config={jaas}.plain.PlainLoginModule required \
          user_{USER}=\"{PASSWORD}\";\n\
+         listener.name.sasl_ssl.scram-sha-256.sasl.jaas.config={jaas}.scram.ScramLoginModule required;\n\
          listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config={jaas}.scram.ScramLoginModule required;\n\
          log.dirs={data}/data\n\
          offsets.topic.replication.factor=1\n\

@@ -395,3 +395,162 @@ async fn a_topic_of_the_event_that_is_not_there_is_a_dead_letter_of_that_event_a
     assert_eq!(waypost.resource("Sink", "out").await["ready"], true);
     waypost.stop().await;
 }
+
+/// A manifest of a kind of others, as its users have it.
+fn foreign(api_version: &str, kind: &str, name: &str, spec: Value) -> Value {
+    json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": name}, "spec": spec})
+}
+
+#[tokio::test]
+async fn kinds_of_knative_and_triggermesh_run_unmodified_over_every_way_to_prove_who_one_is() {
+    let Some(kafka) = Kafka::start().await else { return };
+    for topic in ["of-knative", "of-triggermesh", "pattern-1", "to-knative", "to-triggermesh", "to-native"] {
+        kafka.create(topic, 1).await;
+    }
+    let subscriber = Subscriber::accepting().await;
+    let broker =
+        json!({"ref": {"apiVersion": "eventing.knative.dev/v1", "kind": "Broker", "name": "default"}});
+    let to = |api_version: &str, kind: &str, name: &str| json!({"ref": {"apiVersion": api_version, "kind": kind, "name": name}});
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "kafka"}, "stringData": {
+        "protocol": "SASL_SSL", "sasl.mechanism": "SCRAM-SHA-256", "user": USER, "password": PASSWORD,
+        "ca.crt": kafka.certificate(),
+    }});
+    let of_secret = |key: &str| json!({"secretKeyRef": {"name": "kafka", "key": key}});
+    let (certificate, key) = kafka.client_certificate();
+    let certified = json!({
+        "ca": {"value": kafka.certificate()}, "certificate": {"value": certificate}, "key": {"value": key},
+    });
+    let auth = json!({
+        "saslEnable": true, "tlsEnable": true, "securityMechanism": "SCRAM-SHA-512", "username": USER,
+        "password": {"valueFromSecret": {"name": "kafka", "key": "password"}},
+        "tls": {"ca": {"valueFromSecret": {"name": "kafka", "key": "ca.crt"}}},
+    });
+    let only = |source_type: &str| json!({"filter": {"attributes": {"type": source_type}}});
+    let manifests = default_broker(&[
+        secret,
+        foreign(
+            "sources.knative.dev/v1",
+            "KafkaSource",
+            "knative",
+            json!({
+                "bootstrapServers": [kafka.secure_address()], "topics": ["of-knative"], "initialOffset": "earliest",
+                "consumerGroup": "knative", "sink": broker,
+                "net": {
+                    "sasl": {
+                        "enable": true, "user": of_secret("user"), "password": of_secret("password"),
+                        "type": of_secret("sasl.mechanism"),
+                    },
+                    "tls": {"enable": true, "caCert": of_secret("ca.crt")},
+                },
+            }),
+        ),
+        foreign(
+            "sources.triggermesh.io/v1alpha1",
+            "KafkaSource",
+            "triggermesh",
+            json!({
+                "bootstrapServers": [kafka.secure_address()], "topic": "of-triggermesh", "groupID": "triggermesh",
+                "auth": auth, "sink": broker,
+            }),
+        ),
+        json!({"apiVersion": "waypost.dev/v1alpha1", "kind": "Source", "metadata": {"name": "in"}, "spec": {
+            "kafka": {
+                "bootstrapServers": [kafka.certified_address()], "topicPattern": "^pattern-.*", "tls": certified,
+            },
+            "sink": broker,
+        }}),
+        foreign(
+            "eventing.knative.dev/v1alpha1",
+            "KafkaSink",
+            "to-knative",
+            json!({
+                "bootstrapServers": [kafka.secure_address()], "topic": "to-knative",
+                "auth": {"secret": {"ref": {"name": "kafka"}}},
+            }),
+        ),
+        foreign(
+            "targets.triggermesh.io/v1alpha1",
+            "KafkaTarget",
+            "to-triggermesh",
+            json!({
+                "bootstrapServers": [kafka.secure_address()], "topic": "to-triggermesh", "auth": auth,
+                "discardCloudEventContext": true,
+            }),
+        ),
+        sink(
+            &json!({"bootstrapServers": [kafka.certified_address()], "topic": "to-native", "tls": certified}),
+        ),
+        trigger("all", &subscriber.url("/"), json!({})),
+        trigger_to(
+            "k",
+            to("eventing.knative.dev/v1alpha1", "KafkaSink", "to-knative"),
+            only("dev.knative.kafka.event"),
+        ),
+        trigger_to(
+            "t",
+            to("targets.triggermesh.io/v1alpha1", "KafkaTarget", "to-triggermesh"),
+            only("io.triggermesh.kafka.event"),
+        ),
+        trigger_to("n", sink_ref("out"), only("dev.waypost.kafka.record")),
+    ]);
+    let waypost = Setup::new(&manifests).start().await;
+    for (kind, name) in
+        [("KafkaSource", "knative"), ("KafkaSource", "triggermesh"), ("KafkaTarget", "to-triggermesh")]
+    {
+        ready(&waypost, kind, name).await;
+    }
+    ready(&waypost, "Source", "in").await;
+    kafka.send("of-knative", [record(Some(b"k"), Some(b"1"), &[("X-Y", Some(b"z"))])]).await;
+    kafka.send("pattern-1", [record(None, Some(b"3"), &[])]).await;
+    // TriggerMesh's source begins with what comes once its group has its partitions.
+    let mut sent = 0;
+    eventually("a record to come through the source of TriggerMesh", async || {
+        kafka.send("of-triggermesh", [record(Some(b"k"), Some(b"2"), &[])]).await;
+        sent += 1;
+        let received = subscriber.received();
+        received.iter().any(|one| one.header("ce-type") == "io.triggermesh.kafka.event").then_some(())
+    })
+    .await;
+    // A pattern finds a topic that comes later.
+    kafka.create("pattern-2", 1).await;
+    kafka.send("pattern-2", [record(None, Some(b"4"), &[])]).await;
+    let come = |event_type: &str| -> Vec<Received> {
+        let received = subscriber.received();
+        received.into_iter().filter(|one| one.header("ce-type") == event_type).collect()
+    };
+    tokio::time::timeout(Duration::from_secs(60), async {
+        while come("dev.waypost.kafka.record").len() < 2 || come("dev.knative.kafka.event").is_empty() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await
+    .unwrap_or_else(|_| panic!("{:#?}", subscriber.received()));
+    let knative = &come("dev.knative.kafka.event")[0];
+    let attributes = ["ce-id", "ce-source", "ce-subject", "ce-key", "ce-kafkaheaderxy"];
+    assert_eq!(
+        attributes.map(|name| knative.header(name)),
+        [
+            "partition:0/offset:0",
+            "/apis/v1/namespaces/default/kafkasources/knative#of-knative",
+            "partition:0#0",
+            "k",
+            "z",
+        ]
+    );
+    let triggermesh = &come("io.triggermesh.kafka.event")[0];
+    let attributes = ["ce-source", "ce-subject", "content-type"].map(|name| triggermesh.header(name));
+    assert_eq!(attributes, ["of-triggermesh", "kafka/event", "application/json"]);
+    assert!(triggermesh.id().starts_with("of-triggermesh/0/"), "not the key, which comes again");
+    waypost.settled().await;
+    let structured = kafka.read("to-knative").await;
+    let event: Value = serde_json::from_slice(structured[0].value.as_deref().unwrap()).unwrap();
+    assert_eq!(event["id"], "partition:0/offset:0", "{event}");
+    let data = kafka.read("to-triggermesh").await;
+    assert_eq!(data[0].value.as_deref(), Some(&b"2"[..]));
+    assert!(
+        data[0].key.as_ref().is_some_and(|key| key.starts_with(b"of-triggermesh/0/")),
+        "the id is the key"
+    );
+    assert_eq!(kafka.read("to-native").await.len(), 2);
+    waypost.stop().await;
+}

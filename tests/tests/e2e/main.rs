@@ -35,3 +35,4 @@ mod shutdown;
 mod tail;
 mod transformations;
 mod user_tests;
+mod webhook;

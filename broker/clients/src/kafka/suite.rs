@@ -76,7 +76,7 @@ fn connection<'c>(
     sasl: Option<&'c KafkaSasl>,
     tls: Option<&'c KafkaTls>,
 ) -> KafkaConnection<'c> {
-    KafkaConnection { bootstrap_servers: servers, sasl, tls }
+    KafkaConnection { bootstrap_servers: servers, sasl, tls, secret_ref: None }
 }
 
 #[test]
@@ -101,7 +101,8 @@ fn the_protocol_follows_from_what_is_given_and_secrets_are_found() {
     let context = ComponentContext { name: ResourceName::new("shop", "orders"), secrets: Secrets::default() };
     let value = |text: &str| SecretValue::Value(text.to_owned());
     let sasl = KafkaSasl {
-        mechanism: KafkaSaslMechanism::ScramSha512,
+        mechanism: Some(KafkaSaslMechanism::ScramSha512),
+        mechanism_from: None,
         username: value("alice"),
         password: value("pass"),
     };

@@ -12,6 +12,7 @@ use super::kind::{self, Class, Names};
 use super::reader::{Path, Reader};
 use super::spec::{Destination, Spec};
 use super::test_case::{self, TestCase};
+use super::translated::{self, Translated};
 use super::{Location, Mark, NATIVE, Problem, ResourceId, ResourceName, Severity};
 use super::{broker, component, flow, replay, service, trigger, triggermesh, values};
 use crate::Code;
@@ -480,6 +481,13 @@ fn spec(reader: &mut Reader<'_>, (map, mark): (&Map, Mark), class: Class, id: &R
         Class::Target => {
             let spec = required(reader)?;
             triggermesh::target(reader, spec, &path, &id.kind).map(Spec::Sink)
+        }
+        Class::Translated => {
+            let spec = required(reader)?;
+            match translated::translate(reader, spec, &path, id)? {
+                Translated::Source(spec) => Some(Spec::Source(spec)),
+                Translated::Sink(component) => Some(Spec::Sink(component)),
+            }
         }
         Class::Replay => {
             annotations.only(reader, &[], &[]);

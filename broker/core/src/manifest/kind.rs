@@ -2,6 +2,7 @@
 
 use super::flow::KNATIVE_FLOWS;
 use super::nearest;
+use super::translated;
 use super::triggermesh::{FLOW, ROUTING, TARGETS_READ};
 use crate::Code;
 use crate::codes;
@@ -31,6 +32,8 @@ pub(super) enum Class {
     Parallel,
     /// A kind of others that becomes a Sink.
     Target,
+    /// A kind of others that becomes a Source or a Sink.
+    Translated,
     Replay,
     Service,
     Secret,
@@ -127,6 +130,9 @@ pub(super) fn classify<'t>(api_version: &'t str, kind: &'t str) -> Result<(Class
     {
         return Ok((class, Names::Known { api_version, kind }));
     }
+    if let Some((api_version, kind)) = translated::find(api_version, kind) {
+        return Ok((Class::Translated, Names::Known { api_version, kind }));
+    }
     let group = api_version.split_once('/').map_or("", |(group, _)| group);
     let by_suffix =
         NOT_READ_SUFFIXES.iter().find(|(suffix, _)| group.ends_with(suffix) || group == &suffix[1..]);
@@ -218,6 +224,8 @@ mod tests {
             ("flows.knative.dev/v1", "Parallel", Class::Parallel),
             ("flows.knative.dev/v1beta1", "Sequence", Class::NotYet),
             ("sources.knative.dev/v1", "PingSource", Class::NotYet),
+            ("sources.knative.dev/v1beta1", "KafkaSource", Class::Translated),
+            ("targets.triggermesh.io/v1alpha1", "KafkaTarget", Class::Translated),
             ("sources.triggermesh.io/v1alpha1", "AWSS3Source", Class::NotYet),
             ("targets.triggermesh.io/v1alpha1", "ElasticsearchTarget", Class::Target),
             ("targets.triggermesh.io/v1alpha1", "JiraTarget", Class::NotYet),

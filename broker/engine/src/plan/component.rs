@@ -4,7 +4,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use waypost_core::codes;
 use waypost_core::manifest::document::Node;
-use waypost_core::manifest::{Component, FieldProblem, Secrets, nearest};
+use waypost_core::manifest::{Component, FieldProblem, ResourceName, Secrets, nearest};
 use waypost_core::secret::SecretKeyReference;
 
 use super::resolve::Issue;
@@ -207,6 +207,8 @@ impl SecretReferences<'_> {
                     path.push_str(name);
                     if name == "secretKeyRef" {
                         self.reference(field, path);
+                    } else if name == "secretRef" {
+                        self.whole(field, path);
                     } else {
                         self.visit(field, path);
                     }
@@ -214,6 +216,22 @@ impl SecretReferences<'_> {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// A Secret that is meant as a whole.
+    fn whole(&mut self, value: &serde_json::Value, path: &str) {
+        let Some(name) = value.get("name").and_then(serde_json::Value::as_str) else { return };
+        let name = ResourceName::new(self.place.namespace, name);
+        match self.place.secrets.secret_values(&name) {
+            Some(secret) => secret.hash(self.hasher),
+            None => self.issues.push(Issue {
+                code: codes::SECRET_DANGLING,
+                mark: self.node.locate(path),
+                path: format!("{}.{path}", self.path),
+                message: format!("no Secret {name} is declared"),
+                help: "declare the Secret in the same namespace, or correct the reference".to_owned(),
+            }),
         }
     }
 

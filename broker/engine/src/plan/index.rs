@@ -5,8 +5,8 @@ use std::collections::hash_map::Entry;
 
 use waypost_core::codes;
 use waypost_core::manifest::{
-    KNATIVE_EVENTING, KNATIVE_FLOWS, KNATIVE_SERVING, Location, ManifestFile, Manifests, NATIVE, Problem,
-    Resource, ResourceId, ResourceName, Severity, is_target, is_transformation,
+    Becomes, KNATIVE_EVENTING, KNATIVE_FLOWS, KNATIVE_SERVING, Location, ManifestFile, Manifests, NATIVE,
+    Problem, Resource, ResourceId, ResourceName, Severity, becomes, is_target, is_transformation,
 };
 
 /// What makes two resources of one name the same: their kind, whichever group declares it.
@@ -50,6 +50,8 @@ impl Family {
             (NATIVE, "Sink") => Self::Sink,
             (NATIVE, "Transformation") => Self::Transformation,
             _ if is_target(api_version, kind) => Self::Sink,
+            _ if becomes(api_version, kind) == Some(Becomes::Source) => Self::Source,
+            _ if becomes(api_version, kind) == Some(Becomes::Sink) => Self::Sink,
             _ if is_transformation(api_version, kind) => Self::Transformation,
             (KNATIVE_FLOWS, "Sequence") => Self::Sequence,
             (KNATIVE_FLOWS, "Parallel") => Self::Parallel,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use waypost_core::filter::MAX_STEPS;
-use waypost_core::manifest::{ResourceId, ResourceName};
+use waypost_core::manifest::{Becomes, ResourceId, ResourceName, becomes};
 use waypost_core::{Class, codes};
 use waypost_log::{BLOCKED_KEYS_LIMIT, Crowding, Durability, Log, Position, TriggerNumber, WAITING_LIMIT};
 
@@ -185,7 +185,12 @@ impl Supervisor {
     ) -> Verdict {
         let name = ResourceName::new(&id.namespace, &id.name);
         let running = self.0.running.lock();
-        match &*id.kind {
+        let kind = match becomes(&id.api_version, &id.kind) {
+            Some(Becomes::Source) => "Source",
+            Some(Becomes::Sink) => "Sink",
+            None => &*id.kind,
+        };
+        match kind {
             "Broker" => match running.brokers.get(&name) {
                 Some(broker) if !broker.broker.is_reading() => Verdict::not_ready(
                     "ReaderStopped",

@@ -16,11 +16,11 @@ use waypost_core::transformation::Moment;
 use waypost_core::{Event, codes};
 use waypost_engine::plan::{Family, entrance};
 use waypost_engine::{Broker, PublishError};
-use waypost_log::Record;
+use waypost_log::{Origin, Record};
 
 use super::body::{self, Held};
 use super::route::{Addressable, Route, route};
-use super::{GateState, Inner, direct, metadata};
+use super::{GateState, Inner, direct, metadata, source};
 use crate::problem::Problem;
 
 /// The time that a sink has for events that are posted to it directly. A trigger's timeout does not apply, and a sink
@@ -30,7 +30,7 @@ const DIRECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// What may be done at a path that takes events.
 const METHODS: &str = "POST, OPTIONS";
 /// When a producer that came too early or too late may come again.
-const NOT_READY_RETRY_AFTER: Duration = Duration::from_secs(1);
+pub(super) const NOT_READY_RETRY_AFTER: Duration = Duration::from_secs(1);
 const DECODE: DecodeOptions = DecodeOptions { strict: false };
 
 /// An answer without refusal.
@@ -61,6 +61,10 @@ pub(super) async fn handle(ingress: &Inner, request: Request<Incoming>) -> Answe
 async fn answer(ingress: &Inner, head: &Parts, body: &mut Incoming) -> Result<Answer, Problem> {
     let path = head.uri.path();
     let Some(route) = route(path) else { return Err(nothing_here(path)) };
+    if route.kind == Addressable::Source {
+        check_gate(ingress)?;
+        return source::answer(ingress, &route, head, body).await;
+    }
     if head.method != Method::POST && head.method != Method::OPTIONS {
         return Err(Problem::new(
             StatusCode::METHOD_NOT_ALLOWED,
@@ -81,14 +85,14 @@ async fn answer(ingress: &Inner, head: &Parts, body: &mut Incoming) -> Result<An
                 .broker(&route.namespace, &route.name)
                 .ok_or_else(|| no_broker(ingress, &route))?;
             let received = receive(ingress, head, body).await?;
-            publish(&broker, received, &head.headers).await?;
+            publish(&broker, received, &head.headers, Origin::Ingress).await?;
             let status = StatusCode::from_u16(broker.accepted_status()).unwrap_or(StatusCode::ACCEPTED);
             Ok(empty(status))
         }
         Addressable::Sequence | Addressable::Parallel => {
             let broker = flow(ingress, &route)?;
             let received = receive(ingress, head, body).await?;
-            publish(&broker, received, &head.headers).await?;
+            publish(&broker, received, &head.headers, Origin::Ingress).await?;
             Ok(empty(StatusCode::ACCEPTED))
         }
         Addressable::Sink => {
@@ -117,9 +121,10 @@ async fn answer(ingress: &Inner, head: &Parts, body: &mut Incoming) -> Result<An
             received.events = SmallVec::from_vec(results);
             let broker =
                 ingress.engine.broker(&name.namespace, &name.name).ok_or_else(|| sink_away(&name))?;
-            publish(&broker, received, &head.headers).await?;
+            publish(&broker, received, &head.headers, Origin::Ingress).await?;
             Ok(empty(StatusCode::ACCEPTED))
         }
+        Addressable::Source => Err(nothing_here(path)),
     }
 }
 
@@ -134,13 +139,7 @@ pub(super) struct Received {
 /// Reads and checks the events of a request, within all limits.
 async fn receive(ingress: &Inner, head: &Parts, body: &mut Incoming) -> Result<Received, Problem> {
     let headers = &head.headers;
-    if headers.get(CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
-        return Err(Problem::new(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            codes::CONTENT_ENCODING_UNSUPPORTED,
-            "the body is compressed: send it without `Content-Encoding`, or name the coding inside the event's data",
-        ));
-    }
+    refuse_compressed(headers)?;
     let limits = &ingress.limits;
     let limit = match content_mode(headers).map_err(refused)? {
         ContentMode::Binary => limits.event_bytes,
@@ -165,13 +164,29 @@ async fn receive(ingress: &Inner, head: &Parts, body: &mut Incoming) -> Result<R
     Ok(Received { events, held, batch })
 }
 
+pub(super) fn refuse_compressed(headers: &HeaderMap) -> Result<(), Problem> {
+    if headers.get(CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
+        return Err(Problem::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            codes::CONTENT_ENCODING_UNSUPPORTED,
+            "the body is compressed: send it without `Content-Encoding`, or name the coding inside the event's data",
+        ));
+    }
+    Ok(())
+}
+
 /// Puts the events into the broker's log, all or none, and waits until it has them.
-pub(super) async fn publish(broker: &Broker, received: Received, headers: &HeaderMap) -> Result<(), Problem> {
+pub(super) async fn publish(
+    broker: &Broker,
+    received: Received,
+    headers: &HeaderMap,
+    origin: Origin,
+) -> Result<(), Problem> {
     let Received { events, held, batch } = received;
     let passed = metadata::passed_headers(headers);
     let mut records: SmallVec<[Record; 1]> = SmallVec::with_capacity(events.len());
     for (index, event) in events.iter().enumerate() {
-        let record = metadata::record(event, passed.clone());
+        let record = metadata::record(event, passed.clone(), origin);
         records.push(record.map_err(|problem| problem.at(batch.then_some(index)))?);
     }
     let commit = broker.publish(records, Some(held.into_share())).map_err(|error| not_published(&error))?;
@@ -242,6 +257,7 @@ fn exists(ingress: &Inner, route: &Route<'_>) -> Result<(), Problem> {
         Addressable::Sequence | Addressable::Parallel => return flow(ingress, route).map(drop),
         Addressable::Sink => ("sink", engine.sink(namespace, name).is_some()),
         Addressable::Transformation => ("transformation", engine.transformation(namespace, name).is_some()),
+        Addressable::Source => ("source", engine.source(namespace, name).is_some()),
     };
     if found { Ok(()) } else { Err(absent(kind, route)) }
 }
@@ -263,7 +279,7 @@ fn flow(ingress: &Inner, route: &Route<'_>) -> Result<Arc<Broker>, Problem> {
 }
 
 /// The webhook handshake: any origin may send, at any rate (section 4 of the webhook specification).
-fn consent() -> Answer {
+pub(super) fn consent() -> Answer {
     const ALLOWED_ORIGIN: HeaderName = HeaderName::from_static("webhook-allowed-origin");
     const ALLOWED_RATE: HeaderName = HeaderName::from_static("webhook-allowed-rate");
     let mut response = empty(StatusCode::OK);
@@ -286,7 +302,7 @@ fn refused(error: DecodeError) -> Problem {
     Problem::new(status, error.code, error.detail).at(error.index)
 }
 
-fn event_too_large(limit: usize) -> Problem {
+pub(super) fn event_too_large(limit: usize) -> Problem {
     Problem::new(
         StatusCode::PAYLOAD_TOO_LARGE,
         codes::EVENT_TOO_LARGE,
@@ -308,14 +324,14 @@ fn nothing_here(path: &str) -> Problem {
         StatusCode::NOT_FOUND,
         codes::INGRESS_PATH_UNKNOWN,
         format!(
-            "`{}` is no path of ingress: post to /NAMESPACE/BROKER, /NAMESPACE/sinks/NAME or \
-             /NAMESPACE/transformations/NAME",
+            "`{}` is no path of ingress: post to /NAMESPACE/BROKER, /NAMESPACE/sinks/NAME, \
+             /NAMESPACE/transformations/NAME or /NAMESPACE/sources/NAME",
             shown(path)
         ),
     )
 }
 
-fn absent(kind: &str, route: &Route<'_>) -> Problem {
+pub(super) fn absent(kind: &str, route: &Route<'_>) -> Problem {
     Problem::new(
         StatusCode::NOT_FOUND,
         codes::INGRESS_PATH_UNKNOWN,

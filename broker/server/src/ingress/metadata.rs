@@ -41,7 +41,7 @@ fn copy(value: &HeaderValue) -> Bytes {
 }
 
 /// An event as it goes into the log: `knativebrokerttl` becomes its hops, one less than it says.
-pub(super) fn record(event: &Event, headers: PassedHeaders) -> Result<Record, Problem> {
+pub(super) fn record(event: &Event, headers: PassedHeaders, origin: Origin) -> Result<Record, Problem> {
     let (event, given) = take_hops(event);
     let hops = given.map_or(DEFAULT_HOPS, |hops| hops.saturating_sub(1));
     if hops == 0 {
@@ -52,7 +52,7 @@ pub(super) fn record(event: &Event, headers: PassedHeaders) -> Result<Record, Pr
              receive back to where it came from",
         ));
     }
-    let metadata = Metadata { hops, origin: Origin::Ingress, cause: None, headers, unknown: SmallVec::new() };
+    let metadata = Metadata { hops, origin, cause: None, headers, unknown: SmallVec::new() };
     Ok(Record { metadata, event })
 }
 
@@ -106,7 +106,7 @@ mod tests {
             Some(given) => event.attribute("knativebrokerttl", given),
             None => event,
         };
-        record(&event.build().unwrap(), PassedHeaders::new())
+        record(&event.build().unwrap(), PassedHeaders::new(), Origin::Ingress)
             .map(|record| (record.metadata.hops, record.event.attribute("knativebrokerttl").is_some()))
             .map_err(|problem| problem.code)
     }

@@ -13,6 +13,8 @@ pub(super) struct Route<'a> {
     pub(super) kind: Addressable,
     pub(super) namespace: Cow<'a, str>,
     pub(super) name: Cow<'a, str>,
+    /// What follows the URL of a source, as it was sent: empty, or from a slash on.
+    pub(super) rest: &'a str,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,11 +29,16 @@ pub(super) enum Addressable {
     Sequence,
     /// `/{namespace}/parallels/{name}`
     Parallel,
+    /// `/{namespace}/sources/{name}`, and all below it
+    Source,
 }
 
 /// Reads a path, with or without a slash at its end. None for a path that can name nothing.
 pub(super) fn route(path: &str) -> Option<Route<'_>> {
     let path = path.strip_prefix('/')?;
+    if let Some(route) = source(path) {
+        return Some(route);
+    }
     let path = path.strip_suffix('/').unwrap_or(path);
     let mut segments = path.split('/');
     let (namespace, second, third) = (segments.next()?, segments.next()?, segments.next());
@@ -46,7 +53,16 @@ pub(super) fn route(path: &str) -> Option<Route<'_>> {
         ("parallels", Some(name)) => (Addressable::Parallel, name),
         _ => return None,
     };
-    Some(Route { kind, namespace: decode(namespace)?, name: decode(name)? })
+    Some(Route { kind, namespace: decode(namespace)?, name: decode(name)?, rest: "" })
+}
+
+/// Reads the path of a source. What stands below it is for the source to read.
+fn source(path: &str) -> Option<Route<'_>> {
+    let (namespace, path) = path.split_once('/')?;
+    let path = path.strip_prefix("sources/")?;
+    let (name, rest) = path.split_at(path.find('/').unwrap_or(path.len()));
+    let rest = if rest == "/" { "" } else { rest };
+    Some(Route { kind: Addressable::Source, namespace: decode(namespace)?, name: decode(name)?, rest })
 }
 
 fn decode(segment: &str) -> Option<Cow<'_, str>> {
@@ -85,7 +101,20 @@ mod tests {
         assert_eq!(found("/ns/transformations/t/"), named(Addressable::Transformation, "ns", "t"));
         assert_eq!(found("/ns/sequences/s"), named(Addressable::Sequence, "ns", "s"));
         assert_eq!(found("/ns/parallels/p"), named(Addressable::Parallel, "ns", "p"));
-        assert_eq!(found("/ns/sources/schedule"), None);
+        assert_eq!(found("/ns/sources/hooks"), named(Addressable::Source, "ns", "hooks"));
+        assert_eq!(found("/ns/sources"), named(Addressable::Broker, "ns", "sources"));
+        assert_eq!(found("/ns/sources/"), named(Addressable::Broker, "ns", "sources"));
+    }
+
+    #[test]
+    fn what_stands_below_a_source_is_left_to_it() {
+        for (path, rest) in [
+            ("/ns/sources/hooks", ""),
+            ("/ns/sources/hooks/", ""),
+            ("/ns/sources/hooks/a%2Fb/c/", "/a%2Fb/c/"),
+        ] {
+            assert_eq!(route(path).unwrap().rest, rest, "{path}");
+        }
     }
 
     #[test]

@@ -1,0 +1,189 @@
+//! Kinds of others as their users write them, and what becomes of them.
+
+use serde_json::{Value as Json, json};
+
+use super::super::{ManifestFile, Severity, Spec};
+
+fn read(api_version: &str, kind: &str, spec: &str) -> ManifestFile {
+    let text = format!(
+        "apiVersion: {api_version}\nkind: {kind}\nmetadata: {{name: n, namespace: shop}}\nspec: {spec}\n"
+    );
+    ManifestFile::read("a.yaml", text.as_bytes())
+}
+
+/// The type, the settings, and the fields that are warned of.
+fn translated(api_version: &str, kind: &str, spec: &str) -> (String, Json, Vec<String>) {
+    let file = read(api_version, kind, spec);
+    let resource = &file.resources[0];
+    let component = match &resource.spec {
+        Some(Spec::Source(spec)) => &spec.component,
+        Some(Spec::Sink(component)) => component,
+        other => panic!("{other:?} {:?}", resource.problems),
+    };
+    let [(type_name, settings)] = component.candidates.as_slice() else { panic!("{component:?}") };
+    let warnings = resource.problems.iter().map(|problem| {
+        assert_eq!(problem.severity, Severity::Warning, "{problem}");
+        problem.path.clone()
+    });
+    (type_name.clone(), settings.to_json(), warnings.collect())
+}
+
+fn errors(api_version: &str, kind: &str, spec: &str) -> Vec<(&'static str, String)> {
+    let file = read(api_version, kind, spec);
+    let errors = file.resources[0].problems.iter().filter(|problem| problem.severity == Severity::Error);
+    errors.map(|problem| (problem.code.id(), problem.path.clone())).collect()
+}
+
+const SINK: &str = "sink: {ref: {apiVersion: eventing.knative.dev/v1, kind: Broker, name: default}}";
+const TM_SOURCES: &str = "sources.triggermesh.io/v1alpha1";
+const TM_TARGETS: &str = "targets.triggermesh.io/v1alpha1";
+
+#[test]
+fn a_webhook_source_takes_every_request_as_its_adapter_does() {
+    let spec = format!(
+        "{{eventType: com.example.hook, basicAuthUsername: ann, basicAuthPassword: {{valueFromSecret: {{name: s, key: k}}}}, \
+         corsAllowOrigin: 'https://a.example', eventExtensionAttributes: {{from: [path, queries]}}, \
+         ceOverrides: {{extensions: {{team: 'a${{b}}'}}}}, adapterOverrides: {{public: true}}, {SINK}}}"
+    );
+    let (name, settings, warnings) = translated(TM_SOURCES, "WebhookSource", &spec);
+    assert_eq!(name, "webhook");
+    let secret = json!({"secretKeyRef": {"name": "s", "key": "k"}});
+    let expected = json!({
+        "eventSource": "shop.n",
+        "methods": ["POST", "PUT", "PATCH", "GET", "DELETE"],
+        "answerStatus": 204,
+        "allowOrigin": "https://a.example",
+        "verify": {"basic": [{"username": {"value": "ann"}, "password": secret}]},
+        "requestExtensions": ["path", "queries"],
+        "eventExtensions": {"team": "a$${b}"},
+        "eventType": "com.example.hook",
+    });
+    assert_eq!((settings, warnings), (expected, vec!["spec.adapterOverrides".to_owned()]));
+    let (_, settings, _) =
+        translated(TM_SOURCES, "WebhookSource", &format!("{{eventType: t, eventSource: /s, {SINK}}}"));
+    assert_eq!((&settings["eventSource"], &settings["verify"]), (&json!("/s"), &Json::Null));
+    for (spec, path) in [
+        (format!("{{{SINK}}}"), "spec.eventType"),
+        ("{eventType: t}".to_owned(), "spec.sink"),
+        (format!("{{eventType: t, basicAuthUsername: ann, {SINK}}}"), "spec.basicAuthPassword"),
+        (format!("{{eventType: t, basicAuthPassword: {{value: x}}, {SINK}}}"), "spec.basicAuthUsername"),
+    ] {
+        assert_eq!(errors(TM_SOURCES, "WebhookSource", &spec), [("E0108", path.to_owned())]);
+    }
+}
+
+#[test]
+fn a_cloud_events_source_passes_events_on() {
+    let spec = format!(
+        "{{path: /in, credentials: {{basicAuths: [{{username: ann, password: {{value: p}}}}]}}, \
+         rateLimiter: {{requestsPerSecond: 100}}, {SINK}}}"
+    );
+    let (name, settings, warnings) = translated(TM_SOURCES, "CloudEventsSource", &spec);
+    let expected = json!({
+        "body": "cloudEvents",
+        "path": "/in",
+        "verify": {"basic": [{"username": {"value": "ann"}, "password": {"value": "p"}}]},
+        "requestsPerSecond": 100,
+    });
+    assert_eq!((&*name, settings, warnings.len()), ("webhook", expected, 0));
+    let (_, settings, _) = translated(TM_SOURCES, "CloudEventsSource", &format!("{{{SINK}}}"));
+    assert_eq!(settings, json!({"body": "cloudEvents"}));
+    let spec = format!("{{credentials: {{basicAuths: [{{username: ann}}]}}, {SINK}}}");
+    let path = "spec.credentials.basicAuths[0].password".to_owned();
+    assert_eq!(errors(TM_SOURCES, "CloudEventsSource", &spec), [("E0108", path)]);
+}
+
+#[test]
+fn a_kafka_source_of_knative_keeps_its_names() {
+    let key = |key: &str| json!({"secretKeyRef": {"name": "k", "key": key}});
+    let spec = format!(
+        "{{bootstrapServers: ['k:9092'], topics: [a, b], consumerGroup: g, consumers: 4, ordering: ordered, net: {{sasl: \
+         {{enable: true, user: {{secretKeyRef: {{name: k, key: user}}}}, password: {{secretKeyRef: {{name: k, key: \
+         password}}}}, type: {{secretKeyRef: {{name: k, key: type}}}}}}, tls: {{enable: true, caCert: {{secretKeyRef: \
+         {{name: k, key: ca, optional: true}}}}, cert: {{}}, key: {{}}}}}}, {SINK}}}"
+    );
+    for version in ["sources.knative.dev/v1", "sources.knative.dev/v1beta1"] {
+        let (name, settings, warnings) = translated(version, "KafkaSource", &spec);
+        let expected = json!({
+            "bootstrapServers": ["k:9092"],
+            "topics": ["a", "b"],
+            "consumerGroup": "g",
+            "initialOffset": "latest",
+            "eventSource": "/apis/v1/namespaces/shop/kafkasources/n",
+            "recordNaming": "knative",
+            "sasl": {"username": key("user"), "password": key("password"), "mechanismFrom": key("type")},
+            "tls": {"ca": key("ca")},
+        });
+        assert_eq!((&*name, settings), ("kafka", expected));
+        assert_eq!(warnings, ["spec.consumers", "spec.ordering"]);
+    }
+    let spec = format!(
+        "{{bootstrapServers: ['k:9092'], topics: [a], initialOffset: earliest, net: {{sasl: {{}}, tls: {{}}}}, {SINK}}}"
+    );
+    let (_, settings, warnings) = translated("sources.knative.dev/v1", "KafkaSource", &spec);
+    assert_eq!(
+        (&settings["initialOffset"], &settings["sasl"], &settings["tls"]),
+        (&json!("earliest"), &Json::Null, &Json::Null)
+    );
+    assert!(warnings.is_empty());
+}
+
+#[test]
+fn a_kafka_sink_of_knative_names_its_secret() {
+    let spec = "{topic: t, bootstrapServers: ['k:9092'], numPartitions: 3, replicationFactor: 1, auth: {secret: {ref: {name: s}}}}";
+    let (name, settings, warnings) = translated("eventing.knative.dev/v1alpha1", "KafkaSink", spec);
+    let expected = json!({
+        "bootstrapServers": ["k:9092"], "format": "structured", "secretRef": {"name": "s"}, "topic": "t",
+    });
+    assert_eq!((&*name, settings), ("kafka", expected));
+    assert_eq!(warnings, ["spec.numPartitions", "spec.replicationFactor"]);
+    let spec = "{topic: t, bootstrapServers: ['k:9092'], contentMode: binary}";
+    assert_eq!(translated("eventing.knative.dev/v1alpha1", "KafkaSink", spec).1["format"], "binary");
+    assert_eq!(
+        errors("eventing.knative.dev/v1alpha1", "KafkaSink", "{}"),
+        [("E0108", "spec.topic".to_owned())]
+    );
+}
+
+#[test]
+fn the_kafka_kinds_of_triggermesh_become_native_ones() {
+    let auth = "auth: {saslEnable: true, tlsEnable: true, securityMechanism: SCRAM-SHA-512, username: ann, password: {value: p}, \
+                tls: {ca: {valueFromSecret: {name: s, key: ca}}, clientCert: {value: c}, clientKey: {value: k}}}";
+    let sasl =
+        json!({"mechanism": "SCRAM-SHA-512", "username": {"value": "ann"}, "password": {"value": "p"}});
+    let tls = json!({
+        "ca": {"secretKeyRef": {"name": "s", "key": "ca"}}, "certificate": {"value": "c"}, "key": {"value": "k"},
+    });
+    let spec = format!("{{bootstrapServers: ['k:9092'], topic: a, groupID: g, {auth}, {SINK}}}");
+    let (name, settings, warnings) = translated(TM_SOURCES, "KafkaSource", &spec);
+    let expected = json!({
+        "bootstrapServers": ["k:9092"], "consumerGroup": "g", "topics": ["a"], "initialOffset": "latest",
+        "eventType": "io.triggermesh.kafka.event", "recordNaming": "triggerMesh", "sasl": sasl, "tls": tls,
+    });
+    assert_eq!((&*name, settings, warnings.len()), ("kafka", expected, 0));
+
+    let spec = format!("{{bootstrapServers: ['k:9092'], topic: a, topicPartitions: 1, {auth}}}");
+    let (name, settings, warnings) = translated(TM_TARGETS, "KafkaTarget", &spec);
+    let expected = json!({
+        "bootstrapServers": ["k:9092"], "format": "structured", "key": "${id}", "sasl": sasl, "tls": tls, "topic": "a",
+    });
+    assert_eq!((&*name, settings, warnings), ("kafka", expected, vec!["spec.topicPartitions".to_owned()]));
+    let spec =
+        "{bootstrapServers: ['k:9092'], topic: a, discardCloudEventContext: true, auth: {saslEnable: false}}";
+    let (_, settings, _) = translated(TM_TARGETS, "KafkaTarget", spec);
+    assert_eq!((&settings["format"], &settings["sasl"]), (&json!("data"), &Json::Null));
+}
+
+#[test]
+fn what_cannot_be_honoured_is_told_by_name_and_leaves_the_kind_known() {
+    let of = |auth: &str| format!("{{bootstrapServers: ['k:9092'], topic: a, auth: {auth}}}");
+    for (auth, path) in [
+        ("{saslEnable: true, kerberos: {realm: R}, username: u, password: {value: p}}", "spec.auth.kerberos"),
+        ("{saslEnable: true, securityMechanism: GSSAPI}", "spec.auth.securityMechanism"),
+        ("{saslEnable: false, tlsEnable: true, tls: {skipVerify: true}}", "spec.auth.tls.skipVerify"),
+    ] {
+        assert_eq!(errors(TM_TARGETS, "KafkaTarget", &of(auth)), [("E0112", path.to_owned())], "{auth}");
+    }
+    let harmless = of("{saslEnable: false, tlsEnable: false, tls: {skipVerify: true}}");
+    assert_eq!(errors(TM_TARGETS, "KafkaTarget", &harmless), []);
+}
