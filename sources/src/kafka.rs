@@ -232,6 +232,10 @@ struct Taken {
 
 #[async_trait]
 impl Source for Kafka {
+    async fn check(&self) -> Result<(), SourceError> {
+        Ok(self.find_topics().await?)
+    }
+
     async fn run(self: Box<Self>, emitter: Emitter, shutdown: CancellationToken) -> Result<(), SourceError> {
         let Some(found) = shutdown.run_until_cancelled(self.find_topics()).await else { return Ok(()) };
         found?;

@@ -19,11 +19,17 @@ use crate::sink::{BoxFuture, ComponentContext};
 
 /// Something that produces events.
 #[async_trait]
-pub trait Source: Send + fmt::Debug {
+pub trait Source: Send + Sync + fmt::Debug {
     /// What takes the requests to the URL of the source; none for a source that fetches its events itself. Asked once,
     /// before `run`; requests are taken while that runs.
     fn receiver(&self) -> Option<Arc<dyn Receive>> {
         None
+    }
+
+    /// Reaches upstream and changes nothing: whether a run would stand a chance. Asked of a source that was built and is
+    /// not run.
+    async fn check(&self) -> Result<(), SourceError> {
+        Ok(())
     }
 
     /// Runs until `shutdown`, and returns once the batch in hand is committed and acknowledged upstream.

@@ -1,5 +1,7 @@
 //! Sources that run: each in its own task, started again when it fails.
 
+mod oversize;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +15,7 @@ use waypost_core::source::{BuildSource, Commit, Emit, EmitError, Emitter, Source
 use waypost_core::{Class, Code, Event, codes};
 use waypost_log::{Batch, Checkpoint, Metadata, Origin, Record};
 
+use self::oversize::in_place_of;
 use crate::context::Context;
 use crate::subscriber::take_hops;
 use crate::tasks::caught;
@@ -185,6 +188,7 @@ impl Emit for BrokerEmit {
         checkpoint: Option<Bytes>,
     ) -> BoxFuture<'_, Result<Commit, EmitError>> {
         Box::pin(async move {
+            let events = self.source.within_limits(events);
             let stop = &self.source.stop;
             let mut pause = FIRST_OFFER_PAUSE;
             // What the source itself said before the broker refused its events.
@@ -239,6 +243,21 @@ impl Emit for BrokerEmit {
 }
 
 impl RunningSource {
+    /// The events, with those that are too large told of instead.
+    fn within_limits(&self, mut events: Vec<Event>) -> Vec<Event> {
+        let limit = self.context.max_event_bytes;
+        for event in &mut events {
+            if let Some(told) = in_place_of(event, limit) {
+                tracing::warn!(
+                    source = %self.name, code = codes::EVENT_TOO_LARGE.id(), id = told.id(), size = event.size(), limit,
+                    "an event is too large; an event that tells of it takes its place"
+                );
+                *event = told;
+            }
+        }
+        events
+    }
+
     /// Offers events to the broker once, and takes nothing where it refuses them.
     async fn offer(&self, events: &[Event], checkpoint: Option<Bytes>) -> Result<Commit, SourceError> {
         let Self { name, broker, context, .. } = self;

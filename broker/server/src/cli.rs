@@ -36,7 +36,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run the broker from manifests, and follow their changes.
     Run(Box<Run>),
-    /// Check manifests without running anything, and print every problem.
+    /// Check manifests without running anything, and print every problem; reach what they name where that is asked for.
     Check(Check),
     /// Run the tests that manifests hold: which triggers match an event, and which do not.
     Test(Test),
@@ -286,6 +286,10 @@ pub(crate) enum Output {
 pub(crate) struct Check {
     #[command(flatten)]
     pub(crate) manifests: Manifests,
+
+    /// Also reach each system that they name, with the secrets of this process, and change nothing there.
+    #[arg(long)]
+    pub(crate) connect: bool,
 
     /// How problems are printed.
     #[arg(short, long, value_name = "FORMAT", env = "WAYPOST_OUTPUT", default_value = "text")]

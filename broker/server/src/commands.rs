@@ -2,6 +2,7 @@
 
 pub(crate) mod check;
 pub(crate) mod completions;
+mod connect;
 pub(crate) mod dlq;
 pub(crate) mod explain;
 pub(crate) mod log;

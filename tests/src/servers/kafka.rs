@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use rcgen::{CertifiedKey, KeyPair, generate_simple_self_signed};
+use rcgen::{CertifiedKey, generate_simple_self_signed};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt as _;
@@ -34,7 +34,7 @@ pub struct Kafka {
     data: TempDir,
     ports: [u16; 4],
     certificate: String,
-    client: CertifiedKey<KeyPair>,
+    client: (String, String),
     child: Child,
     _turn: MutexGuard<'static, ()>,
 }
@@ -83,7 +83,7 @@ impl Kafka {
 
     /// The certificate of the one client that it knows, and its key, as PEM.
     pub fn client_certificate(&self) -> (String, String) {
-        (self.client.cert.pem(), self.client.signing_key.serialize_pem())
+        self.client.clone()
     }
 
     /// The certificate of the secure listener, as PEM: its own authority.
@@ -273,8 +273,8 @@ fn spawn(folder: &Path, data: &Path) -> Child {
 }
 
 /// Writes the key and certificate of the secure listeners and the certificate of a client that is trusted, and returns
-/// both certificates.
-fn write_certificates(data: &Path) -> (String, CertifiedKey<KeyPair>) {
+/// both certificates, the latter with its key.
+fn write_certificates(data: &Path) -> (String, (String, String)) {
     let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
     let CertifiedKey { cert, signing_key } = generate_simple_self_signed(names).expect("the names are names");
     let certificate = cert.pem();
@@ -282,7 +282,8 @@ fn write_certificates(data: &Path) -> (String, CertifiedKey<KeyPair>) {
     std::fs::write(data.join("server.pem"), format!("{}{certificate}", signing_key.serialize_pem()))
         .expect("the directory is ours");
     let client = generate_simple_self_signed(["client".to_owned()]).expect("the name is a name");
-    std::fs::write(data.join("client.pem"), client.cert.pem()).expect("the directory is ours");
+    let client = (client.cert.pem(), client.signing_key.serialize_pem());
+    std::fs::write(data.join("client.pem"), &client.0).expect("the directory is ours");
     (certificate, client)
 }
 

@@ -1,6 +1,7 @@
 //! The Kafka source and sink against a real Kafka, read and written by Kafka's own client.
 
 use std::collections::HashSet;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -324,6 +325,28 @@ async fn a_certificate_that_is_not_trusted_is_told() {
     waypost.stop().await;
 }
 
+#[tokio::test]
+async fn a_record_that_is_too_large_for_an_event_is_told_and_holds_nothing_up() {
+    let Some(kafka) = Kafka::start().await else { return };
+    kafka.create("orders", 1).await;
+    let large = vec![b'x'; 200_000];
+    kafka.send("orders", [record(None, Some(&large), &[]), record(None, Some(b"small"), &[])]).await;
+    let subscriber = Subscriber::accepting().await;
+    let setup = Setup::new(&reading(&kafka, &subscriber)).arguments(&["--max-event-bytes", "131072"]);
+    let waypost = setup.allow("E0653").start().await;
+    let received = subscriber.wait_for(2).await;
+    let told = &received[0];
+    assert_eq!(
+        (told.header("ce-type"), told.id().as_str()),
+        ("dev.waypost.source.event.toolarge", "orders/0/0")
+    );
+    assert_eq!((&told.json()["code"], &told.json()["limit"]), (&json!("E0653"), &json!(131_072)));
+    assert_eq!(received[1].body, "small");
+    committed(&kafka, 2).await;
+    assert_eq!(waypost.resource("Source", "in").await["ready"], true);
+    waypost.stop().await;
+}
+
 fn numbers(records: &[Record]) -> HashSet<String> {
     records.iter().filter_map(|record| record.header("ce_id")).collect()
 }
@@ -553,4 +576,36 @@ async fn kinds_of_knative_and_triggermesh_run_unmodified_over_every_way_to_prove
     );
     assert_eq!(kafka.read("to-native").await.len(), 2);
     waypost.stop().await;
+}
+
+#[tokio::test]
+async fn check_connect_reaches_every_system_and_changes_nothing() {
+    let Some(kafka) = Kafka::start().await else { return };
+    kafka.create("orders", 1).await;
+    let subscriber = Subscriber::accepting().await;
+    let out = |topic: &str| json!({"bootstrapServers": [kafka.address()], "topic": topic});
+    let directory = tempfile::tempdir().unwrap();
+    let manifest = directory.path().join("manifests.yaml");
+    let check = |manifests: String, format: &'static str| {
+        std::fs::write(&manifest, manifests).unwrap();
+        let arguments = ["check", "--connect", "-o", format, "-f"];
+        let ended =
+            Command::new(waypost_tests::binary::path()).args(arguments).arg(&manifest).output().unwrap();
+        (ended.status.code(), String::from_utf8(ended.stdout).unwrap())
+    };
+    let (code, told) = check(reading(&kafka, &subscriber) + &file(&[sink(&out("orders"))]), "text");
+    assert_eq!(code, Some(0), "{told}");
+    for line in ["Source default/in: reached", "Sink default/out: reached", "Trigger default/all: reached"] {
+        assert!(told.contains(line), "{told}");
+    }
+    let away = trigger("all", "http://127.0.0.1:9/", json!({}));
+    let absent = source(&json!({"bootstrapServers": [kafka.address()], "topics": ["none"]}));
+    let (code, told) = check(default_broker(&[away, absent, sink(&out("none"))]), "json");
+    assert_eq!(code, Some(1), "{told}");
+    let problems: Value = serde_json::from_str(&told).unwrap();
+    let codes: Vec<_> = problems.as_array().unwrap().iter().map(|problem| problem["code"].clone()).collect();
+    assert_eq!(codes, ["E0304", "E0424", "E0403"], "{told}");
+    assert_eq!(problems[0]["line"].as_u64().map(|line| line > 0), Some(true), "{told}");
+    // No group was joined.
+    assert_eq!(kafka.committed("waypost.default.in", "orders").await.0, 0);
 }

@@ -15,6 +15,7 @@ mod elasticsearch;
 mod examples;
 mod explain;
 mod faults;
+mod file_sink;
 mod filters;
 mod flows;
 mod http_sink;

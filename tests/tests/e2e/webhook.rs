@@ -71,7 +71,7 @@ async fn what_is_signed_becomes_an_event_and_all_else_is_refused() {
             }}},
         }),
     ]);
-    let waypost = Setup::new(&manifests).arguments(&["--max-event-bytes", "65536"]).start().await;
+    let waypost = Setup::new(&manifests).arguments(&["--max-event-bytes", "131072"]).start().await;
     for name in ["github", "slack", "open"] {
         ready(&waypost, "Source", name).await;
     }
@@ -118,7 +118,7 @@ async fn what_is_signed_becomes_an_event_and_all_else_is_refused() {
     );
     let options = waypost.send(request(Method::OPTIONS, open, &[], "")).await;
     assert_eq!(options.header("access-control-allow-methods"), "POST, PUT");
-    let large = "x".repeat(70_000);
+    let large = "x".repeat(140_000);
     assert_eq!(post(&waypost, "open", &[], &large).await.status, StatusCode::PAYLOAD_TOO_LARGE);
     assert_eq!(
         post(&waypost, "open", &[("content-encoding", "gzip")], "x").await.problem(415)["code"],

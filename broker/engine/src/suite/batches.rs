@@ -79,6 +79,27 @@ fn of_a_batch_with_mixed_outcomes_only_what_may_pass_is_tried_again() {
 }
 
 #[test]
+fn events_of_a_batch_are_answered_one_by_one_also_where_others_of_it_are_tried_again() {
+    on_one_thread(async {
+        let hand = Hand::on("breplies", |event, before| match event.id() {
+            "3" => Outcome::Replied(vec![super::event("r3", "t"), super::event("r3b", "t")]),
+            "5" if before < 2 => retryable(),
+            "5" => Outcome::Replied(vec![super::event("r5", "t")]),
+            "7" => permanent(),
+            _ => Outcome::Delivered,
+        });
+        let stage = staged("breplies", "batch: 10", "delivery: {retry: 5, backoffDelay: PT1S}").await;
+        stage.publish("b", 0..10).await;
+        let line = stage.until("t", |line| line.pending == 0 && line.matched == 13).await;
+        assert_eq!((line.delivered, line.dead_lettered), (12, 1));
+        for (id, times) in [("3", 1), ("5", 3), ("7", 1), ("r3", 1), ("r3b", 1), ("r5", 1)] {
+            assert_eq!(hand.sent().iter().filter(|sent| **sent == id).count(), times, "{id}");
+        }
+        stage.shut_down().await;
+    });
+}
+
+#[test]
 fn an_atomic_batch_that_is_refused_goes_out_one_by_one() {
     on_one_thread(async {
         let hand =

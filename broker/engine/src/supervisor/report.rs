@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use waypost_core::filter::MAX_STEPS;
-use waypost_core::manifest::{Becomes, ResourceId, ResourceName, becomes};
+use waypost_core::manifest::{ResourceId, ResourceName};
 use waypost_core::{Class, codes};
 use waypost_log::{BLOCKED_KEYS_LIMIT, Crowding, Durability, Log, Position, TriggerNumber, WAITING_LIMIT};
 
@@ -12,7 +12,7 @@ use super::{Applied, RunningBroker, Supervisor};
 use crate::broker::Broker;
 use crate::matching::spending::MAX_SPENT_IN_A_ROW;
 use crate::metrics::TriggerSample;
-use crate::plan::{Declared, DeclaredState, ResourceKey};
+use crate::plan::{Declared, DeclaredState, Family, ResourceKey};
 use crate::replay::ReplayStatus;
 use crate::sources;
 use crate::status::{LogStatus, PlanStatus, ResourceStatus, Status, StatusQuery, TriggerStatus};
@@ -185,10 +185,11 @@ impl Supervisor {
     ) -> Verdict {
         let name = ResourceName::new(&id.namespace, &id.name);
         let running = self.0.running.lock();
-        let kind = match becomes(&id.api_version, &id.kind) {
-            Some(Becomes::Source) => "Source",
-            Some(Becomes::Sink) => "Sink",
-            None => &*id.kind,
+        // Kinds of others stand as what they became.
+        let kind = match Family::of(&id.api_version, &id.kind) {
+            Family::Source => "Source",
+            Family::Sink => "Sink",
+            _ => &*id.kind,
         };
         match kind {
             "Broker" => match running.brokers.get(&name) {

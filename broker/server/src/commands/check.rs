@@ -1,10 +1,11 @@
-//! `waypost check`: reads, validates and plans, and does nothing else.
+//! `waypost check`: reads, validates and plans; with `--connect` it reaches what the manifests name, too.
 
 use std::process::ExitCode;
 
 use waypost_core::manifest::Problem;
 use waypost_engine::plan::plan;
 
+use super::connect::{Reached, connect};
 use crate::cli::{Check, Output};
 use crate::failure::Failure;
 use crate::files::Files;
@@ -17,9 +18,22 @@ pub(crate) fn check(arguments: &Check) -> Result<ExitCode, Failure> {
     let plan = plan(&reading.manifests, &REGISTRY, None, 1);
     let mut problems = plan.problems.clone();
     problems.extend(super::test::problems(&reading.manifests, &plan));
+    // What cannot be planned would not be reached either.
+    let reached = if arguments.connect && plan.is_free_of_errors() { connect(&plan)? } else { Vec::new() };
+    problems.extend(reached.iter().filter_map(|row| row.problem.clone()));
     let text = match arguments.output {
         Output::Json => {
             serde_json::to_string_pretty(&problems).expect("problems have no keys but strings") + "\n"
+        }
+        Output::Text if !reached.is_empty() => {
+            let lines = reached.iter().map(|Reached { id, problem }| {
+                let name = format!("{} {}/{}", id.kind, id.namespace, id.name);
+                match problem {
+                    None => format!("{name}: reached\n"),
+                    Some(Problem { code, message, .. }) => format!("{name}: {code} {message}\n"),
+                }
+            });
+            lines.collect::<String>() + &present::problems(&problems)
         }
         Output::Text if problems.is_empty() => format!("no problems: {}\n", present::resources(&plan)),
         Output::Text => present::problems(&problems),

@@ -79,7 +79,7 @@ pub(super) async fn answer(
             head.headers.clone(),
             bytes,
         );
-        let now = ingress.clock.now().0 / 1_000_000_000;
+        let now = u64::try_from(ingress.clock.now().0 / 1_000_000_000).unwrap_or_default();
         let received = receiver.receive(&posted, now).map_err(refused)?;
         drop(posted);
         let events: SmallVec<[Event; 1]> = SmallVec::from_vec(received.events);
