@@ -83,7 +83,7 @@ async fn a_disk_that_is_full_holds_events_until_there_is_room() {
     let (link, path) = (folder.path().join("link"), folder.path().join("room"));
     // Whatever is written there finds no room.
     std::os::unix::fs::symlink("/dev/full", &link).unwrap();
-    let delivery = json!({"delivery": {"retry": 100, "backoffPolicy": "constant", "backoffDelay": "PT0.2S"}});
+    let delivery = json!({"delivery": {"retry": 100, "backoffPolicy": "linear", "backoffDelay": "PT0.2S"}});
     let manifests = default_broker(&[
         trigger_to("all", sink_ref("out"), delivery),
         sink("out", json!({"file": {"path": link}})),
