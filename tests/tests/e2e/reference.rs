@@ -33,6 +33,7 @@ impl Page {
             }
             return match name.as_str() {
                 "Template" => "template".to_owned(),
+                "RequestTemplate" => "request template".to_owned(),
                 _ => self.type_of(&definition),
             };
         }
@@ -126,6 +127,14 @@ fn page(kind: &str, name: &str, schema: fn(&mut SchemaGenerator) -> Schema) -> S
             "\nA template is a text with places that the event fills in: `${type}` is an attribute, `${subject|none}` one with \
              a text for events without it, `${time:%Y.%m.%d}` the time in UTC, `${$.order.id}` a place in the data; `$${` \
              is the text itself. An event that lacks what a template needs becomes a dead letter.\n",
+        );
+    }
+    if page.text.contains("| request template |") {
+        page.text.push_str(
+            "\nA request template is a text with places that the request fills in: `${header.x-event}` is a header, \
+             `${query.tenant}` a parameter of the query, `${path}` what follows the URL of the source and `${path.0}` one \
+             segment of it, `${method}` the method, `${$.order.id}` a place in a body that is JSON or a form; \
+             `${header.x-event|none}` has a text for requests without it; `$${` is the text itself.\n",
         );
     }
     let example = root().join(format!("deploy/examples/{}-{name}.yaml", kind.to_lowercase()));
