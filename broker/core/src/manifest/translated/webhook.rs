@@ -36,10 +36,10 @@ pub(super) fn webhook_source(reader: &mut Reader<'_>, own: &Foreign<'_>) -> Opti
         }
         // The adapter asks for both or for nothing; to ask for nothing where a password was meant opens a door.
         (Some(_), None) => {
-            reader.missing(own.mark, &own.path.field("basicAuthPassword"), "write the password too")
+            reader.missing(own.mark, &own.path.field("basicAuthPassword"), "write the password too");
         }
         (None, Some(_)) => {
-            reader.missing(own.mark, &own.path.field("basicAuthUsername"), "write the name too")
+            reader.missing(own.mark, &own.path.field("basicAuthUsername"), "write the name too");
         }
         (None, None) => {}
     }
