@@ -55,7 +55,7 @@ const NOT_OF_A_KEY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remo
 pub struct S3Config {
     /// The name of the bucket.
     bucket: String,
-    /// The region; `AWS_REGION` or that of the profile where none is given.
+    /// The region; `AWS_REGION`, that of the profile, or where AWS says that the bucket is, where none is given.
     region: Option<String>,
     /// The URL of the service, as in `http://localhost:9000`; `AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL` or AWS itself where
     /// none is given.
@@ -229,13 +229,17 @@ impl SinkConfig for S3Config {
             problem("key", "it is empty: write it, or remove the field".to_owned());
         }
         if self.key.as_ref().is_some_and(Template::is_constant) && self.batch.is_none() {
-            let message = "all events would write the same object: put something of the event into it, as in `${id}`";
+            let message =
+                "all events would write the same object: put something of the event into it, as in `${id}`";
             problem("key", message.to_owned());
         }
         for name in self.metadata.keys() {
             let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
             if name.is_empty() || !name.bytes().all(plain) {
-                problem("metadata", format!("`{name}` is no name for metadata: use a-z, 0-9, `-`, `_` and `.`"));
+                problem(
+                    "metadata",
+                    format!("`{name}` is no name for metadata: use a-z, 0-9, `-`, `_` and `.`"),
+                );
             }
         }
         let header = |text: &Option<String>| text.as_ref().is_some_and(|text| object::value(text).is_none());
@@ -248,7 +252,10 @@ impl SinkConfig for S3Config {
             && encryption.key_id.is_some()
             && encryption.algorithm == Algorithm::Aes256
         {
-            problem("encryption.keyId", "`AES256` has no key of yours: use `aws:kms`, or remove it".to_owned());
+            problem(
+                "encryption.keyId",
+                "`AES256` has no key of yours: use `aws:kms`, or remove it".to_owned(),
+            );
         }
         if let Some(batch) = &self.batch {
             for (path, given, most) in [
@@ -289,10 +296,12 @@ impl Sink for S3 {
         let mut objects: Vec<(String, Vec<usize>)> = Vec::new();
         for (index, event) in events.iter().enumerate() {
             match self.config.key_of(event) {
-                Ok(key) => match objects.iter_mut().find(|(known, _)| *known == key && self.config.batch.is_some()) {
-                    Some((_, indexes)) => indexes.push(index),
-                    None => objects.push((key, vec![index])),
-                },
+                Ok(key) => {
+                    match objects.iter_mut().find(|(known, _)| *known == key && self.config.batch.is_some()) {
+                        Some((_, indexes)) => indexes.push(index),
+                        None => objects.push((key, vec![index])),
+                    }
+                }
                 Err(error) => outcomes[index] = Some(Outcome::Failed(error)),
             }
         }
@@ -342,7 +351,8 @@ impl S3 {
         if there.as_deref() == Some(&written_by) {
             return Ok(());
         }
-        let detail = format!("the bucket has another object `{key}`, which is not to be replaced; make keys differ");
+        let detail =
+            format!("the bucket has another object `{key}`, which is not to be replaced; make keys differ");
         Err(Problem::new(ProblemKind::Refused, detail).into())
     }
 }

@@ -12,9 +12,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use waypost_clients::{Problem, ProblemKind};
 use waypost_clients::aws::sqs::{self, Message, Queue, QueueName};
 use waypost_clients::aws::{AwsClient, AwsConnection, AwsCredentials, AwsRole, AwsService, AwsTls};
+use waypost_clients::{Problem, ProblemKind};
 use waypost_core::manifest::{FieldProblem, ResourceName};
 use waypost_core::sink::ComponentContext;
 use waypost_core::source::{EmitError, Emitter, Source, SourceConfig, SourceError};
@@ -180,7 +180,10 @@ struct AwsSqs {
 
 impl fmt::Debug for AwsSqs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AwsSqs").field("name", &self.name).field("config", &self.config).finish_non_exhaustive()
+        f.debug_struct("AwsSqs")
+            .field("name", &self.name)
+            .field("config", &self.config)
+            .finish_non_exhaustive()
     }
 }
 

@@ -9,6 +9,9 @@ use std::fmt;
 use std::io;
 use std::time::{Duration, SystemTime};
 
+use aws_config::environment::EnvironmentVariableRegionProvider;
+use aws_config::meta::region::RegionProviderChain;
+use aws_config::profile::ProfileFileRegionProvider;
 use aws_config::sts::AssumeRoleProvider;
 use aws_config::{BehaviorVersion, ConfigLoader, Region, SdkConfig};
 use aws_credential_types::Credentials;
@@ -123,7 +126,10 @@ impl AwsConnection<'_> {
         if let Some(role) = self.assume_role
             && Arn::parse(&role.arn).is_none()
         {
-            problem("assumeRole.arn", "it is no ARN: write one as in `arn:aws:iam::123456789012:role/waypost`");
+            problem(
+                "assumeRole.arn",
+                "it is no ARN: write one as in `arn:aws:iam::123456789012:role/waypost`",
+            );
         }
         problems
     }
@@ -178,6 +184,7 @@ impl AwsConnection<'_> {
                 tls,
             },
             opened: OnceCell::new(),
+            moved: parking_lot::Mutex::default(),
         })
     }
 }
@@ -224,6 +231,8 @@ pub struct AwsClient {
     service: AwsService,
     settings: Settings,
     opened: OnceCell<Opened>,
+    /// Where AWS said that we should go.
+    moved: parking_lot::Mutex<Option<AwsPlace>>,
 }
 
 struct Settings {
@@ -258,6 +267,15 @@ pub struct AwsPlace {
     pub is_aws: bool,
 }
 
+impl AwsPlace {
+    fn of_aws(service: AwsService, region: &str, fips: bool) -> Self {
+        let (service, suffix) = (service.name(), domain_of(region));
+        let fips = if fips { "-fips" } else { "" };
+        let endpoint = format!("https://{service}{fips}.{region}.{suffix}");
+        Self { region: region.to_owned(), endpoint, is_aws: true }
+    }
+}
+
 /// A request to a service.
 #[derive(Debug)]
 pub(crate) struct AwsRequest {
@@ -290,8 +308,15 @@ impl AwsClient {
     ///
     /// # Errors
     /// Where no region is known.
-    pub async fn place(&self) -> Result<&AwsPlace, Problem> {
-        Ok(&self.opened().await?.place)
+    pub async fn place(&self) -> Result<AwsPlace, Problem> {
+        let opened = self.opened().await?;
+        let moved = self.moved.lock().clone();
+        Ok(moved.unwrap_or_else(|| opened.place.clone()))
+    }
+
+    /// Goes to another region of AWS from now on; an endpoint that was set stays.
+    pub(crate) fn move_to(&self, region: &str) {
+        *self.moved.lock() = Some(AwsPlace::of_aws(self.service, region, false));
     }
 
     /// Sends a request and waits for the whole answer. An answer that is no success is a problem. Cancel-safe in that a
@@ -306,9 +331,10 @@ impl AwsClient {
         let opened = self.opened().await?;
         let credentials = opened.credentials().await?;
         let patience = request.patience;
-        let request = self.signed(request, credentials, &opened.place)?;
+        let place = self.place().await?;
+        let request = self.signed(request, credentials, &place)?;
         let called = async {
-            let response = opened.connector.call(request).await.map_err(|error| not_sent(&error, opened))?;
+            let response = opened.connector.call(request).await.map_err(|error| not_sent(&error, &place.endpoint))?;
             let status = StatusCode::from_u16(response.status().as_u16())
                 .map_err(|_| unreadable("an impossible status"))?;
             let headers = response.headers();
@@ -321,7 +347,7 @@ impl AwsClient {
         };
         let answered = tokio::time::timeout(patience, called).await;
         answered.unwrap_or_else(|_| {
-            let detail = format!("{} does not answer in time", opened.place.endpoint);
+            let detail = format!("{} does not answer in time", place.endpoint);
             Err(Problem::new(ProblemKind::Unavailable, detail))
         })
     }
@@ -342,10 +368,14 @@ impl AwsClient {
     async fn open(&self) -> Result<Opened, Problem> {
         let http = Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring));
         let http = http.tls_context(self.settings.tls.clone()).build_https();
-        let mut loader: ConfigLoader =
-            aws_config::defaults(BehaviorVersion::latest()).http_client(http);
+        let mut loader: ConfigLoader = aws_config::defaults(BehaviorVersion::latest()).http_client(http);
         if let Some(region) = &self.settings.region {
             loader = loader.region(Region::new(region.clone()));
+        } else if self.service == AwsService::S3 {
+            // The machine need not be asked: S3 tells everybody where a bucket is.
+            let named = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new());
+            let named = named.or_else(ProfileFileRegionProvider::new());
+            loader = loader.region(named.or_else(Region::from_static("us-east-1")));
         }
         if let Some(keys) = &self.settings.keys {
             loader = loader.credentials_provider(keys.clone());
@@ -377,8 +407,7 @@ impl AwsClient {
     fn place_of(&self, config: &SdkConfig) -> Result<AwsPlace, Problem> {
         let own = std::env::var(self.service.endpoint_variable()).ok().filter(|url| !url.is_empty());
         let endpoint = self.settings.endpoint.clone().or(own).or(config.endpoint_url().map(str::to_owned));
-        let region = config.region().map(|region| region.as_ref().to_owned());
-        let Some(region) = region else {
+        let Some(region) = config.region().map(|region| region.as_ref().to_owned()) else {
             let detail = "no AWS region is known: give `region`, or set AWS_REGION";
             return Err(Problem::new(ProblemKind::Settings, detail));
         };
@@ -386,16 +415,12 @@ impl AwsClient {
             Some(url) => match parse_endpoint(&url) {
                 Some(endpoint) => Ok(AwsPlace { region, endpoint, is_aws: false }),
                 None => {
-                    let detail = format!("`{url}` is no URL of a service: correct `endpoint` or AWS_ENDPOINT_URL");
+                    let detail =
+                        format!("`{url}` is no URL of a service: correct `endpoint` or AWS_ENDPOINT_URL");
                     Err(Problem::new(ProblemKind::Settings, detail))
                 }
             },
-            None => {
-                let fips = if config.use_fips() == Some(true) { "-fips" } else { "" };
-                let (service, suffix) = (self.service.name(), domain_of(&region));
-                let endpoint = format!("https://{service}{fips}.{region}.{suffix}");
-                Ok(AwsPlace { region, endpoint, is_aws: true })
-            }
+            None => Ok(AwsPlace::of_aws(self.service, &region, config.use_fips() == Some(true))),
         }
     }
 
@@ -489,7 +514,9 @@ fn not_provided(error: &CredentialsError) -> Problem {
         }
         error => {
             let away = sources(error).any(|source| {
-                source.downcast_ref::<ConnectorError>().is_some_and(|error| error.is_io() || error.is_timeout())
+                source
+                    .downcast_ref::<ConnectorError>()
+                    .is_some_and(|error| error.is_io() || error.is_timeout())
             });
             let kind = if away { ProblemKind::Unavailable } else { ProblemKind::Unauthorized };
             Problem::new(kind, format!("AWS gives no credentials: {told}; check the keys and `assumeRole`"))
@@ -498,12 +525,12 @@ fn not_provided(error: &CredentialsError) -> Problem {
 }
 
 /// Why a request was not answered.
-fn not_sent(error: &ConnectorError, opened: &Opened) -> Problem {
-    let endpoint = &opened.place.endpoint;
+fn not_sent(error: &ConnectorError, endpoint: &str) -> Problem {
     let distrust = sources(error).find_map(|source| {
         let inner = source.downcast_ref::<io::Error>().and_then(|error| error.get_ref());
         let tls = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>());
-        tls.or_else(|| source.downcast_ref()).filter(|error| matches!(error, rustls::Error::InvalidCertificate(_)))
+        tls.or_else(|| source.downcast_ref())
+            .filter(|error| matches!(error, rustls::Error::InvalidCertificate(_)))
     });
     match distrust {
         Some(why) => Problem::new(
@@ -512,7 +539,10 @@ fn not_sent(error: &ConnectorError, opened: &Opened) -> Problem {
         ),
         None => Problem::new(
             ProblemKind::Unavailable,
-            format!("{endpoint} cannot be reached: {}; check `endpoint`, and that the service runs", chain(error)),
+            format!(
+                "{endpoint} cannot be reached: {}; check `endpoint`, and that the service runs",
+                chain(error)
+            ),
         ),
     }
 }

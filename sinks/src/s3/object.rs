@@ -68,7 +68,8 @@ impl Object {
             headers.extend(value(&written_by).map(|value| (WRITTEN_BY, value)));
         }
         let checksum = STANDARD.encode(crc32c::crc32c(&body).to_be_bytes());
-        headers.extend(value(&checksum).map(|value| (HeaderName::from_static("x-amz-checksum-crc32c"), value)));
+        headers
+            .extend(value(&checksum).map(|value| (HeaderName::from_static("x-amz-checksum-crc32c"), value)));
         Ok(Self { key, headers, body, written_by })
     }
 }
@@ -119,9 +120,9 @@ fn lines(events: &[Event], compression: Compression) -> io::Result<Bytes> {
 fn metadata(config: &S3Config, event: &Event) -> Result<Vec<(HeaderName, HeaderValue)>, DeliveryError> {
     let mut headers = Vec::new();
     for (name, template) in &config.metadata {
-        let text = template.render(event).map_err(|error| {
-            DeliveryError::permanent(codes::TEMPLATE_NOT_RENDERED, error.to_string())
-        })?;
+        let text = template
+            .render(event)
+            .map_err(|error| DeliveryError::permanent(codes::TEMPLATE_NOT_RENDERED, error.to_string()))?;
         let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
         let text = if plain { text } else { utf8_percent_encode(&text, NOT_PLAIN).to_string() };
         let name = HeaderName::try_from(format!("x-amz-meta-{}", name.to_ascii_lowercase())).ok();
@@ -132,7 +133,9 @@ fn metadata(config: &S3Config, event: &Event) -> Result<Vec<(HeaderName, HeaderV
 
 /// A text as the value of a header; none where it cannot be one.
 pub(super) fn value(text: &str) -> Option<HeaderValue> {
-    text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ').then(|| HeaderValue::from_str(text).ok())?
+    text.bytes()
+        .all(|byte| byte.is_ascii_graphic() || byte == b' ')
+        .then(|| HeaderValue::from_str(text).ok())?
 }
 
 /// What names these events in this order.

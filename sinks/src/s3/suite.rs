@@ -43,7 +43,10 @@ fn an_object_holds_what_is_asked_for() {
     let read: Value = serde_json::from_slice(&structured.body).unwrap();
     assert_eq!((&read["id"], &read["data"]["n"], &read["k"]), (&json!("1"), &json!(1), &json!("v")));
     let binary = object(&config(json!({"content": "binary"})), &[event("1")]);
-    assert_eq!((&*binary.body, header(&binary, "content-type")), (&br#"{"n": 1}"#[..], Some("application/json")));
+    assert_eq!(
+        (&*binary.body, header(&binary, "content-type")),
+        (&br#"{"n": 1}"#[..], Some("application/json"))
+    );
     assert_eq!(header(&binary, "x-amz-meta-ce-subject"), Some("%C3%A9%201"));
     assert_eq!(header(&binary, "x-amz-meta-ce-k"), Some("v"));
     for settings in [json!({"content": "data"}), json!({"dataTypes": ["order.placed"]})] {
@@ -91,7 +94,8 @@ fn a_batch_is_named_by_its_events_and_holds_them_as_lines() {
             "zstd" => text = String::from_utf8(zstd::decode_all(&*made.body).unwrap()).unwrap(),
             _ => text = String::from_utf8(made.body.to_vec()).unwrap(),
         }
-        let ids: Vec<_> = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["id"].clone()).collect();
+        let ids: Vec<_> =
+            text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["id"].clone()).collect();
         assert_eq!(ids, ["1", "2"]);
     }
 }

@@ -19,8 +19,11 @@ fn message(body: &str) -> Message {
         string_value: Some(value.to_owned()),
         binary_value: None,
     };
-    let binary =
-        MessageAttribute { data_type: "Binary".to_owned(), string_value: None, binary_value: Some("AA==".to_owned()) };
+    let binary = MessageAttribute {
+        data_type: "Binary".to_owned(),
+        string_value: None,
+        binary_value: Some("AA==".to_owned()),
+    };
     Message {
         message_id: "m-1".to_owned(),
         receipt_handle: "r-1".to_owned(),
@@ -105,11 +108,15 @@ fn each_record_of_s3_is_an_event_also_within_an_envelope_of_sns() {
         "Type": "Notification", "MessageId": "sns-1", "TopicArn": "arn:aws:sns:eu-west-1:1:t",
         "Message": records.to_string(),
     });
-    for (unwrap, body) in [(json!(["s3"]), records.to_string()), (json!(["sns", "s3"]), envelope.to_string())] {
+    for (unwrap, body) in [(json!(["s3"]), records.to_string()), (json!(["sns", "s3"]), envelope.to_string())]
+    {
         let events = events_of(&config(json!({"unwrap": unwrap})), ARN, &message(&body));
         let ids: Vec<_> = events.iter().map(Event::id).collect();
         assert_eq!(ids, ["b/a+b%2F%C3%BC.txt/0055/ObjectCreated:Put", "m-1/1"]);
-        assert_eq!((events[0].source(), events[0].event_type()), ("arn:aws:s3:::b", "com.amazon.s3.objectcreated"));
+        assert_eq!(
+            (events[0].source(), events[0].event_type()),
+            ("arn:aws:s3:::b", "com.amazon.s3.objectcreated")
+        );
         assert_eq!(attribute(&events[0], "subject").as_deref(), Some("a b/ü.txt"));
         assert_eq!(serde_json::from_str::<Value>(data(&events[1])).unwrap(), s3_record("c", None));
     }
@@ -125,7 +132,10 @@ fn the_test_of_s3_an_envelope_and_an_event_of_event_bridge_are_events() {
         "Timestamp": "2024-01-02T03:04:05.678Z", "MessageAttributes": {"Kind": {"Type": "String", "Value": "k"}},
     });
     let events = events_of(&config(json!({"unwrap": ["sns"]})), ARN, &message(&envelope.to_string()));
-    assert_eq!((events[0].id(), events[0].source(), data(&events[0])), ("sns-1", "arn:aws:sns:eu-west-1:1:t", "hello"));
+    assert_eq!(
+        (events[0].id(), events[0].source(), data(&events[0])),
+        ("sns-1", "arn:aws:sns:eu-west-1:1:t", "hello")
+    );
     assert_eq!(attribute(&events[0], "snsmsgkind").as_deref(), Some("k"));
     let bridged = json!({
         "id": "eb-1", "source": "aws.ec2", "detail-type": "State", "time": "2024-01-02T03:04:05Z",

@@ -82,7 +82,9 @@ fn of_record(index: usize, record: &Value, message: &Message) -> Result<Draft, S
     let key = object["key"].as_str().ok_or("a record of the body has no object")?;
     // With the object's own order a notification that S3 repeats in another message is recognisable.
     let id = match object["sequencer"].as_str() {
-        Some(sequencer) => format!("{}/{key}/{sequencer}/{name}", bucket["name"].as_str().unwrap_or_default()),
+        Some(sequencer) => {
+            format!("{}/{key}/{sequencer}/{name}", bucket["name"].as_str().unwrap_or_default())
+        }
         None => format!("{}/{index}", message.message_id),
     };
     let kind = name.split(':').next().unwrap_or(name).to_ascii_lowercase();

@@ -39,7 +39,9 @@ mod tests {
         assert_eq!((arn.partition, arn.service, arn.region), ("aws-cn", "sqs", "cn-north-1"));
         assert_eq!((arn.account, arn.resource), ("123456789012", "orders.fifo"));
         assert_eq!(Arn::parse("arn:aws:s3:::bucket/a:b").unwrap().resource, "bucket/a:b");
-        for text in ["", "orders", "arn:aws:s3::bucket", "arn:aws:s3:::", "nra:aws:s3:::b", "https://a:b:c:d:e:f"] {
+        for text in
+            ["", "orders", "arn:aws:s3::bucket", "arn:aws:s3:::", "nra:aws:s3:::b", "https://a:b:c:d:e:f"]
+        {
             assert_eq!(Arn::parse(text), None, "{text}");
         }
     }

@@ -54,22 +54,67 @@ fn kind_of_code(code: &str) -> Option<ProblemKind> {
     let code = code.strip_suffix("Exception").unwrap_or(code);
     let code = code.strip_prefix("AWS.SimpleQueueService.").unwrap_or(code);
     Some(match code {
-        "AccessDenied" | "AccountProblem" | "AllAccessDisabled" | "ExpiredToken" | "IncompleteSignature"
-        | "InvalidAccessKeyId" | "InvalidClientTokenId" | "InvalidSecurity" | "InvalidSignature" | "InvalidToken"
-        | "KMS.AccessDenied" | "KmsAccessDenied" | "MissingAuthenticationToken" | "MissingSecurityHeader"
-        | "NotAuthorized" | "NotSignedUp" | "OptInRequired" | "RequestExpired" | "RequestTimeTooSkewed"
-        | "SignatureDoesNotMatch" | "UnrecognizedClient" => ProblemKind::Unauthorized,
+        "AccessDenied"
+        | "AccountProblem"
+        | "AllAccessDisabled"
+        | "ExpiredToken"
+        | "IncompleteSignature"
+        | "InvalidAccessKeyId"
+        | "InvalidClientTokenId"
+        | "InvalidSecurity"
+        | "InvalidSignature"
+        | "InvalidToken"
+        | "KMS.AccessDenied"
+        | "KmsAccessDenied"
+        | "MissingAuthenticationToken"
+        | "MissingSecurityHeader"
+        | "NotAuthorized"
+        | "NotSignedUp"
+        | "OptInRequired"
+        | "RequestExpired"
+        | "RequestTimeTooSkewed"
+        | "SignatureDoesNotMatch"
+        | "UnrecognizedClient" => ProblemKind::Unauthorized,
         "NoSuchBucket" | "NonExistentQueue" | "QueueDoesNotExist" | "ResourceNotFound" => ProblemKind::Absent,
-        "AuthorizationHeaderMalformed" | "IllegalLocationConstraint" | "InvalidAddress" | "InvalidBucketName"
-        | "InvalidBucketState" | "InvalidStorageClass" | "KMS.Disabled" | "KMS.InvalidKeyUsage"
-        | "KMS.InvalidState" | "KMS.NotFound" | "KMS.OptInRequired" | "KmsDisabled" | "KmsInvalidKeyUsage"
-        | "KmsInvalidState" | "KmsNotFound" | "KmsOptInRequired" | "NotImplemented" | "PermanentRedirect"
-        | "TemporaryRedirect" | "UnsupportedOperation" => ProblemKind::Settings,
-        "KmsThrottled" | "OverLimit" | "RequestLimitExceeded" | "RequestThrottled" | "ServiceUnavailable"
-        | "SlowDown" | "Throttling" | "TooManyRequests" => ProblemKind::Overloaded,
-        "ConditionalRequestConflict" | "InternalError" | "InternalFailure" | "OperationAborted"
-        | "QueueDeletedRecently" | "RequestTimeout" => ProblemKind::Unavailable,
-        "EntityTooLarge" | "InvalidMessageContents" | "KeyTooLong" | "KeyTooLongError" | "MetadataTooLarge"
+        "AuthorizationHeaderMalformed"
+        | "IllegalLocationConstraint"
+        | "InvalidAddress"
+        | "InvalidBucketName"
+        | "InvalidBucketState"
+        | "InvalidStorageClass"
+        | "KMS.Disabled"
+        | "KMS.InvalidKeyUsage"
+        | "KMS.InvalidState"
+        | "KMS.NotFound"
+        | "KMS.OptInRequired"
+        | "KmsDisabled"
+        | "KmsInvalidKeyUsage"
+        | "KmsInvalidState"
+        | "KmsNotFound"
+        | "KmsOptInRequired"
+        | "NotImplemented"
+        | "PermanentRedirect"
+        | "TemporaryRedirect"
+        | "UnsupportedOperation" => ProblemKind::Settings,
+        "KmsThrottled"
+        | "OverLimit"
+        | "RequestLimitExceeded"
+        | "RequestThrottled"
+        | "ServiceUnavailable"
+        | "SlowDown"
+        | "Throttling"
+        | "TooManyRequests" => ProblemKind::Overloaded,
+        "ConditionalRequestConflict"
+        | "InternalError"
+        | "InternalFailure"
+        | "OperationAborted"
+        | "QueueDeletedRecently"
+        | "RequestTimeout" => ProblemKind::Unavailable,
+        "EntityTooLarge"
+        | "InvalidMessageContents"
+        | "KeyTooLong"
+        | "KeyTooLongError"
+        | "MetadataTooLarge"
         | "PreconditionFailed" => ProblemKind::Refused,
         _ => return None,
     })

@@ -203,7 +203,9 @@ pub async fn find(client: AwsClient, name: QueueName<'_>) -> Result<Queue, Probl
     let told = match call::<Attributes>(&client, "GetQueueAttributes", &asked, PATIENCE).await {
         Ok(told) => told.attributes,
         // One may be allowed to receive and not to look.
-        Err(problem) if problem.kind == ProblemKind::Unauthorized && problem.detail.contains("AccessDenied") => {
+        Err(problem)
+            if problem.kind == ProblemKind::Unauthorized && problem.detail.contains("AccessDenied") =>
+        {
             BTreeMap::new()
         }
         Err(problem) => return Err(problem),
@@ -273,7 +275,12 @@ impl Queue {
         .await
     }
 
-    async fn each(&self, handles: &[String], action: &str, more: impl Fn(&mut Value)) -> Result<Left, Problem> {
+    async fn each(
+        &self,
+        handles: &[String],
+        action: &str,
+        more: impl Fn(&mut Value),
+    ) -> Result<Left, Problem> {
         let entries: Vec<_> = handles
             .iter()
             .enumerate()

@@ -117,10 +117,23 @@ async fn the_place_is_that_of_the_region_or_of_the_endpoint() {
 }
 
 #[tokio::test]
+async fn another_region_of_aws_is_gone_to() {
+    let keys = keys();
+    let connection = AwsConnection { credentials: Some(&keys), ..connection(Some("us-east-1"), None) };
+    let client = connection.client(AwsService::S3, &context()).unwrap();
+    assert_eq!(client.place().await.unwrap().endpoint, "https://s3.us-east-1.amazonaws.com");
+    client.move_to("eu-central-1");
+    let place = client.place().await.unwrap();
+    assert_eq!((&*place.region, &*place.endpoint), ("eu-central-1", "https://s3.eu-central-1.amazonaws.com"));
+}
+
+#[tokio::test]
 async fn nobody_there_may_pass() {
     let keys = keys();
-    let connection =
-        AwsConnection { credentials: Some(&keys), ..connection(Some("us-east-1"), Some("http://127.0.0.1:1")) };
+    let connection = AwsConnection {
+        credentials: Some(&keys),
+        ..connection(Some("us-east-1"), Some("http://127.0.0.1:1"))
+    };
     let client = connection.client(AwsService::S3, &context()).unwrap();
     let problem = s3::Bucket::new(client, "orders".to_owned(), None).probe().await.unwrap_err();
     assert_eq!(problem.kind, ProblemKind::Unavailable, "{problem}");
