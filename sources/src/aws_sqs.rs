@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -207,6 +207,7 @@ impl Source for AwsSqs {
             queue,
             emitter,
             away: AtomicBool::new(false),
+            turn: Mutex::new(()),
             wanted: watch::channel(1).0,
             stop: shutdown.child_token(),
             config,
@@ -227,6 +228,8 @@ struct Receiving {
     visibility: Duration,
     /// Whether it was told that SQS does not serve us.
     away: AtomicBool,
+    /// One hands over at a time: what the broker says to one of several must not be told as what it says to all.
+    turn: Mutex<()>,
     /// How many calls are to receive at a time: all while there is much, one while there is nothing.
     wanted: watch::Sender<u16>,
     /// Cancelled by the engine, or by a receiver that failed for good.
@@ -318,7 +321,13 @@ impl Receiving {
             .flat_map(|message| message::events_of(&self.config, self.queue.arn(), message))
             .collect();
         let handles: Vec<_> = messages.into_iter().map(|message| message.receipt_handle).collect();
-        let handing = async { self.emitter.emit(events, None).await?.resolved().await };
+        let handing = async {
+            let commit = {
+                let _turn = self.turn.lock().await;
+                self.emitter.emit(events, None).await?
+            };
+            commit.resolved().await
+        };
         let mut handing = std::pin::pin!(handing);
         // Three times before it would be over, so that one that fails does no harm.
         let every = (self.visibility / 3).max(LEAST_EXTENSION);

@@ -334,7 +334,8 @@ impl AwsClient {
         let place = self.place().await?;
         let request = self.signed(request, credentials, &place)?;
         let called = async {
-            let response = opened.connector.call(request).await.map_err(|error| not_sent(&error, &place.endpoint))?;
+            let response =
+                opened.connector.call(request).await.map_err(|error| not_sent(&error, &place.endpoint))?;
             let status = StatusCode::from_u16(response.status().as_u16())
                 .map_err(|_| unreadable("an impossible status"))?;
             let headers = response.headers();

@@ -176,7 +176,11 @@ mod tests {
 
     #[test]
     fn a_bucket_stands_in_the_host_at_aws_and_in_the_path_elsewhere() {
-        let aws = AwsPlace { region: "r".to_owned(), endpoint: "https://s3.r.amazonaws.com".to_owned(), is_aws: true };
+        let aws = AwsPlace {
+            region: "r".to_owned(),
+            endpoint: "https://s3.r.amazonaws.com".to_owned(),
+            is_aws: true,
+        };
         let other = AwsPlace { endpoint: "http://localhost:9000".to_owned(), is_aws: false, ..aws.clone() };
         for (place, name, path_style, url) in [
             (&aws, "orders", None, "https://orders.s3.r.amazonaws.com/a%20b"),
@@ -185,8 +189,13 @@ mod tests {
             (&other, "orders", None, "http://localhost:9000/orders/a%20b"),
             (&other, "orders", Some(false), "http://orders.localhost:9000/a%20b"),
         ] {
-            let connection =
-                AwsConnection { region: None, endpoint: None, credentials: None, assume_role: None, tls: None };
+            let connection = AwsConnection {
+                region: None,
+                endpoint: None,
+                credentials: None,
+                assume_role: None,
+                tls: None,
+            };
             let context = ComponentContext { name: ResourceName::new("n", "x"), secrets: Secrets::default() };
             let client = connection.client(AwsService::S3, &context).unwrap();
             assert_eq!(Bucket::new(client, name.to_owned(), path_style).url(place, "a b"), url);
