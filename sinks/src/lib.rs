@@ -8,6 +8,8 @@ mod http;
 mod json_lines;
 #[cfg(feature = "kafka")]
 mod kafka;
+#[cfg(feature = "aws")]
+mod s3;
 mod stdout;
 
 pub use self::http::HttpConfig;
@@ -15,6 +17,8 @@ pub use elasticsearch::ElasticsearchConfig;
 pub use file::FileConfig;
 #[cfg(feature = "kafka")]
 pub use kafka::KafkaConfig;
+#[cfg(feature = "aws")]
+pub use s3::S3Config;
 pub use stdout::StdoutConfig;
 
 /// What the `spec` of a `kind: Sink` may hold, by key.
@@ -24,5 +28,7 @@ pub const SINKS: &[SinkType] = &[
     SinkType::of::<HttpConfig>(),
     #[cfg(feature = "kafka")]
     SinkType::of::<KafkaConfig>(),
+    #[cfg(feature = "aws")]
+    SinkType::of::<S3Config>(),
     SinkType::of::<StdoutConfig>(),
 ];

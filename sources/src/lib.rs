@@ -2,11 +2,15 @@
 
 use waypost_core::source::SourceType;
 
+#[cfg(feature = "aws")]
+mod aws_sqs;
 #[cfg(feature = "kafka")]
 mod kafka;
 mod schedule;
 mod webhook;
 
+#[cfg(feature = "aws")]
+pub use aws_sqs::AwsSqsConfig;
 #[cfg(feature = "kafka")]
 pub use kafka::KafkaConfig;
 pub use schedule::ScheduleConfig;
@@ -14,6 +18,8 @@ pub use webhook::WebhookConfig;
 
 /// What the `spec` of a `kind: Source` may hold, by key.
 pub const SOURCES: &[SourceType] = &[
+    #[cfg(feature = "aws")]
+    SourceType::of::<AwsSqsConfig>(),
     #[cfg(feature = "kafka")]
     SourceType::of::<KafkaConfig>(),
     SourceType::of::<ScheduleConfig>(),

@@ -9,8 +9,10 @@ use std::path::PathBuf;
 
 use crate::binary::root;
 
+pub mod elasticmq;
 pub mod kafka;
 pub mod opensearch;
+pub mod s3s;
 
 /// The folder of an installed server; none where it is not there, which is said aloud.
 ///

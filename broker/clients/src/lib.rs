@@ -1,5 +1,7 @@
 //! One file per outside system: how to reach it, and what its failures mean.
 
+#[cfg(feature = "aws")]
+pub mod aws;
 pub mod elasticsearch;
 pub mod http;
 #[cfg(feature = "kafka")]

@@ -102,13 +102,30 @@ fn events_of_a_batch_are_answered_one_by_one_also_where_others_of_it_are_tried_a
 #[test]
 fn an_atomic_batch_that_is_refused_goes_out_one_by_one() {
     on_one_thread(async {
-        let hand =
-            Hand::on("batomic", |event, _| if event.id() == "3" { permanent() } else { Outcome::Delivered });
+        let hand = Hand::on("batomic", |event, before| match (event.id(), before) {
+            ("3", _) => permanent(),
+            (_, 0) => retryable(),
+            _ => Outcome::Delivered,
+        });
         let stage = staged("batomic", "batch: 5, unity: atomic", "").await;
         stage.publish("b", 0..5).await;
         let line = stage.until("t", |line| line.pending == 0 && line.matched == 5).await;
         assert_eq!((line.delivered, line.dead_lettered), (4, 1));
         assert_eq!(hand.calls(), [5, 1, 1, 1, 1, 1]);
+        stage.shut_down().await;
+    });
+}
+
+#[test]
+fn what_a_sink_took_although_it_refused_another_part_of_the_call_is_not_sent_again() {
+    on_one_thread(async {
+        let hand =
+            Hand::on("bparts", |event, _| if event.id() == "3" { permanent() } else { Outcome::Delivered });
+        let stage = staged("bparts", "batch: 5, unity: atomic", "").await;
+        stage.publish("b", 0..5).await;
+        let line = stage.until("t", |line| line.pending == 0 && line.matched == 5).await;
+        assert_eq!((line.delivered, line.dead_lettered), (4, 1));
+        assert_eq!(hand.calls(), [5, 1]);
         stage.shut_down().await;
     });
 }

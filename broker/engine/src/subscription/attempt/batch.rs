@@ -131,15 +131,15 @@ impl Subscription {
         let outcomes = outcomes.unwrap_or_else(|| vec![Outcome::Failed(panicked()); events.len()]);
         let refused =
             |outcome: &Outcome| matches!(outcome, Outcome::Failed(error) if error.class == Class::Permanent);
-        if unity == BatchUnity::Atomic && parts.len() > 1 && outcomes.iter().any(refused) {
-            return parts.into_iter().map(|part| part.in_hand).collect();
-        }
+        let one_is_at_fault = unity == BatchUnity::Atomic && parts.len() > 1 && outcomes.iter().any(refused);
         let mut outcomes = outcomes.into_iter();
-        let (mut failed, mut not_tried) = (false, Vec::new());
+        let (mut failed, mut not_tried, mut alone) = (false, Vec::new(), Vec::new());
         let mut concluded = Vec::with_capacity(parts.len());
         for part in parts {
             let came = self.came_of(delivering, &part, &mut outcomes, unity, failed).await;
             match came {
+                // A sink may have made several batches of it, of which others were taken.
+                Came::Sent(Sent::Failed(_)) if one_is_at_fault => alone.push(part.in_hand),
                 Came::Sent(sent) => {
                     failed |= matches!(sent, Sent::Failed(_));
                     concluded.push((part.in_hand, sent));
@@ -156,7 +156,7 @@ impl Subscription {
             let ledger = self.ledger_of(&in_hand);
             self.conclude(in_hand, ledger, delivering, sent, started);
         }
-        Vec::new()
+        alone
     }
 
     /// What came of a part: its first failure, if one of its events has one.
