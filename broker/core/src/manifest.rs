@@ -40,7 +40,7 @@ pub use self::address::{InvalidUrl, check_url, resolve_relative};
 pub use self::file::{Document, MAX_FILE_BYTES, ManifestFile, Manifests, Piece, Resource, StoredDocument};
 pub use self::filters::{UnreadableFilter, read_filter};
 pub use self::flow::{BranchSpec, KNATIVE_FLOWS, ParallelSpec, SequenceSpec, StepSpec};
-pub use self::kind::{KNATIVE_EVENTING, KNATIVE_SERVING, NATIVE};
+pub use self::kind::{KNATIVE_EVENTING, KNATIVE_MESSAGING, KNATIVE_SERVING, NATIVE};
 pub use self::reader::nearest;
 pub use self::replay::{ReplayBound, ReplayDestination, ReplaySpec};
 pub use self::spec::{

@@ -419,12 +419,14 @@ fn check_name(
 fn spec(reader: &mut Reader<'_>, (map, mark): (&Map, Mark), class: Class, id: &ResourceId) -> Option<Spec> {
     let root = Path::Root;
     reader.only(map, &root, &["apiVersion", "kind", "metadata", "spec", "status"], &[]);
-    if class == Class::NotYet {
+    let not_supported = |reader: &mut Reader<'_>, help: &str| {
         let mark = map.get("kind").map_or(mark, |node| node.mark);
         let message = format!("{} of {} is not supported by this version", id.kind, id.api_version);
-        let help = "leave it out: nothing it declares would be honoured";
         reader.error(codes::KIND_NOT_SUPPORTED, mark, &root.field("kind"), message, help);
-        return None;
+        None
+    };
+    if class == Class::NotYet {
+        return not_supported(reader, "leave it out: nothing it declares would be honoured");
     }
     let annotations = match map.get("metadata").map(|node| &node.value) {
         Some(Value::Map(metadata)) => Annotations::read(reader, metadata),
@@ -496,7 +498,17 @@ fn spec(reader: &mut Reader<'_>, (map, mark): (&Map, Mark), class: Class, id: &R
         }
         Class::Service => {
             let url = service::url(reader, map, spec_map.map(|(map, _)| map), &annotations);
-            Some(Spec::Service { url })
+            let capacity = service::capacity(spec_map.map(|(map, _)| map));
+            Some(Spec::Service { url, capacity })
+        }
+        Class::Channel => {
+            let url = service::url(reader, map, None, &annotations);
+            if url.is_none() {
+                let help = "leave it out, or give it the annotation `waypost.dev/url` with the URL of a channel that runs \
+                            elsewhere";
+                return not_supported(reader, help);
+            }
+            Some(Spec::Service { url, capacity: None })
         }
         Class::Secret => Some(Spec::Secret(Arc::new(values::secret(reader, map)))),
         Class::ConfigMap => Some(Spec::ConfigMap(Arc::new(values::config_map(reader, map)))),

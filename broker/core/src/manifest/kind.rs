@@ -13,6 +13,8 @@ pub const NATIVE: &str = "waypost.dev/v1alpha1";
 pub const KNATIVE_EVENTING: &str = "eventing.knative.dev/v1";
 /// The group and version of Knative's Service.
 pub const KNATIVE_SERVING: &str = "serving.knative.dev/v1";
+/// The group and version of Knative's channels.
+pub const KNATIVE_MESSAGING: &str = "messaging.knative.dev/v1";
 /// The version of Kubernetes' own Secret, ConfigMap and Service.
 pub(super) const CORE: &str = "v1";
 
@@ -36,6 +38,8 @@ pub(super) enum Class {
     Translated,
     Replay,
     Service,
+    /// A channel that runs elsewhere: like a Service the name of a URL.
+    Channel,
     Secret,
     ConfigMap,
     /// What `waypost test` looks at, and nothing else.
@@ -59,7 +63,7 @@ pub(super) struct UnknownKind {
 }
 
 /// The kinds that are read.
-const READ: [(&str, &str, Class); 21] = [
+const READ: [(&str, &str, Class); 23] = [
     (KNATIVE_EVENTING, "Broker", Class::Broker),
     (KNATIVE_EVENTING, "Trigger", Class::Trigger),
     (NATIVE, "Broker", Class::Broker),
@@ -74,6 +78,8 @@ const READ: [(&str, &str, Class); 21] = [
     (CORE, "Service", Class::Service),
     (CORE, "List", Class::List),
     (KNATIVE_SERVING, "Service", Class::Service),
+    (KNATIVE_MESSAGING, "Channel", Class::Channel),
+    (KNATIVE_MESSAGING, "InMemoryChannel", Class::Channel),
     (FLOW, "Transformation", Class::TriggerMesh),
     (FLOW, "JQTransformation", Class::TriggerMesh),
     (FLOW, "XMLToJSONTransformation", Class::TriggerMesh),
@@ -229,7 +235,9 @@ mod tests {
             ("sources.triggermesh.io/v1alpha1", "AWSS3Source", Class::NotYet),
             ("targets.triggermesh.io/v1alpha1", "ElasticsearchTarget", Class::Target),
             ("targets.triggermesh.io/v1alpha1", "JiraTarget", Class::NotYet),
-            ("messaging.knative.dev/v1", "Channel", Class::NotYet),
+            ("messaging.knative.dev/v1", "Channel", Class::Channel),
+            ("messaging.knative.dev/v1", "InMemoryChannel", Class::Channel),
+            ("messaging.knative.dev/v1", "Subscription", Class::NotYet),
             ("eventing.knative.dev/v1beta2", "EventType", Class::Ignored),
             ("eventing.knative.dev/v1alpha1", "EventPolicy", Class::Ignored),
             ("apps/v1", "Deployment", Class::Ignored),

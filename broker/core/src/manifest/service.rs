@@ -26,6 +26,30 @@ pub(super) fn url(
     annotated.or_else(|| spec.and_then(|spec| external_name(reader, spec))).or_else(|| address(root))
 }
 
+/// The most requests at one time that a Knative Service is made for: what each container takes, times the most containers that
+/// there may be. None where one of both is without a limit, or left to the cluster.
+pub(super) fn capacity(spec: Option<&Map>) -> Option<u32> {
+    let template = inner(spec?, "template")?;
+    let Value::Number(each) = &inner(template, "spec")?.get("containerConcurrency")?.value else {
+        return None;
+    };
+    let annotations = inner(inner(template, "metadata")?, "annotations")?;
+    let most = MAX_SCALE.iter().find_map(|name| annotations.get(name))?;
+    let Value::String(most) = &most.value else { return None };
+    let capacity = u32::try_from(each.as_u64()?).ok()?.checked_mul(most.parse().ok()?)?;
+    (capacity > 0).then_some(capacity)
+}
+
+/// The most containers of a Knative Service, in both spellings.
+const MAX_SCALE: [&str; 2] = ["autoscaling.knative.dev/max-scale", "autoscaling.knative.dev/maxScale"];
+
+fn inner<'m>(map: &'m Map, name: &str) -> Option<&'m Map> {
+    match &map.get(name)?.value {
+        Value::Map(inner) => Some(inner),
+        _ => None,
+    }
+}
+
 fn external_name(reader: &mut Reader<'_>, spec: &Map) -> Option<String> {
     let root = Path::Root;
     let path = root.field("spec");

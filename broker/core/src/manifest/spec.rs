@@ -33,6 +33,8 @@ pub enum Spec {
     Service {
         /// The URL, checked.
         url: Option<String>,
+        /// The most requests that it takes at one time, where it says so.
+        capacity: Option<u32>,
     },
     /// A Secret, decoded.
     Secret(Arc<KeyValues>),

@@ -5,8 +5,9 @@ use std::collections::hash_map::Entry;
 
 use waypost_core::codes;
 use waypost_core::manifest::{
-    Becomes, KNATIVE_EVENTING, KNATIVE_FLOWS, KNATIVE_SERVING, Location, ManifestFile, Manifests, NATIVE,
-    Problem, Resource, ResourceId, ResourceName, Severity, becomes, is_target, is_transformation,
+    Becomes, KNATIVE_EVENTING, KNATIVE_FLOWS, KNATIVE_MESSAGING, KNATIVE_SERVING, Location, ManifestFile,
+    Manifests, NATIVE, Problem, Resource, ResourceId, ResourceName, Severity, becomes, is_target,
+    is_transformation,
 };
 
 /// What makes two resources of one name the same: their kind, whichever group declares it.
@@ -32,6 +33,10 @@ pub enum Family {
     CoreService,
     /// A Service of Knative.
     KnativeService,
+    /// A Channel of Knative that runs elsewhere.
+    Channel,
+    /// An InMemoryChannel of Knative that runs elsewhere.
+    InMemoryChannel,
     /// A Secret.
     Secret,
     /// A ConfigMap.
@@ -57,6 +62,8 @@ impl Family {
             (KNATIVE_FLOWS, "Parallel") => Self::Parallel,
             (NATIVE, "Replay") => Self::Replay,
             (KNATIVE_SERVING, "Service") => Self::KnativeService,
+            (KNATIVE_MESSAGING, "Channel") => Self::Channel,
+            (KNATIVE_MESSAGING, "InMemoryChannel") => Self::InMemoryChannel,
             ("v1", "Service") => Self::CoreService,
             ("v1", "Secret") => Self::Secret,
             ("v1", "ConfigMap") => Self::ConfigMap,

@@ -170,12 +170,16 @@ impl<'m> Planner<'m> {
         let mut secrets: HashMap<ResourceName, Arc<KeyValues>> = HashMap::new();
         let mut config_maps = HashMap::new();
         let mut services = HashMap::new();
+        let mut capacities = HashMap::new();
         for declaration in &self.index.declarations {
             let name = || declaration.key.name.clone();
             match &declaration.resource.spec {
                 Some(Spec::Secret(values)) => drop(secrets.insert(name(), Arc::clone(values))),
                 Some(Spec::ConfigMap(values)) => drop(config_maps.insert(name(), Arc::clone(values))),
-                Some(Spec::Service { url }) => drop(services.insert(declaration.key.clone(), url.clone())),
+                Some(Spec::Service { url, capacity }) => {
+                    services.insert(declaration.key.clone(), url.clone());
+                    capacities.extend(capacity.map(|capacity| (declaration.key.clone(), capacity)));
+                }
                 _ => {}
             }
         }
@@ -195,7 +199,10 @@ impl<'m> Planner<'m> {
                         let kept = previous.secrets.config_map_values(name);
                         config_maps.extend(kept.map(|kept| (name.clone(), Arc::clone(kept))));
                     }
-                    Family::CoreService | Family::KnativeService => {
+                    Family::CoreService
+                    | Family::KnativeService
+                    | Family::Channel
+                    | Family::InMemoryChannel => {
                         services.extend(previous.services.get(key).map(|url| (key.clone(), url.clone())));
                     }
                     _ => {}
@@ -204,6 +211,7 @@ impl<'m> Planner<'m> {
         }
         self.plan.secrets = Secrets::new(secrets, config_maps);
         self.addressables.services = services;
+        self.addressables.capacities = capacities;
     }
 
     fn sinks(&mut self) {

@@ -44,6 +44,8 @@ pub(super) struct Addressables {
     parallels: BTreeSet<ResourceName>,
     /// The Services, with their URLs where they have one.
     pub(super) services: HashMap<ResourceKey, Option<String>>,
+    /// The most requests at one time that Services take, of those that say so.
+    pub(super) capacities: HashMap<ResourceKey, u32>,
     listed: Cell<u32>,
 }
 
@@ -102,7 +104,10 @@ impl Addressables {
         };
         let family = Family::of(&reference.api_version, &reference.kind);
         let here = Reading { reference, path, family: &family, index };
-        if matches!(family, Family::CoreService | Family::KnativeService) {
+        if matches!(
+            family,
+            Family::CoreService | Family::KnativeService | Family::Channel | Family::InMemoryChannel
+        ) {
             let url = self.service(&here)?;
             return match relative {
                 None => Ok(http(url)),
@@ -135,17 +140,24 @@ impl Addressables {
         })
     }
 
+    /// The most requests at one time that a destination takes, where it is a Service that says so.
+    pub(super) fn capacity(&self, destination: &Destination) -> Option<u32> {
+        let Target::Reference { reference, .. } = &destination.target else { return None };
+        let family = Family::of(&reference.api_version, &reference.kind);
+        self.capacities.get(&ResourceKey::new(family, reference.name.clone())).copied()
+    }
+
     fn service(&self, here: &Reading<'_, '_>) -> Result<String, Issue> {
-        let Reference { api_version, name, .. } = here.reference;
+        let Reference { api_version, kind, name, .. } = here.reference;
         match self.services.get(&ResourceKey::new(here.family.clone(), name.clone())) {
             Some(Some(url)) => Ok(url.clone()),
             Some(None) => {
-                let message = format!("the Service {name} of {api_version} is declared without a URL");
+                let message = format!("the {kind} {name} of {api_version} is declared without a URL");
                 let help = "give it the annotation `waypost.dev/url: http://HOST:PORT`";
                 Err(here.issue(codes::SERVICE_NOT_MAPPED, message, help))
             }
             None => {
-                let message = format!("no Service {name} of {api_version} is declared");
+                let message = format!("no {kind} {name} of {api_version} is declared");
                 let help =
                     "declare it with the annotation `waypost.dev/url: http://HOST:PORT`, or write `uri`";
                 Err(here.issue(codes::SERVICE_NOT_MAPPED, message, help))

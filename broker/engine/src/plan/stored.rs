@@ -338,6 +338,8 @@ fn name_of(key: &ResourceKey) -> String {
         Family::Replay => "replay",
         Family::CoreService => "service",
         Family::KnativeService => "knative-service",
+        Family::Channel => "channel",
+        Family::InMemoryChannel => "in-memory-channel",
         Family::Secret => "secret",
         Family::ConfigMap => "config-map",
         Family::Other(api_version, kind) => return format!("{api_version}/{kind}/{namespace}/{name}"),

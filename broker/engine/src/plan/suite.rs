@@ -447,6 +447,35 @@ fn which_delivery_applies() {
 }
 
 #[test]
+fn a_service_gets_no_more_at_one_time_than_it_is_made_for() {
+    let service = "---\napiVersion: serving.knative.dev/v1\nkind: Service\nmetadata: {name: s, annotations: {waypost.dev/url: 'http://s'}}\nspec: {template: {metadata: {annotations: {autoscaling.knative.dev/max-scale: '2'}}, spec: {containerConcurrency: 4}}}\n";
+    let subscriber = "{ref: {apiVersion: serving.knative.dev/v1, kind: Service, name: s}}";
+    for (more, expected) in
+        [("", 8), (", delivery: {maxInFlight: 3}", 3), (", delivery: {maxInFlight: 30}", 8)]
+    {
+        let plan = first(&[broker("b"), service.to_owned(), trigger("t", subscriber, more)].concat());
+        assert_eq!(plan.triggers[&name("t")].delivery.max_in_flight, expected, "{more}");
+    }
+}
+
+#[test]
+fn a_channel_that_runs_elsewhere_is_the_name_of_a_url() {
+    let channel = |annotation: &str| {
+        format!(
+            "---\napiVersion: messaging.knative.dev/v1\nkind: Channel\nmetadata: {{name: c{annotation}}}\n"
+        )
+    };
+    let subscriber = "{ref: {apiVersion: messaging.knative.dev/v1, kind: Channel, name: c}}";
+    let mapped = channel(", annotations: {waypost.dev/url: 'http://c.default'}");
+    let plan = first(&[broker("b"), mapped, trigger("t", subscriber, "")].concat());
+    let Subscriber::Http(destination) = &plan.triggers[&name("t")].subscriber else { panic!("{plan:?}") };
+    assert_eq!(destination.url, "http://c.default");
+    // Without one it would have to be run here.
+    let plan = first(&[broker("b"), channel("")].concat());
+    assert_eq!(plan.problems[0].code.id(), "E0106", "{:?}", plan.problems);
+}
+
+#[test]
 fn what_has_an_error_keeps_its_last_valid_version() {
     let good = [
         broker("b"),

@@ -81,6 +81,9 @@ impl Planner<'_> {
             start_from: spec.start_from,
             fingerprint: Fingerprint { matching: String::new(), delivering: String::new() },
         };
+        if let Some(capacity) = self.addressables.capacity(&spec.subscriber) {
+            planned.delivery.max_in_flight = planned.delivery.max_in_flight.min(capacity);
+        }
         planned.fingerprint = fingerprint(&planned, &digests);
         self.plan.triggers.insert(name, Arc::new(planned));
     }

@@ -574,7 +574,7 @@ fn values_and_services() {
 
     let service =
         |text: &str| match only(&format!("apiVersion: v1\nkind: Service\nmetadata:\n  name: s\n{text}")).1 {
-            Spec::Service { url } => url,
+            Spec::Service { url, .. } => url,
             other => panic!("not a service: {other:?}"),
         };
     for (text, expected) in [
@@ -592,6 +592,33 @@ fn values_and_services() {
     let wrong =
         "apiVersion: v1\nkind: Service\nmetadata:\n  name: s\n  annotations: {waypost.dev/url: localhost}\n";
     assert_eq!(told(wrong), ["E0210 5 metadata.annotations[waypost.dev/url]"]);
+}
+
+#[test]
+fn a_knative_service_says_how_much_it_takes_at_one_time() {
+    let service = |template: &str| {
+        let text = format!(
+            "apiVersion: serving.knative.dev/v1\nkind: Service\nmetadata: {{name: s}}\nspec: {{template: {template}}}\n"
+        );
+        match only(&text).1 {
+            Spec::Service { capacity, .. } => capacity,
+            other => panic!("not a service: {other:?}"),
+        }
+    };
+    let scale = |name: &str, most: &str| {
+        format!("metadata: {{annotations: {{autoscaling.knative.dev/{name}: {most}}}}}")
+    };
+    for (template, expected) in [
+        (format!("{{{}, spec: {{containerConcurrency: 10}}}}", scale("max-scale", "'3'")), Some(30)),
+        (format!("{{{}, spec: {{containerConcurrency: 1}}}}", scale("maxScale", "'1'")), Some(1)),
+        // No limit, or one that only the cluster knows.
+        (format!("{{{}, spec: {{containerConcurrency: 0}}}}", scale("max-scale", "'3'")), None),
+        (format!("{{{}, spec: {{containerConcurrency: 10}}}}", scale("max-scale", "'0'")), None),
+        ("{spec: {containerConcurrency: 10}}".to_owned(), None),
+        (format!("{{{}, spec: {{}}}}", scale("max-scale", "'3'")), None),
+    ] {
+        assert_eq!(service(&template), expected, "{template}");
+    }
 }
 
 /// The fields of a schema, by the path that leads to them; `*` stands for items.
