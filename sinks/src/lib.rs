@@ -8,6 +8,7 @@ mod http;
 mod json_lines;
 #[cfg(feature = "kafka")]
 mod kafka;
+mod nats;
 mod stdout;
 
 pub use self::http::HttpConfig;
@@ -15,6 +16,7 @@ pub use elasticsearch::ElasticsearchConfig;
 pub use file::FileConfig;
 #[cfg(feature = "kafka")]
 pub use kafka::KafkaConfig;
+pub use nats::NatsConfig;
 pub use stdout::StdoutConfig;
 
 /// What the `spec` of a `kind: Sink` may hold, by key.
@@ -24,5 +26,6 @@ pub const SINKS: &[SinkType] = &[
     SinkType::of::<HttpConfig>(),
     #[cfg(feature = "kafka")]
     SinkType::of::<KafkaConfig>(),
+    SinkType::of::<NatsConfig>(),
     SinkType::of::<StdoutConfig>(),
 ];

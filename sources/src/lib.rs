@@ -4,11 +4,13 @@ use waypost_core::source::SourceType;
 
 #[cfg(feature = "kafka")]
 mod kafka;
+mod nats;
 mod schedule;
 mod webhook;
 
 #[cfg(feature = "kafka")]
 pub use kafka::KafkaConfig;
+pub use nats::NatsConfig;
 pub use schedule::ScheduleConfig;
 pub use webhook::WebhookConfig;
 
@@ -16,6 +18,7 @@ pub use webhook::WebhookConfig;
 pub const SOURCES: &[SourceType] = &[
     #[cfg(feature = "kafka")]
     SourceType::of::<KafkaConfig>(),
+    SourceType::of::<NatsConfig>(),
     SourceType::of::<ScheduleConfig>(),
     SourceType::of::<WebhookConfig>(),
 ];

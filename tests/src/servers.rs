@@ -11,6 +11,7 @@ use crate::binary::root;
 
 pub mod kafka;
 pub mod opensearch;
+pub mod nats;
 
 /// The folder of an installed server; none where it is not there, which is said aloud.
 ///

@@ -4,6 +4,8 @@ pub mod elasticsearch;
 pub mod http;
 #[cfg(feature = "kafka")]
 pub mod kafka;
+pub mod nats;
 mod problem;
+mod tls;
 
 pub use problem::{Problem, ProblemKind};

@@ -23,6 +23,7 @@ mod ingress;
 mod kafka;
 mod limits;
 mod manifests;
+mod nats;
 mod passthrough;
 mod processes;
 mod reference;
