@@ -2,12 +2,16 @@
 
 use waypost_core::source::SourceType;
 
+mod google_cloud_storage;
+mod google_pub_sub;
 #[cfg(feature = "kafka")]
 mod kafka;
 mod nats;
 mod schedule;
 mod webhook;
 
+pub use google_cloud_storage::GoogleCloudStorageConfig;
+pub use google_pub_sub::GooglePubSubConfig;
 #[cfg(feature = "kafka")]
 pub use kafka::KafkaConfig;
 pub use nats::NatsConfig;
@@ -16,6 +20,8 @@ pub use webhook::WebhookConfig;
 
 /// What the `spec` of a `kind: Source` may hold, by key.
 pub const SOURCES: &[SourceType] = &[
+    SourceType::of::<GoogleCloudStorageConfig>(),
+    SourceType::of::<GooglePubSubConfig>(),
     #[cfg(feature = "kafka")]
     SourceType::of::<KafkaConfig>(),
     SourceType::of::<NatsConfig>(),

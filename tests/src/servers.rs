@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use crate::binary::root;
 
+pub mod google;
 pub mod kafka;
 pub mod opensearch;
 pub mod nats;

@@ -1,6 +1,7 @@
 //! One file per outside system: how to reach it, and what its failures mean.
 
 pub mod elasticsearch;
+pub mod google;
 pub mod http;
 #[cfg(feature = "kafka")]
 pub mod kafka;

@@ -18,6 +18,7 @@ mod faults;
 mod file_sink;
 mod filters;
 mod flows;
+mod google;
 mod http_sink;
 mod ingress;
 mod kafka;

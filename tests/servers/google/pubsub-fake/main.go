@@ -31,7 +31,8 @@ func main() {
 		return pstest.ServerReactorOption{FuncName: name, Reactor: denied}
 	}
 	srv := pstest.NewServerWithAddress("127.0.0.1:"+os.Args[1], reaction("Pull"), reaction("GetSubscription"))
-	http.HandleFunc("GET /", func(w http.ResponseWriter, _ *http.Request) {
+	control := http.NewServeMux()
+	control.HandleFunc("GET /", func(w http.ResponseWriter, _ *http.Request) {
 		messages := srv.Messages()
 		acknowledged, deliveries := 0, 0
 		for _, message := range messages {
@@ -44,9 +45,9 @@ func main() {
 			"messages": len(messages), "acknowledged": acknowledged, "deliveries": deliveries,
 		})
 	})
-	http.HandleFunc("PUT /deny", func(http.ResponseWriter, *http.Request) { denied.on.Store(true) })
-	http.HandleFunc("PUT /allow", func(http.ResponseWriter, *http.Request) { denied.on.Store(false) })
-	go func() { log.Fatal(http.ListenAndServe("127.0.0.1:"+os.Args[2], nil)) }()
+	control.HandleFunc("PUT /deny", func(http.ResponseWriter, *http.Request) { denied.on.Store(true) })
+	control.HandleFunc("PUT /allow", func(http.ResponseWriter, *http.Request) { denied.on.Store(false) })
+	go func() { log.Fatal(http.ListenAndServe("127.0.0.1:"+os.Args[2], control)) }()
 	fmt.Println("listening on", srv.Addr)
 	select {}
 }
