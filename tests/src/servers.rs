@@ -11,8 +11,8 @@ use crate::binary::root;
 
 pub mod google;
 pub mod kafka;
-pub mod opensearch;
 pub mod nats;
+pub mod opensearch;
 
 /// The folder of an installed server; none where it is not there, which is said aloud.
 ///
