@@ -8,6 +8,7 @@ mod http;
 mod json_lines;
 #[cfg(feature = "kafka")]
 mod kafka;
+mod nats;
 #[cfg(feature = "aws")]
 mod s3;
 mod stdout;
@@ -17,6 +18,7 @@ pub use elasticsearch::ElasticsearchConfig;
 pub use file::FileConfig;
 #[cfg(feature = "kafka")]
 pub use kafka::KafkaConfig;
+pub use nats::NatsConfig;
 #[cfg(feature = "aws")]
 pub use s3::S3Config;
 pub use stdout::StdoutConfig;
@@ -28,6 +30,7 @@ pub const SINKS: &[SinkType] = &[
     SinkType::of::<HttpConfig>(),
     #[cfg(feature = "kafka")]
     SinkType::of::<KafkaConfig>(),
+    SinkType::of::<NatsConfig>(),
     #[cfg(feature = "aws")]
     SinkType::of::<S3Config>(),
     SinkType::of::<StdoutConfig>(),

@@ -10,7 +10,9 @@ use std::path::PathBuf;
 use crate::binary::root;
 
 pub mod elasticmq;
+pub mod google;
 pub mod kafka;
+pub mod nats;
 pub mod opensearch;
 pub mod s3s;
 

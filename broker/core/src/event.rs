@@ -11,6 +11,7 @@ pub mod http;
 pub mod json;
 pub mod kafka;
 mod media_type;
+pub mod nats;
 mod packed;
 mod sdk;
 pub(crate) mod validate;

@@ -119,7 +119,9 @@ impl Supervisor {
         let mut before = std::mem::take(&mut running.sinks);
         for (name, planned) in &plan.sinks {
             let unchanged = before.get(name).is_some_and(|(was, _)| was.fingerprint == planned.fingerprint);
-            let sink = if let (true, Some((_, sink))) = (unchanged, before.remove(name)) {
+            // One that is changed stays among those before, which are retired.
+            let kept = if unchanged { before.remove(name) } else { None };
+            let sink = if let Some((_, sink)) = kept {
                 sink
             } else {
                 let sink = RunningSink::new(name.clone());

@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal;
 
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt};
@@ -10,7 +10,12 @@ use tracing_subscriber::{Layer, fmt};
 use crate::cli::LogFormat;
 
 /// Writes log lines from now on, for the whole process.
+///
+/// What clients of outside systems log of themselves is left out unless it is asked for by name: the sources and sinks
+/// that use them tell it.
 pub(crate) fn start(format: LogFormat, filter: Targets) {
+    let named = filter.iter().any(|(target, _)| target.starts_with("async_nats"));
+    let filter = if named { filter } else { filter.with_target("async_nats", LevelFilter::OFF) };
     let lines = fmt::layer().with_writer(std::io::stderr);
     let layer = match format {
         LogFormat::Text => {

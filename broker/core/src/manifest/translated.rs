@@ -3,6 +3,7 @@
 //! A translated kind keeps its apiVersion, kind and place of fields. What it has and cannot be honoured is told by name:
 //! a warning where events come and go all the same, an error where they would not.
 
+mod google;
 mod kafka;
 mod webhook;
 
@@ -42,7 +43,21 @@ pub(super) const SOURCES: &str = "sources.triggermesh.io/v1alpha1";
 pub(super) const TARGETS: &str = "targets.triggermesh.io/v1alpha1";
 
 /// Every kind that is translated.
-const TRANSLATIONS: [Translation; 7] = [
+const TRANSLATIONS: [Translation; 9] = [
+    Translation {
+        api_version: SOURCES,
+        kind: "GoogleCloudPubSubSource",
+        becomes: Becomes::Source,
+        type_name: "googlePubSub",
+        translate: google::pub_sub_source,
+    },
+    Translation {
+        api_version: SOURCES,
+        kind: "GoogleCloudStorageSource",
+        becomes: Becomes::Source,
+        type_name: "googleCloudStorage",
+        translate: google::storage_source,
+    },
     Translation {
         api_version: SOURCES,
         kind: "WebhookSource",

@@ -187,3 +187,38 @@ fn what_cannot_be_honoured_is_told_by_name_and_leaves_the_kind_known() {
     let harmless = of("{saslEnable: false, tlsEnable: false, tls: {skipVerify: true}}");
     assert_eq!(errors(TM_TARGETS, "KafkaTarget", &harmless), []);
 }
+
+#[test]
+fn the_sources_of_google_cloud_name_subscription_and_topic() {
+    let key = "serviceAccountKey: {valueFromSecret: {name: s, key: k}}";
+    let auth = json!({"serviceAccountKey": {"secretKeyRef": {"name": "s", "key": "k"}}});
+    let spec = format!(
+        "{{topic: projects/p/topics/t, subscriptionID: mine, {key}, adapterOverrides: {{public: true}}, {SINK}}}"
+    );
+    let (name, settings, warnings) = translated(TM_SOURCES, "GoogleCloudPubSubSource", &spec);
+    let expected = json!({
+        "auth": auth, "topic": "projects/p/topics/t", "subscription": "projects/p/subscriptions/mine",
+        "payload": "message", "eventType": "com.google.cloud.pubsub.message", "eventSource": "projects/p/topics/t",
+    });
+    assert_eq!((&*name, settings), ("googlePubSub", expected));
+    assert_eq!(warnings, ["spec.adapterOverrides"]);
+    let spec = format!("{{topic: projects/p/topics/t, auth: {{{key}, gcpServiceAccount: a@p.iam}}, {SINK}}}");
+    let (_, settings, warnings) = translated(TM_SOURCES, "GoogleCloudPubSubSource", &spec);
+    assert_eq!(settings["subscription"], "projects/p/subscriptions/waypost-shop-n");
+    assert_eq!((&settings["auth"], warnings), (&auth, vec!["spec.auth.gcpServiceAccount".to_owned()]));
+    let spec = format!(
+        "{{bucket: photos, pubsub: {{topic: projects/p/topics/t}}, eventTypes: [OBJECT_FINALIZE], {key}, {SINK}}}"
+    );
+    let (name, settings, warnings) = translated(TM_SOURCES, "GoogleCloudStorageSource", &spec);
+    let expected = json!({
+        "auth": auth, "topic": "projects/p/topics/t", "subscription": "projects/p/subscriptions/waypost-shop-n",
+        "bucket": "photos", "eventTypes": ["OBJECT_FINALIZE"],
+    });
+    assert_eq!((&*name, settings, warnings.len()), ("googleCloudStorage", expected, 0));
+    let storage = |more: &str| errors(TM_SOURCES, "GoogleCloudStorageSource", &format!("{{{more}, {SINK}}}"));
+    assert_eq!(storage("bucket: b, pubsub: {project: p}"), [("E0112", "spec.pubsub.project".to_owned())]);
+    assert_eq!(storage("bucket: b"), [("E0108", "spec.pubsub".to_owned())]);
+    assert_eq!(storage("pubsub: {topic: projects/p/topics/t}"), [("E0108", "spec.bucket".to_owned())]);
+    let missing = errors(TM_SOURCES, "GoogleCloudPubSubSource", &format!("{{{SINK}}}"));
+    assert_eq!(missing, [("E0108", "spec.topic".to_owned())]);
+}
