@@ -288,7 +288,7 @@ pub(crate) struct Check {
     pub(crate) manifests: Manifests,
 
     /// Also reach each system that they name, with the secrets of this process, and change nothing there.
-    #[arg(long)]
+    #[arg(long, env = "WAYPOST_CONNECT")]
     pub(crate) connect: bool,
 
     /// How problems are printed.
