@@ -241,7 +241,7 @@ impl Verification {
     pub(super) fn problems(&self) -> Vec<FieldProblem> {
         let mut problems = Vec::new();
         let mut problem = |path: &str, message: &str| {
-            problems.push(FieldProblem { path: path.to_owned(), message: message.to_owned() })
+            problems.push(FieldProblem { path: path.to_owned(), message: message.to_owned() });
         };
         let (path, count) = match self {
             Self::Github(shared) => ("github.secrets", shared.secrets.len()),
@@ -269,7 +269,7 @@ impl Verification {
                         "hmac.timestampHeader",
                         "the time is not signed, so that whoever repeats a request could change it: name the header in \
                      `before` as the sender signs it",
-                    )
+                    );
                 }
                 None if own.tolerance.is_some() => {
                     problem("hmac.tolerance", "it says nothing without a `timestampHeader`");
