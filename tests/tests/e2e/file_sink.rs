@@ -14,6 +14,7 @@ use crate::manifests::{default_broker, sink, sink_ref, trigger_to};
 
 const INGRESS: &str = "/default/default";
 
+#[allow(clippy::needless_pass_by_value, reason = "`json!` stands in the place of the argument")]
 fn writing(settings: Value) -> String {
     default_broker(&[trigger_to("all", sink_ref("out"), json!({})), sink("out", json!({"file": settings}))])
 }

@@ -420,6 +420,7 @@ async fn a_topic_of_the_event_that_is_not_there_is_a_dead_letter_of_that_event_a
 }
 
 /// A manifest of a kind of others, as its users have it.
+#[allow(clippy::needless_pass_by_value, reason = "`json!` stands in the place of the argument")]
 fn foreign(api_version: &str, kind: &str, name: &str, spec: Value) -> Value {
     json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": name}, "spec": spec})
 }
