@@ -194,7 +194,7 @@ impl Source for AwsSqs {
         let Some(queue) = QueueName::parse(&config.queue) else {
             return Err(Problem::new(ProblemKind::Settings, "`queue` is no queue").into());
         };
-        let Some(queue) = shutdown.run_until_cancelled(sqs::find(client, queue)).await else {
+        let Some(queue) = Box::pin(shutdown.run_until_cancelled(sqs::find(client, queue))).await else {
             return Ok(());
         };
         let queue = queue?;
@@ -265,7 +265,7 @@ impl Receiving {
                 let _ = wanted.wait_for(|wanted| *wanted > index).await;
                 self.queue.receive(self.asked).await
             };
-            match self.stop.run_until_cancelled(receiving).await {
+            match Box::pin(self.stop.run_until_cancelled(receiving)).await {
                 None => break Ok(()),
                 Some(Ok(messages)) => {
                     pause = FIRST_PAUSE;

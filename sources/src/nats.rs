@@ -191,7 +191,7 @@ impl Source for Nats {
         };
         let connection = connected?;
         match &self.config.jet_stream {
-            Some(stream) => jet_stream::run(&self, stream, &connection, &emitter, &shutdown).await,
+            Some(stream) => Box::pin(jet_stream::run(&self, stream, &connection, &emitter, &shutdown)).await,
             None => core::run(&self, &connection, &emitter, &shutdown).await,
         }
     }

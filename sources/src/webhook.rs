@@ -238,7 +238,7 @@ impl Receive for Receiver {
                 }
             };
             let refusal = Refusal::new(StatusCode::UNAUTHORIZED, code, unverified.to_string());
-            Refusal { challenge: verifier.challenge().map(HeaderValue::from_static), ..refusal }
+            Refusal { challenge: verifier.challenge(), ..refusal }
         })?;
         if matches!(self.config.verify, Some(Verification::Slack(_)))
             && let Some(challenge) = event::slack_challenge(posted)

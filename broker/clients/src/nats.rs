@@ -248,7 +248,7 @@ impl Heard {
                 });
             }
             Event::ServerError(ServerError::AuthorizationViolation) => {
-                self.refused("authorization violation")
+                self.refused("authorization violation");
             }
             Event::ServerError(ServerError::Other(text)) if refuses(text) => self.refused(text),
             // What an attempt to connect again ended with.

@@ -127,8 +127,8 @@ pub struct Refusal {
     pub detail: String,
     /// When it is worth trying again.
     pub retry_after: Option<Duration>,
-    /// How to prove who one is (`WWW-Authenticate`).
-    pub challenge: Option<HeaderValue>,
+    /// How to prove who one is (`WWW-Authenticate`), in visible ASCII.
+    pub challenge: Option<&'static str>,
 }
 
 impl Refusal {

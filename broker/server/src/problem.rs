@@ -24,10 +24,17 @@ pub(crate) struct Problem {
     pub(crate) index: Option<usize>,
     /// When it is worth trying again.
     pub(crate) retry_after: Option<Duration>,
-    /// The methods that the path knows, for 405.
-    pub(crate) allow: Option<Cow<'static, str>>,
-    /// How to prove who one is, for 401.
-    pub(crate) challenge: Option<HeaderValue>,
+    /// The header that its status asks for.
+    pub(crate) told: Option<Told>,
+}
+
+/// A header that an answer of one status must have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// `Allow`, of 405: the methods that the path knows.
+    Methods(Cow<'static, str>),
+    /// `WWW-Authenticate`, of 401: how to prove who one is, in visible ASCII.
+    Challenge(&'static str),
 }
 
 #[derive(Serialize)]
@@ -44,15 +51,7 @@ struct Document<'a> {
 
 impl Problem {
     pub(crate) fn new(status: StatusCode, code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self {
-            status,
-            code,
-            detail: detail.into(),
-            index: None,
-            retry_after: None,
-            allow: None,
-            challenge: None,
-        }
+        Self { status, code, detail: detail.into(), index: None, retry_after: None, told: None }
     }
 
     #[must_use]
@@ -63,7 +62,7 @@ impl Problem {
 
     #[must_use]
     pub(crate) fn allow(mut self, methods: impl Into<Cow<'static, str>>) -> Self {
-        self.allow = Some(methods.into());
+        self.told = Some(Told::Methods(methods.into()));
         self
     }
 
@@ -97,11 +96,16 @@ impl Problem {
             let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
-        if let Some(methods) = self.allow.as_deref().and_then(|methods| HeaderValue::from_str(methods).ok()) {
-            headers.insert(ALLOW, methods);
-        }
-        if let Some(challenge) = &self.challenge {
-            headers.insert(WWW_AUTHENTICATE, challenge.clone());
+        match &self.told {
+            Some(Told::Methods(methods)) => {
+                if let Ok(methods) = HeaderValue::from_str(methods) {
+                    headers.insert(ALLOW, methods);
+                }
+            }
+            Some(Told::Challenge(challenge)) => {
+                headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+            }
+            None => {}
         }
         response
     }

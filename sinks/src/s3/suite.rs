@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
+#[allow(clippy::needless_pass_by_value, reason = "`json!` stands in the place of the argument")]
 fn config(settings: Value) -> S3Config {
     let mut all = json!({"bucket": "events"});
     all.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());

@@ -7,6 +7,7 @@ use super::*;
 
 const ARN: &str = "arn:aws:sqs:eu-west-1:123456789012:orders";
 
+#[allow(clippy::needless_pass_by_value, reason = "`json!` stands in the place of the argument")]
 fn config(settings: Value) -> AwsSqsConfig {
     let mut all = json!({"queue": "orders"});
     all.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, Command};
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 
 use super::{free_ports, installed};
 
@@ -156,24 +156,26 @@ impl Nats {
         serde_json::from_str(&line).expect("our own tool prints JSON")
     }
 
-    /// Listens to a subject until so many messages have come, which the task returns. The server knows of it.
+    /// Listens to a subject until so many messages have come, which the one task returns. The server knows of it.
     ///
     /// # Panics
     /// If it cannot be listened to.
-    pub async fn listen(&self, subject: &str, count: usize) -> JoinHandle<Vec<Message>> {
+    pub async fn listen(&self, subject: &str, count: usize) -> JoinSet<Vec<Message>> {
         let mut child =
             self.tool(&["listen", subject, &count.to_string()]).spawn().expect("the tool is installed");
         let mut output = BufReader::new(child.stdout.take().expect("the output is piped")).lines();
         let first = output.next_line().await.expect("the output is text");
         assert_eq!(first.as_deref(), Some("listening"));
-        tokio::spawn(async move {
+        let mut listener = JoinSet::new();
+        listener.spawn(async move {
             let mut messages = Vec::new();
             while let Ok(Some(line)) = output.next_line().await {
                 messages.push(Message::of(&line));
             }
             drop(child);
             messages
-        })
+        });
+        listener
     }
 
     /// Runs the client of the tests, which is NATS' own, and returns what it prints.

@@ -15,6 +15,7 @@ use waypost_tests::subscriber::{Received, Subscriber};
 
 use crate::manifests::{default_broker, native_trigger, trigger};
 
+#[allow(clippy::needless_pass_by_value, reason = "`json!` stands in the place of the argument")]
 fn source(name: &str, settings: Value) -> Value {
     let sink = json!({"ref": {"apiVersion": "waypost.dev/v1alpha1", "kind": "Broker", "name": "default"}});
     let mut spec = json!({"sink": sink});

@@ -473,9 +473,9 @@ async fn what_no_stream_takes_is_a_dead_letter_of_that_event_alone() {
     let settings = json!({"servers": [nats.url()], "subject": "live", "delivery": "core"});
     waypost.write("manifests.yaml", &writing(&settings)).await;
     ready(&waypost, "Sink", "out").await;
-    let listener = nats.listen("live", 1).await;
+    let mut listener = nats.listen("live", 1).await;
     waypost.accept(event(INGRESS, "6", "t", &[("content-type", "text/plain")], "x")).await;
-    let heard = listener.await.unwrap();
+    let heard = listener.join_next().await.unwrap().unwrap();
     assert_eq!((heard[0].header("ce-id"), &heard[0].data[..]), (Some("6"), &b"x"[..]));
     waypost.stop().await;
 }

@@ -20,7 +20,7 @@ use super::handler::{
 };
 use super::route::Route;
 use super::{Inner, body};
-use crate::problem::Problem;
+use crate::problem::{Problem, Told};
 
 /// Answers a request to the URL of a source.
 pub(super) async fn answer(
@@ -123,5 +123,9 @@ fn not_ready(detail: String) -> Problem {
 
 fn refused(refusal: Refusal) -> Problem {
     let Refusal { status, code, detail, retry_after, challenge } = refusal;
-    Problem { retry_after, challenge, ..Problem::new(status, code, Cow::Owned(detail)) }
+    Problem {
+        retry_after,
+        told: challenge.map(Told::Challenge),
+        ..Problem::new(status, code, Cow::Owned(detail))
+    }
 }

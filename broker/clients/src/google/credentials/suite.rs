@@ -1,6 +1,7 @@
 use ring::signature::{RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 
 use super::*;
 
@@ -50,10 +51,11 @@ fn what_is_no_key_of_a_service_account_is_told_without_quoting_it() {
 }
 
 /// Answers one request with this, and returns what was asked.
-async fn answering(answer: &'static str) -> (String, tokio::task::JoinHandle<String>) {
+async fn answering(answer: &'static str) -> (String, JoinSet<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/token", listener.local_addr().unwrap());
-    let asked = tokio::spawn(async move {
+    let mut asked = JoinSet::new();
+    asked.spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
         let mut request = vec![0; 4096];
         let length = stream.read(&mut request).await.unwrap();
@@ -69,10 +71,10 @@ async fn the_machine_is_asked_for_its_account_and_what_it_says_is_told() {
 content-length: 62
 
 {"access_token":"abc","expires_in":3599,"token_type":"Bearer"}"#;
-    let (url, asked) = answering(json).await;
+    let (url, mut asked) = answering(json).await;
     let credentials = Credentials::new(Origin::Machine(url));
     assert_eq!(credentials.token().await.unwrap().as_deref(), Some("abc"));
-    assert!(asked.await.unwrap().contains("metadata-flavor: google"));
+    assert!(asked.join_next().await.unwrap().unwrap().contains("metadata-flavor: google"));
     // The machine is not asked again: nobody would answer.
     assert_eq!(credentials.token().await.unwrap().as_deref(), Some("abc"));
     let (url, _asked) = answering("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n").await;
