@@ -142,16 +142,10 @@ impl Sink for Scripted {
             };
             outcomes.push((hand.script.lock())(event, before));
         }
-        match self.batching().unity {
-            BatchUnity::Independent => {}
-            BatchUnity::Ordered => {
-                let failed = outcomes.iter().position(|outcome| matches!(outcome, Outcome::Failed(_)));
-                outcomes.truncate(failed.map_or(events.len(), |at| at + 1));
-            }
-            BatchUnity::Atomic => {
-                let failed = outcomes.iter().find(|outcome| matches!(outcome, Outcome::Failed(_))).cloned();
-                outcomes = vec![failed.unwrap_or(Outcome::Delivered); events.len()];
-            }
+        // What belongs together of an atomic call is the hand's to say: it may stand for several batches.
+        if self.batching().unity == BatchUnity::Ordered {
+            let failed = outcomes.iter().position(|outcome| matches!(outcome, Outcome::Failed(_)));
+            outcomes.truncate(failed.map_or(events.len(), |at| at + 1));
         }
         outcomes
     }

@@ -73,7 +73,7 @@ struct Plain<'m> {
 }
 
 impl Plain<'_> {
-    /// The event, with or without what the producer decided; none where that breaks a rule of events.
+    /// The event, with or without the attributes of the message; none where that breaks a rule of events.
     fn event(&self, with_attributes: bool) -> Option<Event> {
         let message = self.message;
         let source = self.config.event_source.clone().unwrap_or_else(|| {
@@ -87,10 +87,10 @@ impl Plain<'_> {
         if let Some(fault) = self.fault {
             builder = builder.attribute("pubsubfault", fault.id().to_owned());
         }
+        if !message.ordering_key.is_empty() {
+            builder = builder.attribute("partitionkey", value_of(&message.ordering_key));
+        }
         if with_attributes {
-            if !message.ordering_key.is_empty() {
-                builder = builder.attribute("partitionkey", value_of(&message.ordering_key));
-            }
             let mut attributes: Vec<_> = message.attributes.iter().collect();
             attributes.sort_unstable();
             for (name, value) in attributes {

@@ -76,8 +76,12 @@ fn a_message_that_claims_to_be_an_event_and_is_none_is_wrapped_with_its_fault() 
 
 #[test]
 fn attributes_that_no_event_can_have_cost_only_the_attributes() {
-    let event = event_of(&json!({}), &message(b"x", &[("a-b", "1"), ("ab", "2")], "k"));
-    assert_eq!((event.id(), event.data_bytes(), text(&event, "partitionkey")), ("17", Some(&b"x"[..]), None));
+    let event = event_of(&json!({}), &message(b"x", &[("a", "1"), ("Content-Type", "a thing")], "k"));
+    let kept = (event.id(), event.data_bytes(), text(&event, "partitionkey"), text(&event, "pubsubmsga"));
+    assert_eq!(kept, ("17", Some(&b"x"[..]), Some("k"), None));
+    // Of two that come to the same name one is kept.
+    let event = event_of(&json!({}), &message(b"x", &[("a-b", "1"), ("ab", "2")], ""));
+    assert_eq!(text(&event, "pubsubmsgab"), Some("2"));
     let nameless = PubsubMessage { message_id: String::new(), ..message(b"x", &[], "") };
     assert!(!event_of(&json!({}), &nameless).id().is_empty());
 }

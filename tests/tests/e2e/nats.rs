@@ -199,19 +199,19 @@ async fn a_broker_that_is_full_holds_the_source_up_and_no_message_comes_twice() 
     .await;
     // It is looked at once a second.
     tokio::time::sleep(Duration::from_secs(2)).await;
-    nats.send(numbered(200..3_000)).await;
+    nats.send(numbered(200..1_000)).await;
     not_ready(&waypost, "Source", "in", "E0510").await;
     tokio::time::sleep(Duration::from_secs(9)).await;
     let state = nats.state("ORDERS", "waypost-default-in").await;
-    assert!(state["acknowledged"].as_u64().unwrap() < 3_000, "{state}");
+    assert!(state["acknowledged"].as_u64().unwrap() < 1_000, "{state}");
     open.store(true, Ordering::Relaxed);
     eventually("all to be delivered", async || {
-        (count(&waypost.trigger("all").await, "delivered") == 3_000).then_some(())
+        (count(&waypost.trigger("all").await, "delivered") == 1_000).then_some(())
     })
     .await;
     ready(&waypost, "Source", "in").await;
-    let state = acknowledged(&nats, 3_000).await;
-    assert_eq!(state["deliveries"], 3_000, "{state}");
+    let state = acknowledged(&nats, 1_000).await;
+    assert_eq!(state["deliveries"], 1_000, "{state}");
     waypost.stop().await;
 }
 
