@@ -26,7 +26,9 @@ pub fn path() -> &'static Path {
 
 fn build() -> PathBuf {
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["build", "--package", "waypost", "--message-format", "json-render-diagnostics"]);
+    // As `cargo test --workspace` builds: another choice of packages has other features, and is built from the ground up.
+    cargo.args(["build", "--workspace", "--bin", "waypost", "--test", "e2e"]);
+    cargo.args(["--message-format", "json-render-diagnostics"]);
     if !cfg!(debug_assertions) {
         cargo.arg("--release");
     }
