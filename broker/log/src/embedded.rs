@@ -65,7 +65,7 @@ use store::{Parts, Shared, flush_until_stopped, write_until_stopped};
 pub use verify::{VerifiedLog, verify_directory};
 
 /// The bytes of the newest records that are kept in memory when nothing else is said.
-pub const DEFAULT_RING_BYTES: usize = 64 * 1024 * 1024;
+pub const DEFAULT_RING_BYTES: usize = 32 * 1024 * 1024;
 /// The bytes that a data directory may take at most when nothing else is said.
 pub const DEFAULT_LIMIT: u64 = 64 * 1024 * 1024 * 1024;
 /// The version of the data directory that this version writes.

@@ -57,18 +57,26 @@ impl Stored {
         Self { store, clock, detached_retention }
     }
 
-    /// What an earlier process kept, and the plan that was in force when it ended.
-    fn load(&self, reading: &Reading) -> Result<(StoredPlan, Before), Failure> {
-        let Some(store) = &self.store else { return Ok((StoredPlan::default(), Before::Nothing)) };
+    pub(super) fn store(&self) -> Option<Arc<EmbeddedStore>> {
+        self.store.clone()
+    }
+
+    /// What an earlier process kept.
+    pub(super) fn read(&self) -> Result<StoredPlan, Failure> {
+        let Some(store) = &self.store else { return Ok(StoredPlan::default()) };
         let kept = store.kept("").map_err(|error| Failure::new(error.code(), error.to_string()))?;
-        let stored = StoredPlan::read(kept)
-            .map_err(|error| Failure::new(codes::LOG_VERSION_UNKNOWN, error.to_string()))?;
+        StoredPlan::read(kept).map_err(|error| Failure::new(codes::LOG_VERSION_UNKNOWN, error.to_string()))
+    }
+
+    /// The plan that was in force when the earlier process ended.
+    fn before(&self, stored: &StoredPlan, reading: &Reading) -> Result<Before, Failure> {
+        let Some(store) = &self.store else { return Ok(Before::Nothing) };
         let logs = store.logs().map_err(|error| Failure::new(error.code(), error.to_string()))?;
         if stored.is_empty() && logs.is_empty() {
-            return Ok((stored, Before::Nothing));
+            return Ok(Before::Nothing);
         }
         if let Some(plan) = stored.still_in_force(&reading.manifests, &REGISTRY, &logs) {
-            return Ok((stored, Before::Same(Box::new(plan))));
+            return Ok(Before::Same(Box::new(plan)));
         }
         let previous = stored.previous(&reading.manifests, &REGISTRY, &logs);
         for problem in previous.problems.iter().filter(|problem| problem.is_error()) {
@@ -79,7 +87,7 @@ impl Stored {
                 problem.message
             );
         }
-        Ok((stored, Before::Other(Box::new(previous))))
+        Ok(Before::Other(Box::new(previous)))
     }
 
     fn keep(&self, changes: &[StoredChange]) -> Result<(), Failure> {
@@ -102,14 +110,16 @@ impl Stored {
 
 impl ManifestFollower {
     /// Makes the first plan of the process, and keeps it for a later one unless it is refused: an error in the very
-    /// first plan of all refuses it. `first` is that of the reading where nothing was before it, if it was made already.
+    /// first plan of all refuses it. `kept` is what `stored` has of an earlier process, and `first` the plan of the
+    /// reading where nothing was before it, if it was made already.
     pub(super) fn start(
         files: Files,
         reading: &Reading,
         stored: Stored,
+        kept: StoredPlan,
         first: Option<Plan>,
     ) -> Result<(Self, Arc<Plan>), Failure> {
-        let (kept, before) = stored.load(reading)?;
+        let before = stored.before(&kept, reading)?;
         let mut follower = Self {
             files,
             stored,
