@@ -3,6 +3,7 @@
 //! A translated kind keeps its apiVersion, kind and place of fields. What it has and cannot be honoured is told by name:
 //! a warning where events come and go all the same, an error where they would not.
 
+mod aws;
 mod google;
 mod kafka;
 mod webhook;
@@ -43,7 +44,21 @@ pub(super) const SOURCES: &str = "sources.triggermesh.io/v1alpha1";
 pub(super) const TARGETS: &str = "targets.triggermesh.io/v1alpha1";
 
 /// Every kind that is translated.
-const TRANSLATIONS: [Translation; 9] = [
+const TRANSLATIONS: [Translation; 11] = [
+    Translation {
+        api_version: SOURCES,
+        kind: "AWSSQSSource",
+        becomes: Becomes::Source,
+        type_name: "awsSqs",
+        translate: aws::sqs_source,
+    },
+    Translation {
+        api_version: TARGETS,
+        kind: "AWSS3Target",
+        becomes: Becomes::Sink,
+        type_name: "s3",
+        translate: aws::s3_target,
+    },
     Translation {
         api_version: SOURCES,
         kind: "GoogleCloudPubSubSource",

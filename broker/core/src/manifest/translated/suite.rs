@@ -222,3 +222,86 @@ fn the_sources_of_google_cloud_name_subscription_and_topic() {
     let missing = errors(TM_SOURCES, "GoogleCloudPubSubSource", &format!("{{{SINK}}}"));
     assert_eq!(missing, [("E0108", "spec.topic".to_owned())]);
 }
+
+fn aws_auth() -> String {
+    "auth: {credentials: {accessKeyID: {valueFromSecret: {name: aws, key: id}}, secretAccessKey: {value: s}, \
+     sessionToken: {}, assumeIamRole: 'arn:aws:iam::1:role/r'}}"
+        .to_owned()
+}
+
+fn aws_identity() -> Json {
+    json!({
+        "credentials": {
+            "accessKeyId": {"secretKeyRef": {"name": "aws", "key": "id"}},
+            "secretAccessKey": {"value": "s"},
+        },
+        "assumeRole": {"arn": "arn:aws:iam::1:role/r"},
+    })
+}
+
+fn with(mut settings: Json, more: Json) -> Json {
+    let Json::Object(more) = more else { panic!("{more}") };
+    settings.as_object_mut().unwrap().extend(more);
+    settings
+}
+
+#[test]
+fn a_source_of_sqs_gives_the_whole_message_as_its_adapter_does() {
+    for (processor, unwrap) in
+        [("null", None), ("default", None), ("s3", Some("s3")), ("eventbridge", Some("eventBridge"))]
+    {
+        let spec = format!(
+            "{{arn: 'arn:aws:sqs:eu-west-1:1:q', messageProcessor: {processor}, endpoint: {{url: 'http://a:9324'}}, \
+             receiveOptions: {{visibilityTimeout: 1h1m5s}}, {}, adapterOverrides: {{}}, {SINK}}}",
+            aws_auth()
+        );
+        let (name, settings, warnings) = translated(TM_SOURCES, "AWSSQSSource", &spec);
+        let mut expected = json!({
+            "queue": "arn:aws:sqs:eu-west-1:1:q", "data": "message", "endpoint": "http://a:9324",
+            "visibilityTimeoutSeconds": 3665,
+        });
+        if let Some(unwrap) = unwrap {
+            expected = with(expected, json!({"unwrap": [unwrap]}));
+        }
+        assert_eq!((&*name, settings), ("awsSqs", with(expected, aws_identity())));
+        assert_eq!(warnings, ["spec.adapterOverrides"]);
+    }
+    let arn = "arn: 'arn:aws:sqs:eu-west-1:1:q'";
+    for (spec, error) in [
+        (format!("{{{SINK}}}"), ("E0108", "spec.arn")),
+        (format!("{{{arn}, messageProcessor: sns, {SINK}}}"), ("E0111", "spec.messageProcessor")),
+        (
+            format!("{{{arn}, receiveOptions: {{visibilityTimeout: PT1M}}, {SINK}}}"),
+            ("E0111", "spec.receiveOptions.visibilityTimeout"),
+        ),
+        (
+            format!("{{{arn}, receiveOptions: {{visibilityTimeout: 13h}}, {SINK}}}"),
+            ("E0111", "spec.receiveOptions.visibilityTimeout"),
+        ),
+    ] {
+        assert_eq!(errors(TM_SOURCES, "AWSSQSSource", &spec), [(error.0, error.1.to_owned())], "{spec}");
+    }
+}
+
+#[test]
+fn a_target_of_s3_is_keyed_by_the_subject() {
+    for (discard, content) in [("true", "data"), ("false", "structured"), ("null", "structured")] {
+        let spec = format!(
+            "{{arn: 'arn:aws:s3:::my-bucket/x', discardCloudEventContext: {discard}, {}}}",
+            aws_auth()
+        );
+        let (name, settings, warnings) = translated(TM_TARGETS, "AWSS3Target", &spec);
+        let expected = json!({
+            "key": "${subject}", "withoutKey": "defaultKey", "content": content,
+            "dataTypes": ["io.triggermesh.awss3.object.put"], "bucket": "my-bucket",
+        });
+        assert_eq!((&*name, settings, warnings.len()), ("s3", with(expected, aws_identity()), 0));
+    }
+    for (arn, code) in [("my-bucket", "E0111"), ("'arn:aws:sqs:eu-west-1:1:q'", "E0111"), ("null", "E0108")] {
+        let told = errors(TM_TARGETS, "AWSS3Target", &format!("{{arn: {arn}}}"));
+        assert_eq!(told, [(code, "spec.arn".to_owned())]);
+    }
+    let spec = "{arn: 'arn:aws:s3:::b', adapterOverrides: {public: true}, auth: {iam: {roleArn: r}}}";
+    let (_, _, warnings) = translated(TM_TARGETS, "AWSS3Target", spec);
+    assert_eq!(warnings, ["spec.auth.iam", "spec.adapterOverrides"]);
+}

@@ -1,8 +1,6 @@
 //! TriggerMesh's targets as native Sinks: a pure function for each kind. The events that their adapters answer with are not
 //! sent: what became of an event is told by the trigger.
 
-mod aws;
-
 use super::super::Component;
 use super::super::document::{Map, Node, Value};
 use super::super::reader::{Path, Reader};
@@ -14,8 +12,7 @@ use crate::codes;
 pub(in crate::manifest) const TARGETS: &str = "targets.triggermesh.io/v1alpha1";
 
 /// The kinds that are read.
-pub(in crate::manifest) const READ: [(&str, &str, Class); 4] = [
-    (TARGETS, "AWSS3Target", Class::Target),
+pub(in crate::manifest) const READ: [(&str, &str, Class); 3] = [
     (TARGETS, "CloudEventsTarget", Class::Target),
     (TARGETS, "ElasticsearchTarget", Class::Target),
     (TARGETS, "HTTPTarget", Class::Target),
@@ -34,7 +31,6 @@ pub(in crate::manifest) fn target(
     kind: &str,
 ) -> Option<Component> {
     let (type_name, settings) = match kind {
-        "AWSS3Target" => ("s3", aws::s3(reader, own, path)?),
         "CloudEventsTarget" => ("http", cloud_events(reader, own, path)?),
         "HTTPTarget" => ("http", http(reader, own, path)?),
         _ => ("elasticsearch", elasticsearch(reader, own, path)?),
