@@ -80,7 +80,7 @@ pub(crate) fn run(arguments: &Run) -> Result<ExitCode, Failure> {
         (reading, None, opened?)
     };
     let store = stored.store();
-    let (manifests, first) = ManifestFollower::start(files, &reading, stored, kept, first)?;
+    let (manifests, first) = ManifestFollower::start(files, &reading, stored, &kept, first)?;
     if manifests.is_first_start() && refuses(&first) {
         return Ok(ExitCode::FAILURE);
     }
@@ -90,7 +90,7 @@ pub(crate) fn run(arguments: &Run) -> Result<ExitCode, Failure> {
     let ingress = IngressRuntime::start(processors / 2)?;
     let engine = runtime("waypost", processors)?;
     // To give back what was read of a hundred thousand triggers takes a while.
-    engine.spawn_blocking(move || drop(reading));
+    engine.spawn_blocking(move || drop((reading, kept)));
     let parts = Parts { clock, store, token, connections, ingress: ingress.handle.clone() };
     let ended = engine.block_on(Box::pin(serve(arguments, manifests, first, parts)));
     ingress.end();

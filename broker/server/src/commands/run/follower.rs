@@ -116,10 +116,10 @@ impl ManifestFollower {
         files: Files,
         reading: &Reading,
         stored: Stored,
-        kept: StoredPlan,
+        kept: &StoredPlan,
         first: Option<Plan>,
     ) -> Result<(Self, Arc<Plan>), Failure> {
-        let before = stored.before(&kept, reading)?;
+        let before = stored.before(kept, reading)?;
         let mut follower = Self {
             files,
             stored,
