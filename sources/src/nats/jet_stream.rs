@@ -365,10 +365,11 @@ async fn take(
     Ok(())
 }
 
-/// Takes what has come without waiting.
+/// Takes what has come without waiting: all of it, which is no more than was asked for. What stayed behind because the
+/// task had done its share would not be reported as in progress, and come twice.
 fn drain(source: &Nats, question: &mut Option<Batch>, ahead: &mut VecDeque<Taken>) {
     while let Some(batch) = question {
-        match batch.next().now_or_never() {
+        match tokio::task::unconstrained(batch.next()).now_or_never() {
             Some(Some(Ok(message))) => put(source, message, ahead),
             // What is wrong is told again by the next question.
             Some(Some(Err(_)) | None) => *question = None,
