@@ -168,14 +168,23 @@ impl SourceConfig for AwsSqsConfig {
 
     async fn build(&self, context: ComponentContext) -> Result<Box<dyn Source>, SourceError> {
         let client = self.connection().client(AwsService::Sqs, &context)?;
-        Ok(Box::new(AwsSqs { config: self.clone(), name: context.name, client }))
+        Ok(Box::new(AwsSqs { config: self.clone(), name: context.name, client: Arc::new(client) }))
     }
 }
 
 struct AwsSqs {
     config: AwsSqsConfig,
     name: ResourceName,
-    client: AwsClient,
+    client: Arc<AwsClient>,
+}
+
+impl AwsSqs {
+    async fn find(&self) -> Result<Queue, Problem> {
+        let Some(name) = QueueName::parse(&self.config.queue) else {
+            return Err(Problem::new(ProblemKind::Settings, "`queue` is no queue"));
+        };
+        sqs::find(Arc::clone(&self.client), name).await
+    }
 }
 
 impl fmt::Debug for AwsSqs {
@@ -189,15 +198,17 @@ impl fmt::Debug for AwsSqs {
 
 #[async_trait]
 impl Source for AwsSqs {
+    async fn check(&self) -> Result<(), SourceError> {
+        self.find().await?;
+        Ok(())
+    }
+
     async fn run(self: Box<Self>, emitter: Emitter, shutdown: CancellationToken) -> Result<(), SourceError> {
-        let Self { config, name, client } = *self;
-        let Some(queue) = QueueName::parse(&config.queue) else {
-            return Err(Problem::new(ProblemKind::Settings, "`queue` is no queue").into());
-        };
-        let Some(queue) = Box::pin(shutdown.run_until_cancelled(sqs::find(client, queue))).await else {
+        let Some(queue) = Box::pin(shutdown.run_until_cancelled(self.find())).await else {
             return Ok(());
         };
         let queue = queue?;
+        let Self { config, name, client: _ } = *self;
         emitter.ready();
         let asked = config.visibility_timeout_seconds.map(|seconds| Duration::from_secs(seconds.into()));
         let receiving = Receiving {

@@ -98,6 +98,10 @@ struct GoogleCloudStorage {
 
 #[async_trait]
 impl Source for GoogleCloudStorage {
+    async fn check(&self) -> Result<(), SourceError> {
+        Ok(reading::check(&self.subscriber, self.config.topic.as_deref()).await?)
+    }
+
     async fn run(self: Box<Self>, emitter: Emitter, shutdown: CancellationToken) -> Result<(), SourceError> {
         let upstream = Upstream {
             subscriber: &self.subscriber,

@@ -121,6 +121,10 @@ struct GooglePubSub {
 
 #[async_trait]
 impl Source for GooglePubSub {
+    async fn check(&self) -> Result<(), SourceError> {
+        Ok(reading::check(&self.subscriber, self.config.topic.as_deref()).await?)
+    }
+
     async fn run(self: Box<Self>, emitter: Emitter, shutdown: CancellationToken) -> Result<(), SourceError> {
         let upstream = Upstream {
             subscriber: &self.subscriber,

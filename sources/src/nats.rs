@@ -185,6 +185,15 @@ impl fmt::Debug for Nats {
 
 #[async_trait]
 impl Source for Nats {
+    async fn check(&self) -> Result<(), SourceError> {
+        let connection = self.access.connect().await?;
+        match &self.config.jet_stream {
+            Some(stream) => Box::pin(jet_stream::check(self, stream, &connection)).await?,
+            None => core::check(self, &connection).await?,
+        }
+        Ok(())
+    }
+
     async fn run(self: Box<Self>, emitter: Emitter, shutdown: CancellationToken) -> Result<(), SourceError> {
         let Some(connected) = shutdown.run_until_cancelled(self.access.connect()).await else {
             return Ok(());

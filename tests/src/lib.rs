@@ -23,6 +23,17 @@ pub mod subscriber;
 /// How long a test waits for something that should be there at once, before it fails.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Waits while something is away or full: this long, or as many seconds as `WAYPOST_TEST_OUTAGE` says, for those who want
+/// to see a longer outage than a test has time for.
+///
+/// # Panics
+/// If that is no number.
+pub async fn outage(short: Duration) {
+    let asked = std::env::var("WAYPOST_TEST_OUTAGE").ok();
+    let asked = asked.map(|seconds| seconds.parse().expect("WAYPOST_TEST_OUTAGE is a number of seconds"));
+    tokio::time::sleep(asked.map_or(short, Duration::from_secs).max(short)).await;
+}
+
 /// Waits until `condition` gives a value.
 ///
 /// # Panics

@@ -159,8 +159,21 @@ impl Subscriber {
         Self::start(Box::new(script), true).await
     }
 
+    /// As [`accepting`](Self::accepting), where another subscriber was until it was dropped.
+    ///
+    /// # Panics
+    /// If someone else listens there meanwhile.
+    pub async fn accepting_at(address: SocketAddr) -> Self {
+        let listener = TcpListener::bind(address).await.expect("the port was free a moment ago");
+        Self::listen(listener, Box::new(|_| 200.into()), false)
+    }
+
     async fn start(script: Box<Script>, close_after_answer: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("the loopback has a free port");
+        Self::listen(listener, script, close_after_answer)
+    }
+
+    fn listen(listener: TcpListener, script: Box<Script>, close_after_answer: bool) -> Self {
         let address = listener.local_addr().expect("a listener has an address");
         let shared = Arc::new(Shared {
             script,
@@ -173,6 +186,11 @@ impl Subscriber {
         let mut tasks = JoinSet::new();
         tasks.spawn(accept(listener, Arc::clone(&shared)));
         Self { address, shared, _tasks: tasks }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// The URL of a path on this subscriber.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
-use waypost_clients::Problem;
 use waypost_clients::google::{PubsubMessage, ReceivedMessage, Subscriber};
+use waypost_clients::{Problem, ProblemKind};
 use waypost_core::Event;
 use waypost_core::sink::BoxFuture;
 use waypost_core::source::{EmitError, Emitter, SourceError};
@@ -76,19 +76,29 @@ pub(crate) async fn run(
     ended
 }
 
+/// Whether the subscription is there, or could be made. Takes no message, since that would keep it from others.
+pub(crate) async fn check(subscriber: &Subscriber, topic: Option<&str>) -> Result<(), Problem> {
+    match subscriber.find().await {
+        Err(problem) if problem.kind == ProblemKind::Absent && topic.is_some() => Ok(()),
+        found => found.map(drop).map_err(|problem| of_subscription(subscriber, problem)),
+    }
+}
+
+fn of_subscription(subscriber: &Subscriber, problem: Problem) -> Problem {
+    let detail = format!("the subscription `{}`: {}", subscriber.subscription(), problem.detail);
+    Problem { detail, ..problem }
+}
+
 /// Finds the subscription, or makes it, and pulls for the first time, which tells whether we may. Returns the deadline of
 /// its messages and what was pulled.
 async fn find(upstream: &Upstream<'_>) -> Result<(Duration, Vec<ReceivedMessage>), Problem> {
     let subscriber = upstream.subscriber;
     let found = match (subscriber.find().await, upstream.topic) {
-        (Err(problem), Some(topic)) if problem.kind == waypost_clients::ProblemKind::Absent => {
+        (Err(problem), Some(topic)) if problem.kind == ProblemKind::Absent => {
             subscriber.create(topic, DEADLINE).await?;
             None
         }
-        (found, _) => found.map_err(|problem| Problem {
-            detail: format!("the subscription `{}`: {}", subscriber.subscription(), problem.detail),
-            ..problem
-        })?,
+        (found, _) => found.map_err(|problem| of_subscription(subscriber, problem))?,
     };
     let seconds = found.map_or(0, |found| u64::try_from(found.ack_deadline_seconds).unwrap_or(0));
     let deadline = if seconds == 0 { DEADLINE } else { Duration::from_secs(seconds) };

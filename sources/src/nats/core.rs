@@ -18,6 +18,14 @@ use super::{MOST_BYTES, MOST_COMMITS, Nats};
 /// The most messages in one commit.
 const MOST_MESSAGES: usize = 1_000;
 
+/// Whether the subjects may be listened to. In a group nobody listens for it: what came would be missing to the others.
+pub(super) async fn check(source: &Nats, connection: &nats::Nats) -> Result<(), Problem> {
+    match source.config.queue_group {
+        Some(_) => connection.round_trip().await,
+        None => listen(source, connection).await.map(drop),
+    }
+}
+
 /// Listens until `shutdown`, or until the server refuses us.
 pub(super) async fn run(
     source: &Nats,

@@ -10,10 +10,11 @@ use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use waypost_clients::nats::async_nats::jetstream::consumer::pull::{Batch, Config};
 use waypost_clients::nats::async_nats::jetstream::consumer::{
-    AckPolicy, DeliverPolicy, FromConsumer as _, PullConsumer,
+    self, AckPolicy, DeliverPolicy, FromConsumer as _, PullConsumer,
 };
+use waypost_clients::nats::async_nats::jetstream::context::ConsumerInfoErrorKind;
 use waypost_clients::nats::async_nats::jetstream::message::{AckKind, Acker};
-use waypost_clients::nats::async_nats::jetstream::stream::ConsumerError;
+use waypost_clients::nats::async_nats::jetstream::stream::{ConsumerError, Stream};
 use waypost_clients::nats::async_nats::{self, jetstream};
 use waypost_clients::nats::{self, Standing};
 use waypost_clients::{Problem, ProblemKind};
@@ -77,6 +78,22 @@ pub(super) async fn run(
     ended
 }
 
+/// Whether the stream is there, and our place in it could be ours. Makes none.
+pub(super) async fn check(
+    source: &Nats,
+    stream: &NatsStream,
+    connection: &nats::Nats,
+) -> Result<(), Problem> {
+    let finder = Finder { source, stream, connection };
+    let (found, name) = (finder.stream().await?, finder.consumer_name());
+    match found.consumer_info(&name).await {
+        Ok(info) => finder.suits(&name, &info.config),
+        // A run makes it.
+        Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => Ok(()),
+        Err(error) => Err(connection.problem(&error)),
+    }
+}
+
 /// Finds the stream and our place in it.
 struct Finder<'r> {
     source: &'r Nats,
@@ -85,22 +102,42 @@ struct Finder<'r> {
 }
 
 impl Finder<'_> {
-    async fn consumer(&self) -> Result<PullConsumer, Problem> {
+    async fn stream(&self) -> Result<Stream, Problem> {
         let context = jetstream::new(self.connection.client().clone());
-        let NatsStream { stream: stream_name, consumer, deliver } = self.stream;
-        let stream = context.get_stream(stream_name).await.map_err(|error| {
+        let name = &self.stream.stream;
+        context.get_stream(name).await.map_err(|error| {
             let problem = self.connection.problem(&error);
-            Problem { detail: format!("the stream `{stream_name}`: {}", problem.detail), ..problem }
-        })?;
-        let name = consumer.clone().unwrap_or_else(|| {
+            Problem { detail: format!("the stream `{name}`: {}", problem.detail), ..problem }
+        })
+    }
+
+    fn consumer_name(&self) -> String {
+        self.stream.consumer.clone().unwrap_or_else(|| {
             let ResourceName { namespace, name } = &self.source.name;
             // Names of consumers have no dots.
             format!("waypost-{namespace}-{name}").replace('.', "_")
-        });
+        })
+    }
+
+    /// Whether a consumer is one of the kind that we read by.
+    fn suits(&self, name: &str, config: &consumer::Config) -> Result<(), Problem> {
+        if config.ack_policy == AckPolicy::Explicit && config.deliver_subject.is_none() {
+            return Ok(());
+        }
+        let detail = format!(
+            "the consumer `{name}` of the stream `{}` is no pull consumer with explicit acknowledgement: name another, \
+             or remove it",
+            self.stream.stream
+        );
+        Err(Problem::new(ProblemKind::Settings, detail))
+    }
+
+    async fn consumer(&self) -> Result<PullConsumer, Problem> {
+        let (stream, name) = (self.stream().await?, self.consumer_name());
         let subjects = &self.source.config.subjects;
         let wanted = Config {
             durable_name: Some(name.clone()),
-            deliver_policy: match deliver {
+            deliver_policy: match self.stream.deliver {
                 NatsDeliver::All => DeliverPolicy::All,
                 NatsDeliver::New => DeliverPolicy::New,
             },
@@ -113,13 +150,7 @@ impl Finder<'_> {
         let found: Result<PullConsumer, ConsumerError> = stream.get_or_create_consumer(&name, wanted).await;
         let found = found.map_err(|error| self.connection.problem(&error))?;
         let mut config = found.cached_info().config.clone();
-        if config.ack_policy != AckPolicy::Explicit || config.deliver_subject.is_some() {
-            let detail = format!(
-                "the consumer `{name}` of the stream `{stream_name}` is no pull consumer with explicit acknowledgement: \
-                 name another, or remove it"
-            );
-            return Err(Problem::new(ProblemKind::Settings, detail));
-        }
+        self.suits(&name, &config)?;
         let one = (!config.filter_subject.is_empty()).then_some(&config.filter_subject);
         let now: Vec<_> = config.filter_subjects.iter().chain(one).collect();
         if subjects.is_empty() || now.iter().copied().eq(subjects) {

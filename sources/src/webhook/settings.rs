@@ -143,8 +143,8 @@ pub(super) enum RequestPart {
 pub(super) enum Verification {
     /// GitHub: `X-Hub-Signature-256`.
     Github(SharedSecrets),
-    /// GitLab: the token in `X-Gitlab-Token`.
-    Gitlab(SharedSecrets),
+    /// GitLab: `X-Gitlab-Token`, or `webhook-signature` where there are signing tokens.
+    Gitlab(GitlabSecrets),
     /// Stripe: `Stripe-Signature`.
     Stripe(SigningSecrets),
     /// Slack: `X-Slack-Signature` and `X-Slack-Request-Timestamp`.
@@ -166,6 +166,21 @@ pub(super) enum Verification {
 pub(super) struct SharedSecrets {
     /// The secrets; each of them is good.
     secrets: Vec<SecretValue>,
+}
+
+/// What GitLab was told: secret tokens or signing tokens.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct GitlabSecrets {
+    /// The secret tokens, which GitLab sends as they are; each of them is good.
+    #[serde(default)]
+    secrets: Vec<SecretValue>,
+    /// The signing tokens, `whsec_BASE64`, by which GitLab signs the body and the time; each of them is good. Better than
+    /// `secrets`, and instead of them.
+    #[serde(default)]
+    signing_tokens: Vec<SecretValue>,
+    /// How far the signed time may be from now; `PT5M` where none is given.
+    tolerance: Option<IsoDuration>,
 }
 
 /// Secrets by which the sender signs, with the time.
@@ -245,7 +260,7 @@ impl Verification {
         };
         let (path, count) = match self {
             Self::Github(shared) => ("github.secrets", shared.secrets.len()),
-            Self::Gitlab(shared) => ("gitlab.secrets", shared.secrets.len()),
+            Self::Gitlab(gitlab) => ("gitlab.secrets", gitlab.secrets.len() + gitlab.signing_tokens.len()),
             Self::Stripe(signing) => ("stripe.secrets", signing.secrets.len()),
             Self::Slack(signing) => ("slack.secrets", signing.secrets.len()),
             Self::StandardWebhooks(signing) => ("standardWebhooks.secrets", signing.secrets.len()),
@@ -257,6 +272,14 @@ impl Verification {
             problem(path, "there is none, so that nobody could send: name at least one");
         } else if count > MOST_SECRETS {
             problem(path, "there are more than 16: declare a source for each sender");
+        }
+        if let Self::Gitlab(gitlab) = self {
+            if !gitlab.secrets.is_empty() && !gitlab.signing_tokens.is_empty() {
+                problem("gitlab.secrets", "a token that is sent proves less than a signature: name `signingTokens` alone");
+            }
+            if gitlab.tolerance.is_some() && gitlab.signing_tokens.is_empty() {
+                problem("gitlab.tolerance", "it says nothing without `signingTokens`");
+            }
         }
         if let Self::Hmac(own) = self {
             if own.header.parse::<HeaderName>().is_err() {
@@ -306,25 +329,27 @@ impl Verification {
             let secrets = keys(&signing.secrets)?;
             Ok(Verifier::Signature { scheme, secrets, tolerance: tolerance(&signing.tolerance) })
         };
+        let standard = |values: &[SecretValue], given: &Option<IsoDuration>| -> Result<Verifier, Problem> {
+            let decoded = all(values)?.iter().map(standard_key).collect::<Option<Vec<_>>>();
+            let secrets = decoded.ok_or_else(|| {
+                settings("a secret of Standard Webhooks is `whsec_` with base64 behind it".to_owned())
+            })?;
+            let scheme = Scheme::StandardWebhooks;
+            Ok(Verifier::Signature { scheme, secrets, tolerance: tolerance(given) })
+        };
         match self {
             Self::Github(shared) => {
                 let secrets = keys(&shared.secrets)?;
                 Ok(Verifier::Signature { scheme: Scheme::Github, secrets, tolerance: DEFAULT_TOLERANCE })
             }
-            Self::Gitlab(shared) => {
+            Self::Gitlab(gitlab) if gitlab.signing_tokens.is_empty() => {
                 let header = HeaderName::from_static("x-gitlab-token");
-                Ok(Verifier::Token { header, tokens: all(&shared.secrets)? })
+                Ok(Verifier::Token { header, tokens: all(&gitlab.secrets)? })
             }
+            Self::Gitlab(gitlab) => standard(&gitlab.signing_tokens, &gitlab.tolerance),
             Self::Stripe(signing) => timed(Scheme::Stripe, signing),
             Self::Slack(signing) => timed(Scheme::Slack, signing),
-            Self::StandardWebhooks(signing) => {
-                let decoded = all(&signing.secrets)?.iter().map(standard_key).collect::<Option<Vec<_>>>();
-                let secrets = decoded.ok_or_else(|| {
-                    settings("a secret of Standard Webhooks is `whsec_` with base64 behind it".to_owned())
-                })?;
-                let scheme = Scheme::StandardWebhooks;
-                Ok(Verifier::Signature { scheme, secrets, tolerance: tolerance(&signing.tolerance) })
-            }
+            Self::StandardWebhooks(signing) => standard(&signing.secrets, &signing.tolerance),
             Self::Hmac(own) => {
                 let name = |name: &str| {
                     name.parse::<HeaderName>()

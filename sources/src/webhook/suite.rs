@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use http::HeaderName;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -102,7 +104,39 @@ fn vectors() -> Vec<Vector> {
             proofs: vec!["webhook-id", "webhook-timestamp", "webhook-signature"],
             timed: true,
         },
-        // Made by Python's hmac as Stripe documents it.
+        // GitLab signs by a signing token as Standard Webhooks has it. Made by openssl 3.0:
+        // printf '%s.1614265330.%s' ID BODY | openssl dgst -sha256 -mac HMAC -macopt hexkey:KEY -binary | base64
+        // where KEY is what follows `whsec_`, decoded.
+        Vector {
+            settings: json!({"verify": {"gitlab": {"signingTokens": [
+                {"value": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"},
+                {"value": "whsec_Z2l0bGFiLXNpZ25pbmctdG9rZW4tMDEyMzQ1Njc4OWE="},
+            ]}}}),
+            headers: vec![
+                ("webhook-id", "f5e5f430-f57b-4e6e-9fac-d9128cd7232f"),
+                ("webhook-timestamp", "1614265330"),
+                ("webhook-signature", "v1,tOOL9nHMFl9ZciWZeTJl5Zgt4pG4dtb07A5mzkZaEKc="),
+            ],
+            body: r#"{"object_kind":"push","checkout_sha":"da1560886d4f094c3e6c9ef40349f7d38b5d27d7"}"#,
+            at: 1_614_265_330,
+            proofs: vec!["webhook-id", "webhook-timestamp", "webhook-signature"],
+            timed: true,
+        },
+        // As Stripe documents it, with the new secret of two while it is renewed. Made by openssl 3.0:
+        // printf '1614265330.%s' BODY | openssl dgst -sha256 -hmac whsec_next
+        Vector {
+            settings: secrets("stripe", &["whsec_next"]),
+            headers: vec![(
+                "stripe-signature",
+                "t=1614265330,v1=a0e702b9833a194c0d5cd3a21e162537db13f4f07c8fb73fddd4febf824b6239,\
+                 v1=4c9f5817734324c827b088e99fc18eac4c068f82c7427c45969c5e11bb5e2fec",
+            )],
+            body: r#"{"id":"evt_1","type":"charge.succeeded","data":{"object":{"id":"ch_1"}}}"#,
+            at: 1_614_265_330,
+            proofs: vec!["stripe-signature"],
+            timed: true,
+        },
+        // Made by Python's hmac as Stripe documents it, and by openssl.
         Vector {
             settings: secrets("stripe", &["whsec_test"]),
             headers: vec![(
@@ -114,7 +148,7 @@ fn vectors() -> Vec<Vector> {
             proofs: vec!["stripe-signature"],
             timed: true,
         },
-        // Made by Python's hmac.
+        // Made by Python's hmac, and by openssl: printf '1614265330:POST:hello' | openssl dgst -sha512 -hmac s -binary | base64
         Vector {
             settings: own,
             headers: vec![
@@ -223,20 +257,57 @@ async fn what_proves_nothing_is_refused_with_a_code() {
     }
 }
 
+/// A signature with one bit of it flipped, as it stands in a header.
+fn flipped(mac: &[u8], bit: usize) -> Vec<u8> {
+    let mut mac = mac.to_vec();
+    mac[bit / 8] ^= 1 << (bit % 8);
+    mac
+}
+
 proptest! {
     #[test]
     fn one_bit_that_is_flipped_in_the_signature_is_refused(bit in 0_usize..256) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-        let vector = &vectors()[0];
-        let receiver = runtime.block_on(receiver(vector.settings.clone()));
-        let (name, value) = vector.headers[0];
-        let mut digits: Vec<char> = value.chars().collect();
-        let at = "sha256=".len() + bit / 4;
-        let digit = digits[at].to_digit(16).expect("a digit") ^ (1 << (bit % 4));
-        digits[at] = char::from_digit(digit, 16).expect("a digit");
-        let changed: String = digits.into_iter().collect();
-        let request = posted("", "", &[(name, &changed)], vector.body);
-        prop_assert_eq!(refused(&*receiver, &request, 0), (401, "E0306"));
+        for vector in vectors() {
+            // Where the good signature stands in the header, behind what, and how it is written.
+            let (header, before, hex) = match *vector.proofs.last().expect("a proof") {
+                "x-hub-signature-256" => ("x-hub-signature-256", "sha256=", true),
+                "x-slack-request-timestamp" => ("x-slack-signature", "v0=", true),
+                "stripe-signature" => ("stripe-signature", "t=1614265330,v1=", true),
+                "webhook-signature" => ("webhook-signature", "v1,", false),
+                "x-sign" => ("x-sign", "v=", false),
+                _ => continue,
+            };
+            let value = vector.headers.iter().find(|(name, _)| *name == header).expect("it is there").1;
+            let written = value.rsplit(['=', ',']).find(|part| part.len() > 40).expect("a signature");
+            let written = written.trim_end_matches('=');
+            let mac: Vec<u8> = if hex {
+                let byte = |at| u8::from_str_radix(&written[at..at + 2], 16).expect("digits");
+                (0..written.len()).step_by(2).map(byte).collect()
+            } else {
+                STANDARD_NO_PAD.decode(written).expect("base64")
+            };
+            let write = |mac: &[u8]| {
+                let text = if hex {
+                    mac.iter().map(|byte| format!("{byte:02x}")).collect()
+                } else {
+                    STANDARD.encode(mac)
+                };
+                format!("{before}{text}")
+            };
+            let receiver = runtime.block_on(receiver(vector.settings.clone()));
+            let with = |value: &str| {
+                let put = |pair: &(&'static str, &'static str)| {
+                    (pair.0, if pair.0 == header { value.to_owned() } else { pair.1.to_owned() })
+                };
+                let headers: Vec<_> = vector.headers.iter().map(put).collect();
+                let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+                receiver.receive(&posted("", "", &headers, vector.body), vector.at)
+            };
+            prop_assert!(with(&write(&mac)).is_ok(), "{}", vector.settings);
+            let refused = with(&write(&flipped(&mac, bit))).expect_err("refused");
+            prop_assert_eq!(refused.code.id(), "E0306");
+        }
     }
 }
 
@@ -385,6 +456,15 @@ async fn the_challenge_of_slack_is_answered_once_it_is_signed() {
 fn settings_that_cannot_work_are_told() {
     for (settings, path) in [
         (secrets("github", &[]), "verify.github.secrets"),
+        (json!({"verify": {"gitlab": {}}}), "verify.gitlab.secrets"),
+        (
+            json!({"verify": {"gitlab": {"secrets": [{"value": "s"}], "signingTokens": [{"value": "whsec_AA=="}]}}}),
+            "verify.gitlab.secrets",
+        ),
+        (
+            json!({"verify": {"gitlab": {"secrets": [{"value": "s"}], "tolerance": "PT1M"}}}),
+            "verify.gitlab.tolerance",
+        ),
         (json!({"verify": {"basic": []}}), "verify.basic"),
         (json!({"verify": {"hmac": {"secrets": [{"value": "s"}], "header": "a b"}}}), "verify.hmac.header"),
         (

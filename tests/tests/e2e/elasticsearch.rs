@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use waypost_tests::binary::run;
 use waypost_tests::client::{batch, event};
-use waypost_tests::eventually;
+use waypost_tests::{eventually, outage};
 use waypost_tests::ledger::count;
 use waypost_tests::process::{Setup, Waypost};
 use waypost_tests::servers::opensearch::{OpenSearch, PASSWORD, USER};
@@ -107,6 +108,8 @@ async fn ten_thousand_events_are_there_once_each_though_the_cluster_goes_away_an
     accept_many(&waypost, "many", 2_000..10_000).await;
     tokio::time::sleep(Duration::from_secs(3)).await;
     let waypost = waypost.kill(|setup| setup).await;
+    // The node takes its time to start, too.
+    outage(Duration::ZERO).await;
     node.start_again().await;
     delivered(&waypost, "many", 10_000).await;
     let row = waypost.trigger("many").await;
@@ -156,13 +159,23 @@ async fn what_is_wrong_is_told_and_mended_without_a_restart_and_a_poison_documen
         writing("named", &settings(&node, json!({"index": "${$.index}"}))),
         writing("stream", &settings(&node, json!({"index": "stream", "dataStream": true}))),
     ];
-    let waypost = setup
+    let setup = setup
         .file("manifests.yaml", &default_broker(&[]))
         .file("sinks.yaml", &file(documents.as_flattened()))
         .allow("E0423")
-        .allow("E0424")
-        .start()
-        .await;
+        .allow("E0424");
+    let checked = run(&["check", "--connect", "-f", setup.manifests().to_str().unwrap()]).await;
+    for (name, said) in [
+        ("absent", "E0424"),
+        ("password", "E0423"),
+        ("trust", "E0423"),
+        ("pipeline", "E0424"),
+        ("poison", "reached"),
+        ("stream", "reached"),
+    ] {
+        assert!(checked.stdout.contains(&format!("Sink default/{name}: {said}")), "{name}: {checked:?}");
+    }
+    let waypost = setup.start().await;
     not_ready(&waypost, "Sink", "absent", "E0424").await;
     not_ready(&waypost, "Sink", "password", "E0423").await;
     not_ready(&waypost, "Sink", "trust", "E0423").await;

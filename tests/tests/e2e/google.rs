@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use waypost_tests::eventually;
+use waypost_tests::{eventually, outage};
 use waypost_tests::ledger::count;
 use waypost_tests::process::{Setup, Waypost};
 use waypost_tests::servers::google::{CloudStorage, PROJECT, PubSub, message};
@@ -163,6 +163,7 @@ async fn ten_thousand_messages_all_arrive_though_waypost_is_killed_and_pub_sub_g
     // The stand-in keeps nothing: the subscription has to be made again.
     pub_sub.kill().await;
     not_ready(&waypost, "E0302").await;
+    outage(Duration::ZERO).await;
     pub_sub.start_again().await;
     not_ready(&waypost, "E0304").await;
     pub_sub.topic("orders").await;
@@ -176,6 +177,15 @@ async fn ten_thousand_messages_all_arrive_though_waypost_is_killed_and_pub_sub_g
 
 #[tokio::test]
 async fn a_broker_that_is_full_holds_the_source_up_and_no_message_comes_twice() {
+    hold_up("googlePubSub").await;
+}
+
+#[tokio::test]
+async fn a_broker_that_is_full_holds_up_the_source_of_objects_too() {
+    hold_up("googleCloudStorage").await;
+}
+
+async fn hold_up(kind: &str) {
     let Some(pub_sub) = started().await else { return };
     let open = Arc::new(AtomicBool::new(false));
     let opened = Arc::clone(&open);
@@ -185,7 +195,9 @@ async fn a_broker_that_is_full_holds_the_source_up_and_no_message_comes_twice() 
         "retry": 1000, "backoffPolicy": "constant", "backoffDelay": "PT0.5S", "maxBacklog": {"size": "16KiB"},
     }});
     let all = native_trigger("all", &subscriber.url("/"), delivery);
-    let waypost = Waypost::start(&default_broker(&[all, orders(&pub_sub)])).await;
+    let settings = json!({"endpoint": pub_sub.endpoint(), "subscription": subscription("orders")});
+    let source = source("in", json!({kind: settings}));
+    let waypost = Waypost::start(&default_broker(&[all, source])).await;
     ready(&waypost, "in").await;
     pub_sub.publish("orders", numbered(0..200)).await;
     eventually("the backlog to be full", async || {
@@ -197,7 +209,7 @@ async fn a_broker_that_is_full_holds_the_source_up_and_no_message_comes_twice() 
     pub_sub.publish("orders", numbered(200..2_000)).await;
     not_ready(&waypost, "E0510").await;
     // Longer than the deadline of the subscription and what it is extended by at first.
-    tokio::time::sleep(Duration::from_secs(17)).await;
+    outage(Duration::from_secs(17)).await;
     assert!(pub_sub.state().await["acknowledged"].as_u64().unwrap() < 2_000);
     open.store(true, Ordering::Relaxed);
     eventually("all to be delivered", async || {
@@ -241,6 +253,66 @@ async fn a_subscription_that_is_not_there_is_told_or_made_and_who_is_refused_is_
     assert_eq!((&json["Data"], &json["OrderingKey"]), (&json!("eA=="), &json!("k")));
     assert_eq!((&json["ID"], &json["Attributes"]), (&json!(one.id()), &json!({"a": "b"})));
     assert_eq!(one.header("ce-pubsubmsga"), "b");
+    waypost.stop().await;
+}
+
+/// Numbered notifications of new objects.
+fn uploaded(numbers: std::ops::Range<usize>) -> impl Iterator<Item = Value> {
+    numbers.map(|number| {
+        let object = format!("reports/{number}");
+        let attributes = [
+            ("eventType", "OBJECT_FINALIZE"),
+            ("bucketId", "photos"),
+            ("objectId", object.as_str()),
+            ("objectGeneration", "1700000000000001"),
+            ("payloadFormat", "JSON_API_V1"),
+        ];
+        message(json!({"name": object, "bucket": "photos"}).to_string().as_bytes(), &attributes, "")
+    })
+}
+
+#[tokio::test]
+async fn ten_thousand_notifications_all_arrive_though_waypost_is_killed_and_pub_sub_goes_away() {
+    let Some(mut pub_sub) = started().await else { return };
+    pub_sub.publish("orders", uploaded(0..10_000)).await;
+    let subscriber = Subscriber::accepting().await;
+    let settings = json!({
+        "endpoint": pub_sub.endpoint(), "subscription": subscription("orders"),
+        "topic": format!("projects/{PROJECT}/topics/orders"),
+    });
+    let manifests = default_broker(&[
+        trigger("all", &subscriber.url("/"), json!({})),
+        source("in", json!({"googleCloudStorage": settings})),
+    ]);
+    let setup = Setup::new(&manifests).allow("the source is not ready").allow("E0303").allow("E0304");
+    let waypost = setup.start().await;
+    distinct(&subscriber, 2_000).await;
+    let waypost = waypost.kill(|setup| setup).await;
+    distinct(&subscriber, 10_000).await;
+    acknowledged(&pub_sub, 10_000).await;
+    let ids: HashSet<_> = subscriber.received().iter().map(Received::id).collect();
+    assert_eq!(ids.len(), 10_000);
+    assert!(ids.contains("photos/reports/9999/1700000000000001/OBJECT_FINALIZE"));
+    // A clean end acknowledges what was read, so that nothing comes twice.
+    let before = subscriber.received().len();
+    let waypost = waypost.restart(|setup| setup).await;
+    pub_sub.publish("orders", uploaded(10_000..10_001)).await;
+    distinct(&subscriber, 10_001).await;
+    assert_eq!(subscriber.received().len(), before + 1);
+    // The stand-in keeps nothing: the subscription is made again once its topic is there.
+    pub_sub.kill().await;
+    not_ready(&waypost, "E0302").await;
+    outage(Duration::ZERO).await;
+    pub_sub.start_again().await;
+    not_ready(&waypost, "E0304").await;
+    pub_sub.deny(true).await;
+    not_ready(&waypost, "E0303").await;
+    pub_sub.deny(false).await;
+    pub_sub.topic("orders").await;
+    ready(&waypost, "in").await;
+    pub_sub.publish("orders", uploaded(10_001..10_101)).await;
+    distinct(&subscriber, 10_101).await;
+    acknowledged(&pub_sub, 100).await;
     waypost.stop().await;
 }
 

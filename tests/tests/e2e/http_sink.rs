@@ -1,17 +1,18 @@
 //! The HTTP sink: what it sends, who it says that it is, and what it makes of the answers.
 #![allow(clippy::needless_pass_by_value, reason = "`json!` stands in the place of each argument")]
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::Method;
 use serde_json::{Value, json};
-use waypost_tests::client::event;
-use waypost_tests::eventually;
+use waypost_tests::client::{batch, event};
+use waypost_tests::{eventually, outage};
 use waypost_tests::ledger::count;
 use waypost_tests::process::{Setup, Waypost};
-use waypost_tests::subscriber::{Behaviour, Subscriber, answer};
+use waypost_tests::subscriber::{Behaviour, Received, Subscriber, answer};
 
 use crate::manifests::{default_broker, retry, sink, sink_ref, trigger_to};
 
@@ -222,6 +223,68 @@ async fn what_a_server_refuses_is_told_apart() {
     assert_eq!((count(&row, "delivered"), count(&row, "deadLettered")), (3, 3), "{row}");
     assert!(server.received().iter().all(|request| request.path == "/"), "a redirect was followed");
     waypost.stop().await;
+}
+
+/// Sends events with the ids of these numbers, in requests of many.
+async fn accept_many(waypost: &Waypost, numbers: std::ops::Range<usize>) {
+    for start in numbers.clone().step_by(500) {
+        let events: Vec<_> = (start..(start + 500).min(numbers.end))
+            .map(|number| json!({"specversion": "1.0", "id": number.to_string(), "source": "/s", "type": "t"}))
+            .collect();
+        waypost.accept(batch(INGRESS, Value::from(events).to_string())).await;
+    }
+}
+
+async fn all_delivered(waypost: &Waypost, wanted: u64) {
+    for name in ["all", "knative"] {
+        let waited = tokio::time::timeout(Duration::from_secs(90), async {
+            while count(&waypost.trigger(name).await, "delivered") < wanted {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        });
+        let row = if waited.await.is_ok() { waypost.trigger(name).await } else { waypost.status().await };
+        assert_eq!((count(&row, "delivered"), count(&row, "deadLettered")), (wanted, 0), "{row:#}");
+    }
+}
+
+#[tokio::test]
+async fn ten_thousand_events_all_arrive_at_a_server_and_a_knative_service_that_go_away_while_waypost_is_killed()
+{
+    let servers = [Subscriber::accepting().await, Subscriber::accepting().await];
+    let service = json!({
+        "apiVersion": "serving.knative.dev/v1", "kind": "Service",
+        "metadata": {"name": "orders", "annotations": {"waypost.dev/url": servers[1].url("/")}},
+    });
+    let of_service =
+        json!({"ref": {"apiVersion": "serving.knative.dev/v1", "kind": "Service", "name": "orders"}});
+    let settings = json!({"url": servers[0].url("/"), "auth": {"bearer": {"token": {"value": "t"}}}});
+    let waypost = Waypost::start(&default_broker(&[
+        trigger_to("all", sink_ref("out"), json!({})),
+        sink("out", json!({"http": settings})),
+        service,
+        trigger_to("knative", of_service, json!({})),
+    ]))
+    .await;
+    accept_many(&waypost, 0..2_000).await;
+    all_delivered(&waypost, 2_000).await;
+    let addresses = servers.each_ref().map(Subscriber::address);
+    let before = servers.each_ref().map(|server| ids(&server.received()));
+    drop(servers);
+    accept_many(&waypost, 2_000..10_000).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let waypost = waypost.kill(|setup| setup).await;
+    outage(Duration::from_secs(2)).await;
+    let servers = [Subscriber::accepting_at(addresses[0]).await, Subscriber::accepting_at(addresses[1]).await];
+    all_delivered(&waypost, 10_000).await;
+    for (server, before) in servers.iter().zip(before) {
+        let after = ids(&server.received());
+        assert_eq!(before.union(&after).count(), 10_000);
+    }
+    waypost.stop().await;
+}
+
+fn ids(received: &[Received]) -> HashSet<String> {
+    received.iter().map(Received::id).collect()
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use waypost_tests::client::{batch, event};
-use waypost_tests::eventually;
+use waypost_tests::{eventually, outage};
 use waypost_tests::ledger::count;
 use waypost_tests::process::{Setup, Waypost};
 use waypost_tests::servers::kafka::{Kafka, PASSWORD, Record, USER, record};
@@ -170,6 +170,7 @@ async fn ten_thousand_records_all_arrive_though_waypost_is_killed_and_kafka_goes
     committed(&kafka, 10_000).await;
     kafka.kill().await;
     not_ready(&waypost, "Source", "in", "E0302").await;
+    outage(Duration::ZERO).await;
     kafka.start_again().await;
     kafka.send("orders", numbered(10_000..10_100)).await;
     distinct(&subscriber, 10_100).await;
@@ -201,7 +202,7 @@ async fn a_broker_that_is_full_holds_the_source_up_and_nothing_is_lost() {
     kafka.send("orders", numbered(200..3_000)).await;
     not_ready(&waypost, "Source", "in", "E0510").await;
     // Long enough for the source to tell Kafka that it reads nothing for now.
-    tokio::time::sleep(Duration::from_secs(4)).await;
+    outage(Duration::from_secs(4)).await;
     let (committed_meanwhile, _) = kafka.committed("waypost.default.in", "orders").await;
     assert!(committed_meanwhile < 3_000, "{committed_meanwhile}");
     open.store(true, Ordering::Relaxed);
@@ -379,7 +380,7 @@ async fn ten_thousand_events_are_all_written_though_kafka_goes_away_and_waypost_
     accept_many(&waypost, 2_000..10_000).await;
     tokio::time::sleep(Duration::from_secs(5)).await;
     let waypost = waypost.kill(|setup| setup).await;
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    outage(Duration::from_secs(5)).await;
     kafka.start_again().await;
     tokio::time::timeout(Duration::from_secs(90), async {
         while count(&waypost.trigger("all").await, "delivered") < 10_000 {

@@ -4,8 +4,10 @@
 mod architecture;
 mod aws;
 mod bad_input;
+mod bridge;
 mod command_line;
 mod conformance;
+mod connect;
 mod control;
 mod crash;
 mod dead_letters;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use waypost_tests::client::{batch, event};
-use waypost_tests::eventually;
+use waypost_tests::{eventually, outage};
 use waypost_tests::ledger::count;
 use waypost_tests::process::{Setup, Waypost};
 use waypost_tests::servers::nats::{Message, Nats, message};
@@ -166,7 +166,7 @@ async fn ten_thousand_messages_all_arrive_though_waypost_is_killed_and_nats_goes
     acknowledged(&nats, 10_000).await;
     nats.kill().await;
     not_ready(&waypost, "Source", "in", "E0302").await;
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    outage(Duration::from_secs(3)).await;
     nats.start_again().await;
     nats.send(numbered(10_000..10_100)).await;
     distinct(&subscriber, 10_100).await;
@@ -201,7 +201,7 @@ async fn a_broker_that_is_full_holds_the_source_up_and_no_message_comes_twice() 
     tokio::time::sleep(Duration::from_secs(2)).await;
     nats.send(numbered(200..1_000)).await;
     not_ready(&waypost, "Source", "in", "E0510").await;
-    tokio::time::sleep(Duration::from_secs(9)).await;
+    outage(Duration::from_secs(9)).await;
     let state = nats.state("ORDERS", "waypost-default-in").await;
     assert!(state["acknowledged"].as_u64().unwrap() < 1_000, "{state}");
     open.store(true, Ordering::Relaxed);
@@ -425,7 +425,7 @@ async fn ten_thousand_events_are_all_written_once_though_nats_goes_away_and_wayp
     accept_many(&waypost, 2_000..10_000).await;
     tokio::time::sleep(Duration::from_secs(3)).await;
     let waypost = waypost.kill(|setup| setup).await;
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    outage(Duration::from_secs(3)).await;
     nats.start_again().await;
     let written = tokio::time::timeout(Duration::from_secs(60), async {
         while count(&waypost.trigger("all").await, "delivered") < 10_000 {

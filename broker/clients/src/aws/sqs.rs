@@ -1,6 +1,7 @@
 //! The calls of SQS that a consumer needs, by its JSON protocol.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -27,7 +28,7 @@ const DEFAULT_VISIBILITY: Duration = Duration::from_secs(30);
 /// A queue that was found.
 #[derive(Debug)]
 pub struct Queue {
-    client: AwsClient,
+    client: Arc<AwsClient>,
     url: String,
     arn: String,
     visibility: Duration,
@@ -170,11 +171,11 @@ impl Left {
     }
 }
 
-/// Finds a queue, its ARN and its visibility time-out.
+/// Finds a queue, its ARN and its visibility time-out, and changes nothing.
 ///
 /// # Errors
 /// Why there is none for us: [`ProblemKind::Absent`] where SQS has no such queue.
-pub async fn find(client: AwsClient, name: QueueName<'_>) -> Result<Queue, Problem> {
+pub async fn find(client: Arc<AwsClient>, name: QueueName<'_>) -> Result<Queue, Problem> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
     struct Found {

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use waypost_tests::client::{batch, event};
-use waypost_tests::eventually;
+use waypost_tests::{eventually, outage};
 use waypost_tests::ledger::count;
 use waypost_tests::process::{Setup, Waypost};
 use waypost_tests::servers::s3s::{KEY, KEY_ID, S3s};
@@ -75,7 +75,7 @@ async fn ten_thousand_events_are_all_written_though_s3_goes_away_and_waypost_is_
     accept_many(&waypost, 2_000..10_000).await;
     tokio::time::sleep(Duration::from_secs(5)).await;
     let waypost = waypost.kill(|setup| setup).await;
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    outage(Duration::from_secs(3)).await;
     server.start_again().await;
     delivered(&waypost, "all", 10_000).await;
     let objects = server.objects("events");
