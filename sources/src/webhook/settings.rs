@@ -275,7 +275,10 @@ impl Verification {
         }
         if let Self::Gitlab(gitlab) = self {
             if !gitlab.secrets.is_empty() && !gitlab.signing_tokens.is_empty() {
-                problem("gitlab.secrets", "a token that is sent proves less than a signature: name `signingTokens` alone");
+                problem(
+                    "gitlab.secrets",
+                    "a token that is sent proves less than a signature: name `signingTokens` alone",
+                );
             }
             if gitlab.tolerance.is_some() && gitlab.signing_tokens.is_empty() {
                 problem("gitlab.tolerance", "it says nothing without `signingTokens`");

@@ -126,8 +126,7 @@ fn decompressed(body: &[u8]) -> Vec<u8> {
 
 #[tokio::test]
 async fn from_kafka_to_nats_to_s3() {
-    let (Some(nats), Some(s3), Some(kafka)) =
-        (Nats::start().await, S3s::start().await, Kafka::start().await)
+    let (Some(nats), Some(s3), Some(kafka)) = (Nats::start().await, S3s::start().await, Kafka::start().await)
     else {
         return;
     };

@@ -176,7 +176,10 @@ async fn a_subscription_of_pub_sub_is_reached_and_neither_made_nor_pulled() {
         source("absent", json!({"googlePubSub": settings("new", json!({}))})),
         source("absent-of-bucket", json!({"googleCloudStorage": settings("new", json!({}))})),
         source("to-be-made", json!({"googlePubSub": settings("new", topic)})),
-        source("away", json!({"googlePubSub": settings("orders", json!({"endpoint": "http://127.0.0.1:9"}))})),
+        source(
+            "away",
+            json!({"googlePubSub": settings("orders", json!({"endpoint": "http://127.0.0.1:9"}))}),
+        ),
     ];
     let mut expected = expected(&[
         ("there", "reached"),

@@ -10,11 +10,11 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use waypost_tests::binary::run;
 use waypost_tests::client::{batch, event};
-use waypost_tests::{eventually, outage};
 use waypost_tests::ledger::count;
 use waypost_tests::process::{Setup, Waypost};
 use waypost_tests::servers::opensearch::{OpenSearch, PASSWORD, USER};
 use waypost_tests::subscriber::{Behaviour, Subscriber, answer};
+use waypost_tests::{eventually, outage};
 
 use crate::manifests::{default_broker, file, sink_ref, trigger_to};
 

@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use waypost_tests::{eventually, outage};
 use waypost_tests::ledger::count;
 use waypost_tests::process::{Setup, Waypost};
 use waypost_tests::servers::google::{CloudStorage, PROJECT, PubSub, message};
 use waypost_tests::subscriber::{Received, Subscriber};
+use waypost_tests::{eventually, outage};
 
 use crate::manifests::{default_broker, native_trigger, trigger};
 

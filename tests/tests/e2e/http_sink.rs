@@ -9,10 +9,10 @@ use std::time::Duration;
 use http::Method;
 use serde_json::{Value, json};
 use waypost_tests::client::{batch, event};
-use waypost_tests::{eventually, outage};
 use waypost_tests::ledger::count;
 use waypost_tests::process::{Setup, Waypost};
 use waypost_tests::subscriber::{Behaviour, Received, Subscriber, answer};
+use waypost_tests::{eventually, outage};
 
 use crate::manifests::{default_broker, retry, sink, sink_ref, trigger_to};
 
@@ -229,7 +229,9 @@ async fn what_a_server_refuses_is_told_apart() {
 async fn accept_many(waypost: &Waypost, numbers: std::ops::Range<usize>) {
     for start in numbers.clone().step_by(500) {
         let events: Vec<_> = (start..(start + 500).min(numbers.end))
-            .map(|number| json!({"specversion": "1.0", "id": number.to_string(), "source": "/s", "type": "t"}))
+            .map(
+                |number| json!({"specversion": "1.0", "id": number.to_string(), "source": "/s", "type": "t"}),
+            )
             .collect();
         waypost.accept(batch(INGRESS, Value::from(events).to_string())).await;
     }
@@ -249,7 +251,7 @@ async fn all_delivered(waypost: &Waypost, wanted: u64) {
 
 #[tokio::test]
 async fn ten_thousand_events_all_arrive_at_a_server_and_a_knative_service_that_go_away_while_waypost_is_killed()
-{
+ {
     let servers = [Subscriber::accepting().await, Subscriber::accepting().await];
     let service = json!({
         "apiVersion": "serving.knative.dev/v1", "kind": "Service",
@@ -258,13 +260,13 @@ async fn ten_thousand_events_all_arrive_at_a_server_and_a_knative_service_that_g
     let of_service =
         json!({"ref": {"apiVersion": "serving.knative.dev/v1", "kind": "Service", "name": "orders"}});
     let settings = json!({"url": servers[0].url("/"), "auth": {"bearer": {"token": {"value": "t"}}}});
-    let waypost = Waypost::start(&default_broker(&[
+    let manifests = default_broker(&[
         trigger_to("all", sink_ref("out"), json!({})),
         sink("out", json!({"http": settings})),
         service,
         trigger_to("knative", of_service, json!({})),
-    ]))
-    .await;
+    ]);
+    let waypost = Setup::new(&manifests).allow("E0420").start().await;
     accept_many(&waypost, 0..2_000).await;
     all_delivered(&waypost, 2_000).await;
     let addresses = servers.each_ref().map(Subscriber::address);
@@ -274,7 +276,8 @@ async fn ten_thousand_events_all_arrive_at_a_server_and_a_knative_service_that_g
     tokio::time::sleep(Duration::from_secs(2)).await;
     let waypost = waypost.kill(|setup| setup).await;
     outage(Duration::from_secs(2)).await;
-    let servers = [Subscriber::accepting_at(addresses[0]).await, Subscriber::accepting_at(addresses[1]).await];
+    let servers =
+        [Subscriber::accepting_at(addresses[0]).await, Subscriber::accepting_at(addresses[1]).await];
     all_delivered(&waypost, 10_000).await;
     for (server, before) in servers.iter().zip(before) {
         let after = ids(&server.received());

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use waypost_tests::client::{batch, event};
-use waypost_tests::{eventually, outage};
 use waypost_tests::ledger::count;
 use waypost_tests::process::{Setup, Waypost};
 use waypost_tests::servers::kafka::{Kafka, PASSWORD, Record, USER, record};
 use waypost_tests::subscriber::{Received, Subscriber};
+use waypost_tests::{eventually, outage};
 
 use crate::manifests::{default_broker, file, native_trigger, sink_ref, trigger, trigger_to};
 

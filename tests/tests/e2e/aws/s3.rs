@@ -3,10 +3,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use waypost_tests::client::{batch, event};
-use waypost_tests::{eventually, outage};
 use waypost_tests::ledger::count;
 use waypost_tests::process::{Setup, Waypost};
 use waypost_tests::servers::s3s::{KEY, KEY_ID, S3s};
+use waypost_tests::{eventually, outage};
 
 use super::{not_ready, ready};
 use crate::manifests::{default_broker, only, sink, sink_ref, trigger_to};

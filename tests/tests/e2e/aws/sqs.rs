@@ -4,11 +4,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use waypost_tests::{eventually, outage};
 use waypost_tests::ledger::count;
 use waypost_tests::process::{Setup, Waypost};
 use waypost_tests::servers::elasticmq::ElasticMq;
 use waypost_tests::subscriber::{Behaviour, Received, Subscriber, answer};
+use waypost_tests::{eventually, outage};
 
 use super::{keys, not_ready, ready};
 use crate::manifests::{default_broker, native_trigger, trigger};
@@ -62,7 +62,7 @@ async fn empty(queues: &ElasticMq, url: &str) {
 #[tokio::test]
 async fn messages_of_every_form_arrive_and_a_queue_that_is_not_there_is_found_once_it_is() {
     let Some(queues) = ElasticMq::start().await else { return };
-    let orders = queues.create("orders", json!({})).await;
+    let orders = queues.create("orders", json!({"VisibilityTimeout": "5"})).await;
     let ordered = queues.create("ordered.fifo", json!({"FifoQueue": "true"})).await;
     let notified = queues.create("notified", json!({})).await;
     let record = |key: &str| {
@@ -148,7 +148,8 @@ async fn messages_of_every_form_arrive_and_a_queue_that_is_not_there_is_found_on
         empty(&queues, queue).await;
     }
     assert_eq!(subscriber.received().len(), 66);
-    // A clean end deletes what was read, so that nothing comes twice.
+    // A clean end deletes what was read, so that nothing comes twice. What the queue gives to a question of before, which
+    // nobody waits for any more, comes once it is visible again.
     let waypost = waypost.restart(|setup| setup).await;
     queues.send(&orders, &[json!({"MessageBody": "last"})]).await;
     let received = subscriber.wait_for(67).await;
