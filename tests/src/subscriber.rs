@@ -208,6 +208,11 @@ impl Subscriber {
         self.shared.noted.lock().received.clone()
     }
 
+    /// How many requests came so far.
+    pub fn count(&self) -> usize {
+        *self.shared.count.borrow()
+    }
+
     /// Waits until at least `count` requests came, and returns all.
     ///
     /// # Panics

@@ -278,6 +278,14 @@ async fn ten_thousand_events_all_arrive_at_a_server_and_a_knative_service_that_g
     outage(Duration::from_secs(2)).await;
     let servers =
         [Subscriber::accepting_at(addresses[0]).await, Subscriber::accepting_at(addresses[1]).await];
+    // Nobody is asked meanwhile: the servers and whoever asks share a thread, and a request that is slow to follow its
+    // connection is cut off.
+    let come = tokio::time::timeout(Duration::from_secs(90), async {
+        while servers.iter().any(|server| server.count() < 8_000) {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    });
+    assert!(come.await.is_ok(), "{:?} came", servers.each_ref().map(Subscriber::count));
     all_delivered(&waypost, 10_000).await;
     for (server, before) in servers.iter().zip(before) {
         let after = ids(&server.received());
