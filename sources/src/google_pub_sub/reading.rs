@@ -84,9 +84,9 @@ pub(crate) async fn check(subscriber: &Subscriber, topic: Option<&str>) -> Resul
     }
 }
 
-fn of_subscription(subscriber: &Subscriber, problem: Problem) -> Problem {
-    let detail = format!("the subscription `{}`: {}", subscriber.subscription(), problem.detail);
-    Problem { detail, ..problem }
+fn of_subscription(subscriber: &Subscriber, mut problem: Problem) -> Problem {
+    problem.detail = format!("the subscription `{}`: {}", subscriber.subscription(), problem.detail);
+    problem
 }
 
 /// Finds the subscription, or makes it, and pulls for the first time, which tells whether we may. Returns the deadline of
