@@ -199,11 +199,11 @@ impl RunningSink {
         close(&self.name, &before).await;
     }
 
-    /// The batches that the sink asks for; single events while it does not run.
-    pub(crate) fn batching(&self) -> Batching {
+    /// The batches that the sink asks for; not known while it does not run.
+    pub(crate) fn batching(&self) -> Option<Batching> {
         match &**self.state.load() {
-            State::Ready(sink) => sink.batching(),
-            State::Building | State::Failed(_) | State::Closed => Batching::SINGLE,
+            State::Ready(sink) => Some(sink.batching()),
+            State::Building | State::Failed(_) | State::Closed => None,
         }
     }
 

@@ -140,15 +140,12 @@ impl Subscriber {
 }
 
 impl Subscriber {
-    /// The batches that it takes: single events, but for a sink that asks for more.
-    pub(crate) fn batching(&self, context: &Context) -> Batching {
+    /// The batches that it takes: single events, but for a sink that asks for more. Not known of a sink that does not run.
+    pub(crate) fn batching(&self, context: &Context) -> Option<Batching> {
         match self {
-            Self::Sink(name) => {
-                let sink = context.directory.sink(&name.namespace, &name.name);
-                sink.map_or(Batching::SINGLE, |sink| sink.batching())
-            }
+            Self::Sink(name) => context.directory.sink(&name.namespace, &name.name)?.batching(),
             Self::Http(_) | Self::Broker(_) | Self::Transformation(_) | Self::Unresolved { .. } => {
-                Batching::SINGLE
+                Some(Batching::SINGLE)
             }
         }
     }

@@ -307,7 +307,31 @@ impl Subscription {
 
     fn push(&self, window: &mut Window, item: Item) {
         self.account(window, &item);
+        self.put(window, item, false);
+    }
+
+    /// As [`Self::push`], for what was taken just now and so is in no batch.
+    fn push_fresh(&self, window: &mut Window, item: Item) {
+        self.account(window, &item);
         window.ready.push_back(item);
+    }
+
+    /// Puts an item among those that are ready: with the others of its batch, where it is in one.
+    fn put(&self, window: &mut Window, item: Item, in_front: bool) {
+        let position = item.entry.position;
+        match self.ledgers[usize::from(position.partition)].batch_of(position.offset) {
+            Some((batch, of)) => window.ready.push_bound(batch, of, item),
+            None if in_front => window.ready.push_front(item),
+            None => window.ready.push_back(item),
+        }
+    }
+
+    /// Looks at the batches of which not all is ready: some of them may have been settled, or let go.
+    fn review(&self, window: &mut Window, ledger: &Ledger) {
+        if window.ready.has_partial() {
+            let of = |batch| ledger.bounds(batch).map(|bounds| bounds.offsets.len());
+            window.ready.review(ledger.partition(), of);
+        }
     }
 
     /// Counts an item that comes into the window.
@@ -432,8 +456,9 @@ impl Subscription {
         }
         window.in_hand += items.len();
         self.kick(&mut window);
+        let alone = !window.ready.is_atomic();
         match items.pop() {
-            Some(item) if items.is_empty() => Next::Attempt(item),
+            Some(item) if items.is_empty() && alone => Next::Attempt(item),
             last => {
                 items.extend(last);
                 Next::AttemptBatch(items)
@@ -456,6 +481,7 @@ impl Subscription {
             self.ledgers.split_at(self.turn.fetch_add(1, Ordering::Relaxed) % self.ledgers.len());
         for ledger in first.iter().chain(before) {
             self.catch_up(ledger).await;
+            self.review(&mut self.lock(), ledger);
         }
         drop(refilling);
     }
@@ -471,7 +497,7 @@ impl Subscription {
             let due = ledger.due(now, room);
             window.places[usize::from(ledger.partition())].crowded = !ledger.has_room();
             // There may be more than fits; also where nothing fitted.
-            window.look_for_due |= due.len() == room;
+            window.look_for_due |= due.len() >= room;
             for due in due {
                 match due.entry {
                     Some(entry) => self.push(&mut window, Item { entry, key: due.key }),

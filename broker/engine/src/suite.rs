@@ -48,6 +48,8 @@ struct Hand {
     sent: Mutex<Vec<String>>,
     /// The events of each call.
     calls: Mutex<Vec<usize>>,
+    /// The ids of each call, those too that never ended.
+    begun: Mutex<Vec<Vec<String>>>,
     at_once: Mutex<(usize, usize)>,
 }
 
@@ -61,6 +63,7 @@ impl Hand {
             gate: Semaphore::new(Semaphore::MAX_PERMITS / 2),
             sent: Mutex::default(),
             calls: Mutex::default(),
+            begun: Mutex::default(),
             at_once: Mutex::default(),
         });
         HANDS.lock().insert(name.to_owned(), Arc::clone(&hand));
@@ -94,6 +97,11 @@ impl Hand {
         self.calls.lock().clone()
     }
 
+    /// The ids of each call that was begun.
+    fn begun(&self) -> Vec<Vec<String>> {
+        self.begun.lock().clone()
+    }
+
     /// How many deliveries are under way, and the most that ever were.
     fn at_once(&self) -> (usize, usize) {
         *self.at_once.lock()
@@ -108,7 +116,8 @@ struct Scripted {
     hand: String,
     /// The most events in one call; one where nothing is said.
     batch: Option<usize>,
-    /// Whether its batches are `atomic` or `ordered`; independent where nothing is said.
+    /// Whether its batches are `atomic`, atomic in `parts` of which one may be refused, or `ordered`; independent where
+    /// nothing is said.
     unity: Option<String>,
 }
 
@@ -129,6 +138,7 @@ impl Sink for Scripted {
             at_once.0 += 1;
             at_once.1 = at_once.1.max(at_once.0);
         }
+        hand.begun.lock().push(events.iter().map(|event| event.id().to_owned()).collect());
         hand.gate.acquire().await.expect("the gate is never closed").forget();
         hand.at_once.lock().0 -= 1;
         hand.calls.lock().push(events.len());
@@ -142,10 +152,17 @@ impl Sink for Scripted {
             };
             outcomes.push((hand.script.lock())(event, before));
         }
-        // What belongs together of an atomic call is the hand's to say: it may stand for several batches.
-        if self.batching().unity == BatchUnity::Ordered {
-            let failed = outcomes.iter().position(|outcome| matches!(outcome, Outcome::Failed(_)));
-            outcomes.truncate(failed.map_or(events.len(), |at| at + 1));
+        match self.batching().unity {
+            BatchUnity::Independent => {}
+            BatchUnity::Ordered => {
+                let failed = outcomes.iter().position(|outcome| matches!(outcome, Outcome::Failed(_)));
+                outcomes.truncate(failed.map_or(events.len(), |at| at + 1));
+            }
+            BatchUnity::Atomic if self.unity.as_deref() == Some("parts") => {}
+            BatchUnity::Atomic => {
+                let failed = outcomes.iter().find(|outcome| matches!(outcome, Outcome::Failed(_))).cloned();
+                outcomes = vec![failed.unwrap_or(Outcome::Delivered); events.len()];
+            }
         }
         outcomes
     }
@@ -155,7 +172,7 @@ impl Sink for Scripted {
             max_events: self.batch.unwrap_or(1),
             linger: Duration::from_secs(if self.batch.is_some() { 3 } else { 0 }),
             unity: match self.unity.as_deref() {
-                Some("atomic") => BatchUnity::Atomic,
+                Some("atomic" | "parts") => BatchUnity::Atomic,
                 Some("ordered") => BatchUnity::Ordered,
                 _ => BatchUnity::Independent,
             },

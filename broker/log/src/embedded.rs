@@ -69,7 +69,7 @@ pub const DEFAULT_RING_BYTES: usize = 32 * 1024 * 1024;
 /// The bytes that a data directory may take at most when nothing else is said.
 pub const DEFAULT_LIMIT: u64 = 64 * 1024 * 1024 * 1024;
 /// The version of the data directory that this version writes.
-pub const DATA_VERSION: u32 = 3;
+pub const DATA_VERSION: u32 = 4;
 
 /// The threads that write.
 const WRITERS: usize = 2;

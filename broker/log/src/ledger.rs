@@ -5,6 +5,7 @@
 
 mod accepted;
 mod attempt;
+mod batches;
 mod counts;
 mod journal;
 mod order;
@@ -26,8 +27,10 @@ use crate::record::{Entry, Offset, Position};
 
 pub use accepted::{ACCEPTED_LIMIT, AcceptedOutputs};
 pub use attempt::{ATTEMPTS_KEPT, Attempt, AttemptOutcome};
+pub(crate) use batches::Batches;
+pub use batches::{BatchBounds, BatchNumber};
 pub use counts::{Counts, DropReason, Dropped, Recount};
-pub(crate) use journal::{Debt, Journal, Settling};
+pub(crate) use journal::{Debt, Delivered, Journal, Settling};
 use order::Order;
 pub use order::{Key, Opened, Turn};
 pub use outcome::{Outcome, OutcomeState};
@@ -117,6 +120,8 @@ struct State {
     order: Order,
     /// The outputs of debts that are pending that the subscriber has.
     accepted: BTreeMap<Offset, AcceptedOutputs>,
+    /// What goes out together.
+    batches: Batches,
     /// From where on the log is to be kept for matches that are still to be found in it.
     reserved: Option<Offset>,
     /// Grows with every change, so that what is unchanged need not be written down again.
@@ -254,9 +259,84 @@ impl Ledger {
             && flight.open != open
         {
             flight.open = open;
+            if open {
+                state.batches.set_open(offset, true);
+            }
             state.changes += 1;
             self.journal.unsaid();
         }
+    }
+
+    /// Sets the bounds of a batch and notes that an attempt at it is being started: from now on these deliveries go out
+    /// together and in this order, until their batch is settled, bound anew or let go. As [`Ledger::started`] it is known
+    /// after an end of the process where the checkpoint had it: [`crate::Ledgers::secure`] makes sure. What is not in the
+    /// window is left out.
+    pub fn start_batch(&self, offsets: &[Offset]) {
+        let mut state = self.state.lock();
+        let mut bound = Vec::with_capacity(offsets.len());
+        for offset in offsets {
+            if let Some(flight) = state.window.get_mut(offset) {
+                flight.open = true;
+                bound.push(*offset);
+            }
+        }
+        state.batches.bind(bound, true);
+        state.changes += 1;
+        self.journal.unsaid();
+    }
+
+    /// Makes each of these a batch of its own, so that it goes out alone from now on. What is neither in the window nor
+    /// waits is left out.
+    pub fn bind_alone(&self, offsets: &[Offset]) {
+        let mut state = self.state.lock();
+        for offset in offsets {
+            if state.attempts(*offset).is_some() {
+                state.batches.bind(vec![*offset], false);
+            }
+        }
+        state.changes += 1;
+        self.journal.unsaid();
+    }
+
+    /// Lets the deliveries of a batch go out as those that were never bound.
+    pub fn unbind(&self, batch: BatchNumber) {
+        let mut state = self.state.lock();
+        state.batches.unbind(batch);
+        state.changes += 1;
+        self.journal.unsaid();
+    }
+
+    /// The batch that a delivery is bound to, and how many deliveries that has.
+    pub fn batch_of(&self, offset: Offset) -> Option<(BatchNumber, usize)> {
+        self.state.lock().batches.of(offset)
+    }
+
+    /// What is in a batch; none where all of it is settled, or it was bound anew.
+    pub fn bounds(&self, batch: BatchNumber) -> Option<BatchBounds> {
+        self.state.lock().batches.get(batch)
+    }
+
+    /// Settles deliveries that the subscriber took together, each with the attempt at it: all in one step, so that after
+    /// an end of the process all are settled or none is. What is neither in the window nor waits is left out.
+    ///
+    /// On an error nothing changed.
+    pub fn delivered(&self, all: Vec<(Offset, Attempt)>) -> Result<(), WriteError> {
+        let mut state = self.state.lock();
+        let pending: Vec<_> =
+            all.into_iter().filter(|(offset, _)| state.attempts(*offset).is_some()).collect();
+        let offsets: Vec<Offset> = pending.iter().map(|(offset, _)| *offset).collect();
+        let attempts_made = |offset| state.attempts(offset).unwrap_or(0).saturating_add(1);
+        let delivered = pending.into_iter().map(|(offset, attempt)| Delivered {
+            debt: self.debt(offset),
+            attempt,
+            attempts_made: attempts_made(offset),
+        });
+        self.journal.delivered(delivered.collect())?;
+        for offset in offsets {
+            state.remove(offset);
+            state.count(Counted::Delivered, 1);
+        }
+        Ok(())
     }
 
     /// At how many unclean ends of the process in a row an attempt at the delivery was open, with no outcome in
@@ -280,6 +360,7 @@ impl Ledger {
         flight.attempts = flight.attempts.saturating_add(1);
         (flight.open, flight.crashes) = (false, 0);
         let made = flight.attempts;
+        state.batches.set_open(offset, false);
         state.changes += 1;
         self.journal.attempted(self.debt(offset), attempt);
         made
@@ -305,7 +386,8 @@ impl Ledger {
         Ok(())
     }
 
-    /// Moves the deliveries whose wait is over at `now` from the schedule to the window, the longest due first.
+    /// Moves the deliveries whose wait is over at `now` from the schedule to the window, the longest due first. With one
+    /// of a batch come the others of it, whenever they are due: only then it may be more than `limit`.
     pub fn due(&self, now: Timestamp, limit: usize) -> Vec<Due> {
         let mut state = self.state.lock();
         let mut all = Vec::new();
@@ -316,6 +398,7 @@ impl Ledger {
             // It waited before its trigger was to keep the order, where another of its key is ahead.
             if key.is_none_or(|key| state.order.turn(key, offset) == Turn::Now) {
                 all.extend(state.unschedule(offset));
+                all.extend(state.unschedule_batch_of(offset));
             }
         }
         all
@@ -609,12 +692,30 @@ impl State {
         Some(due)
     }
 
+    /// Moves what is in one batch with a delivery from the schedule to the window. Where the order of a key keeps one back
+    /// there is no such batch any more.
+    fn unschedule_batch_of(&mut self, offset: Offset) -> Vec<Due> {
+        let Some((number, _)) = self.batches.of(offset) else { return Vec::new() };
+        let others = self.batches.get(number).map(|bounds| bounds.offsets).unwrap_or_default();
+        let waits = |offset: &Offset| self.schedule.get(*offset).map(|waiting| (*offset, waiting.key));
+        let others: Vec<_> = others.iter().filter_map(waits).collect();
+        let kept_back = |&(offset, key): &(Offset, Option<Key>)| {
+            key.is_some_and(|key| self.order.turn(key, offset) != Turn::Now)
+        };
+        if others.iter().any(kept_back) {
+            self.batches.unbind(number);
+            return Vec::new();
+        }
+        others.into_iter().filter_map(|(offset, _)| self.unschedule(offset)).collect()
+    }
+
     fn remove(&mut self, offset: Offset) {
         self.changes += 1;
         if let Some(key) = self.key(offset) {
             self.order.remove(key, offset);
         }
         self.accepted.remove(&offset);
+        self.batches.remove(offset);
         if self.window.remove(&offset).is_none() {
             self.schedule.remove(offset);
         }

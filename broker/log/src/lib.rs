@@ -46,8 +46,9 @@ pub use dead_letter::{
 };
 pub use error::{AppendError, CommitError, ReadError, WriteError};
 pub use ledger::{
-    AcceptedOutputs, Attempt, AttemptOutcome, BLOCKED_KEYS_LIMIT, Counts, Crowding, DropReason, Dropped, Due,
-    Key, Ledger, Opened, Outcome, OutcomeState, Recount, Settled, Settlement, Turn, WAITING_LIMIT,
+    AcceptedOutputs, Attempt, AttemptOutcome, BLOCKED_KEYS_LIMIT, BatchBounds, BatchNumber, Counts, Crowding,
+    DropReason, Dropped, Due, Key, Ledger, Opened, Outcome, OutcomeState, Recount, Settled, Settlement, Turn,
+    WAITING_LIMIT,
 };
 pub use log::{
     Bounds, Commit, Committed, Durability, Epoch, Ledgers, Log, MatchBatch, Matches, Owed, PlanRecord,

@@ -122,6 +122,7 @@ pub async fn all(bench: &dyn Bench) {
     ledgers::a_recount_finds_what_the_ledger_says(bench).await;
     ledgers::each_outcome_is_told(bench).await;
     ledgers::a_clean_end_is_no_crash(bench).await;
+    ledgers::a_batch_keeps_its_bounds_and_is_settled_in_one_step(bench).await;
 
     dead_letters::settling_puts_a_dead_letter_in(bench).await;
     dead_letters::dead_letters_are_listed_in_pages(bench).await;

@@ -1,5 +1,6 @@
 //! One attempt at one event, from the window to its outcome in the ledger.
 
+mod atomic;
 mod batch;
 mod redriven;
 
@@ -496,7 +497,7 @@ impl Subscription {
             // It is owed as before. Where the log goes on, it is read again and given up then.
             self.lock().unread.push_back(Position { partition: ledger.partition(), offset });
             self.not_written(&error);
-        } else if ledger.has_opened() {
+        } else {
             let mut window = self.lock();
             self.open(&mut window, ledger);
             self.kick(&mut window);
@@ -631,11 +632,7 @@ impl Drop for InHand<'_> {
         if let Some(item) = self.item.take() {
             let mut window = self.subscription.lock();
             window.in_hand -= 1;
-            if self.to_the_back {
-                window.ready.push_back(item);
-            } else {
-                window.ready.push_front(item);
-            }
+            self.subscription.put(&mut window, item, !self.to_the_back);
         }
     }
 }

@@ -23,7 +23,7 @@ impl Subscription {
     ) -> Result<(), WriteError> {
         let Some(key) = window.key_of(entry) else {
             if ledger.take(entry) {
-                self.push(window, Item { entry: Arc::clone(entry), key: None });
+                self.push_fresh(window, Item { entry: Arc::clone(entry), key: None });
             }
             return Ok(());
         };
@@ -31,7 +31,7 @@ impl Subscription {
         match ledger.take_in_order(entry, key) {
             None => Ok(()),
             Some(Turn::Now) => {
-                self.push(window, item());
+                self.push_fresh(window, item());
                 Ok(())
             }
             Some(Turn::Later) => self.put_behind(window, ledger, key, item()),
@@ -48,6 +48,11 @@ impl Subscription {
         match ledger.turn(entry.position.offset, window.key_of(&entry)) {
             None => Ok(()),
             Some((Turn::Later, Some(key))) => {
+                // It is to be in order only now, and cannot go out with what is ahead of it.
+                ledger
+                    .batch_of(entry.position.offset)
+                    .into_iter()
+                    .for_each(|(batch, _)| ledger.unbind(batch));
                 self.put_behind(window, ledger, key, Item { entry, key: Some(key) })
             }
             Some((_, key)) => {
@@ -106,6 +111,7 @@ impl Subscription {
 
     /// What nothing of its key is ahead of any more comes to the others that are ready.
     pub(super) fn open(&self, window: &mut Window, ledger: &Ledger) {
+        self.review(window, ledger);
         if window.recovering {
             return;
         }

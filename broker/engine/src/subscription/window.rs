@@ -124,7 +124,7 @@ pub(super) struct Misconfigured {
 /// What a worker does next.
 pub(super) enum Next {
     Attempt(Item),
-    /// In one call.
+    /// In one call; also a single one that others may not come to later.
     AttemptBatch(Vec<Item>),
     Refill,
     Rest,
@@ -263,7 +263,9 @@ impl Window {
     /// How many due events the window takes: never all of it while new events wait too.
     pub(super) fn room_for_due(&self) -> usize {
         let room = self.room();
-        if self.places.iter().any(|place| place.lagging) { room.div_ceil(2) } else { room }
+        let room = if self.places.iter().any(|place| place.lagging) { room.div_ceil(2) } else { room };
+        // What fills the window may wait for what is due.
+        room.max(usize::from(self.ready.has_partial()))
     }
 
     /// Whether an event of `size` bytes fits, where the trigger's part of the budget is `part` bytes.
@@ -275,13 +277,16 @@ impl Window {
     pub(super) fn wants_refill(&self) -> bool {
         let more = self.look_for_due || self.places.iter().any(|place| place.lagging && !place.crowded);
         !self.refilling
-            && self.ready.len() <= (self.capacity() / 4).max(self.ready.batch_events() - 1)
-            && (!self.unread.is_empty() || (self.room() > 0 && more))
+            && self.ready.may_be_taken() <= (self.capacity() / 4).max(self.ready.batch_events() - 1)
+            && (!self.unread.is_empty() || ((self.room() > 0 || self.ready.has_partial()) && more))
     }
 
     /// Takes the events of the next call; none, and when to ask again, where they wait for more or for the rate.
     pub(super) fn take_ready(&mut self, clock: &Clock) -> (Vec<Item>, Option<Timestamp>) {
-        if self.ready.is_empty() {
+        if let Some(items) = self.take_bound(clock).transpose() {
+            return items.map_or_else(|until| (Vec::new(), Some(until)), |items| (items, None));
+        }
+        if self.ready.may_be_taken() == 0 {
             return (Vec::new(), None);
         }
         if let Err(until) = self.ready.wait(clock) {
@@ -296,6 +301,25 @@ impl Window {
             pause.is_none()
         });
         (items, pause)
+    }
+
+    /// Takes a batch whose bounds are set, as a whole: all of it, though the rate would let through less, and also where
+    /// one event would find out whether the subscriber accepts events again.
+    ///
+    /// # Errors
+    /// When to ask again.
+    fn take_bound(&mut self, clock: &Clock) -> Result<Option<Vec<Item>>, Timestamp> {
+        if !self.ready.has_whole() {
+            return Ok(None);
+        }
+        self.pace.take(clock)?;
+        let items = self.ready.take_whole();
+        for _ in items.iter().flatten().skip(1) {
+            if self.pace.take(clock).is_err() {
+                break;
+            }
+        }
+        Ok(items)
     }
 
     pub(super) fn has_work(&self) -> bool {

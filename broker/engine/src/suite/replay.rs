@@ -458,7 +458,7 @@ fn open(directory: &Path) -> Arc<EmbeddedStore> {
 }
 
 /// What an engine left. An engine lets go of its directory only with the process.
-fn copied(from: &Path) -> tempfile::TempDir {
+pub(super) fn copied(from: &Path) -> tempfile::TempDir {
     fn copy(from: &Path, to: &Path) {
         for file in std::fs::read_dir(from).expect("it can be listed") {
             let file = file.expect("it can be listed");

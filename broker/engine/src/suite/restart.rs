@@ -178,3 +178,47 @@ async fn a_broker_whose_recorded_plan_cannot_be_read_takes_nothing_and_matches_n
     assert_eq!(hand.sent(), [] as [String; 0]);
     engine.shutdown(Instant::now() + Duration::from_secs(10)).await;
 }
+
+#[tokio::test]
+async fn a_batch_that_the_end_of_the_process_cut_goes_out_again_as_it_was() {
+    let directory = tempfile::tempdir().expect("there is room");
+    let manifests = |hand: &str, batch: usize| {
+        let settings = format!("{{hand: {hand}, batch: {batch}, unity: atomic}}");
+        let sink = sink("out").replace("{hand: out}", &settings);
+        [DURABLE, &sink, &trigger("t", "out", "delivery: {deadline: PT2S}")].concat()
+    };
+    let before = Hand::takes_all("rcut");
+    before.shut();
+    let store = open(directory.path());
+    let options = |store: &Arc<EmbeddedStore>| EngineOptions {
+        clock: Clock::system(),
+        limits: Limits::default(),
+        store: Some(Arc::clone(store)),
+        detached_retention: DEFAULT_DETACHED_RETENTION,
+    };
+    let mut stage = Stage { engine: Engine::new(options(&store)), plan: Plan::default(), version: 1 };
+    stage.apply(&manifests("rcut", 4)).await;
+    let started = |line: &crate::ResourceStatus| line.kind == "Sink" && line.ready;
+    while !stage.engine.status(&StatusQuery::default()).await.resources.iter().any(started) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    stage.publish("b", 0..9).await;
+    stage.until("t", |line| line.matched == 9 && before.at_once().0 == 1).await;
+    let cut = before.begun();
+    assert_eq!(cut, [["0", "1", "2", "3"]]);
+    // Longer than until its deadline.
+    let left = stage.engine.shutdown(Instant::now() + Duration::from_secs(4)).await;
+    assert_eq!(left, [] as [String; 0], "what hangs is cut");
+    store.close().await;
+
+    // The sink would take more at once now, and the deadline has come: but it may have these already.
+    let after = Hand::takes_all("rcut2");
+    let directory = super::replay::copied(directory.path());
+    let store = open(directory.path());
+    let mut stage = Stage { engine: Engine::new(options(&store)), plan: Plan::default(), version: 2 };
+    stage.apply(&manifests("rcut2", 100)).await;
+    let line = stage.until("t", |line| line.pending == 0).await;
+    assert_eq!(after.begun(), cut);
+    assert_eq!((line.delivered, line.dropped), (4, 5), "{line:?}");
+    stage.shut_down().await;
+}

@@ -16,7 +16,7 @@ use crate::embedded::letters::Letters;
 use crate::embedded::note::{Change, StoredLetter};
 use crate::error::WriteError;
 use crate::ledger::{
-    self, ATTEMPTS_KEPT, AcceptedOutputs, Attempt, Debt, DropReason, Key, Settlement, Settling,
+    self, ATTEMPTS_KEPT, AcceptedOutputs, Attempt, Debt, Delivered, DropReason, Key, Settlement, Settling,
 };
 use crate::log::TriggerNumber;
 use crate::record::{Charge, Entry, Offset};
@@ -230,6 +230,14 @@ impl ledger::Journal for TriggerBooks {
             self.books.note(debt.position.offset, debt.trigger, Change::DeadLettered(attempt, id, content))
         };
         self.books.letters.put(&letter, note).map(drop).ok_or_else(too_slow)
+    }
+
+    fn delivered(&self, all: Vec<Delivered>) -> Result<(), WriteError> {
+        self.books.check_open()?;
+        let change = |one: Delivered| (one.debt, Change::Delivered(Some(one.attempt)));
+        let noted = self.books.journal.note_together(all.into_iter().map(change));
+        self.books.mark();
+        noted.then_some(()).ok_or_else(too_slow)
     }
 
     fn passed_over(

@@ -29,7 +29,7 @@ use crate::embedded::frame::{
     FILE_HEADER, FileHeader, FileKind, FrameHead, FrameReader, Scanned, Step, put_trailer, read_footer, scan,
 };
 use crate::embedded::note::{self, Change, Note};
-use crate::ledger::{ATTEMPTS_KEPT, Attempt, OutcomeState};
+use crate::ledger::{ATTEMPTS_KEPT, Attempt, Debt, OutcomeState};
 use crate::log::TriggerNumber;
 use crate::record::Offset;
 
@@ -107,6 +107,21 @@ impl Journal {
         state.sequence += 1;
         state.fresh.push(&Note { sequence, offset, trigger, change });
         Some(sequence)
+    }
+
+    /// Notes changes that are written in one frame, so that all of them are found again or none. False where too much
+    /// waits for the disk.
+    pub(super) fn note_together(&self, changes: impl IntoIterator<Item = (Debt, Change)>) -> bool {
+        let mut state = self.state.lock();
+        if state.fresh.bytes.len() + state.leaving.bytes.len() > WAITING_BYTES {
+            return false;
+        }
+        for (debt, change) in changes {
+            let sequence = state.sequence;
+            state.sequence += 1;
+            state.fresh.push(&Note { sequence, offset: debt.position.offset, trigger: debt.trigger, change });
+        }
+        true
     }
 
     /// The place of the next change.

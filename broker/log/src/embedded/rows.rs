@@ -5,7 +5,7 @@ use bytes::Bytes;
 use crate::clock::Timestamp;
 use crate::embedded::codec::{Corrupt, Put, Reader};
 use crate::embedded::note::{put_name, take_key, take_name};
-use crate::ledger::{AcceptedOutputs, Delayed, DropReason, Dropped, Flying, Snapshot};
+use crate::ledger::{AcceptedOutputs, BatchBounds, Batches, Delayed, DropReason, Dropped, Flying, Snapshot};
 use crate::log::{PlanRecord, PlanVersion, TriggerNumber};
 use crate::record::{Checkpoint, Offset};
 
@@ -137,7 +137,35 @@ pub(super) fn encode_ledger(covered: u64, ledger: &Snapshot) -> Vec<u8> {
         into.put_u64(accepted.chain);
         into.put_u32(accepted.outputs);
     }
+    into.put_varint(ledger.batches.iter().len() as u64);
+    for batch in ledger.batches.iter() {
+        put_bounds(&mut into, &batch);
+    }
     into
+}
+
+/// The offsets of a batch lie close to each other, in most cases in order: each is written as its distance from the one
+/// before it, whose last bit says whether it lies below.
+fn put_bounds(into: &mut Vec<u8>, batch: &BatchBounds) {
+    into.put_u8(u8::from(batch.open));
+    into.put_varint(batch.offsets.len() as u64);
+    let mut before = 0;
+    for offset in &batch.offsets {
+        let distance = offset.wrapping_sub(before).cast_signed();
+        into.put_varint(((distance << 1) ^ (distance >> 63)).cast_unsigned());
+        before = *offset;
+    }
+}
+
+fn take_bounds(reader: &mut Reader<'_>) -> Result<BatchBounds, Corrupt> {
+    let open = reader.u8()? != 0;
+    let (mut offsets, mut before) = (Vec::new(), 0_u64);
+    for _ in 0..reader.varint()? {
+        let distance = reader.varint()?;
+        before = before.wrapping_add((distance >> 1) ^ (distance & 1).wrapping_neg());
+        offsets.push(before);
+    }
+    Ok(BatchBounds { offsets, open })
 }
 
 /// The reasons that the first version of the rows knew, in their place; later ones stand at the end, where an earlier
@@ -219,6 +247,10 @@ pub(super) fn decode_ledger(stored: &[u8]) -> Result<(u64, Snapshot), Corrupt> {
             ledger.accepted.insert(offset, AcceptedOutputs { chain, outputs });
         }
     }
+    if !reader.is_empty() {
+        let count = reader.varint()?;
+        ledger.batches = (0..count).map(|_| take_bounds(&mut reader)).collect::<Result<Batches, _>>()?;
+    }
     reader.end()?;
     Ok((covered, ledger))
 }
@@ -268,7 +300,7 @@ pub(super) fn decode_source(stored: &[u8]) -> Result<Checkpoint, Corrupt> {
 
 #[cfg(test)]
 mod tests {
-    use proptest::collection::{btree_map, vec};
+    use proptest::collection::{btree_map, hash_set, vec};
     use proptest::prelude::*;
     use waypost_core::manifest::ResourceName;
 
@@ -329,7 +361,16 @@ mod tests {
         later.accepted.insert(8, AcceptedOutputs { chain: 7, outputs: 3 });
         let third = encode_ledger(40, &later);
         assert!(third.starts_with(&second));
-        assert_eq!(decode_ledger(&third), Ok((40, later)));
+        assert_eq!(decode_ledger(&third), Ok((40, later.clone())));
+
+        // Before the bounds of batches were known a ledger ended here.
+        let earlier = third.strip_suffix(&[0]).expect("there are no batches");
+        assert_eq!(decode_ledger(earlier), Ok((40, later.clone())));
+        later.batches.bind(vec![9, 8, 300], true);
+        let fourth = encode_ledger(40, &later);
+        assert!(fourth.starts_with(earlier));
+        assert_eq!(fourth[earlier.len()..], [1, 1, 3, 18, 1, 0xc8, 4]);
+        assert_eq!(decode_ledger(&fourth), Ok((40, later)));
     }
 
     proptest! {
@@ -340,6 +381,7 @@ mod tests {
             dropped in vec(any::<u64>(), 8),
             window in btree_map(any::<u64>(), any::<(u32, bool, bool, u8)>(), 0..9),
             accepted in btree_map(any::<u64>(), any::<(u64, u32)>(), 0..9),
+            batches in vec((hash_set(any::<u64>(), 0..9), any::<bool>()), 0..4),
         ) {
             let flying = |(offset, (attempts, parked, open, crashes))|
                 (offset, Flying { attempts, parked, open, crashes });
@@ -353,6 +395,10 @@ mod tests {
                 next, matched_end, oldest_untaken, placed, matched, delivered, dead_lettered, untaken,
                 dropped: by_reason, window,
                 accepted: accepted.into_iter().map(|(offset, (chain, outputs))| (offset, AcceptedOutputs { chain, outputs })).collect(),
+                batches: batches
+                    .into_iter()
+                    .map(|(offsets, open)| BatchBounds { offsets: offsets.into_iter().collect(), open })
+                    .collect(),
                 ..Snapshot::default()
             };
             prop_assert_eq!(decode_ledger(&encode_ledger(covered, &ledger)), Ok((covered, ledger)));

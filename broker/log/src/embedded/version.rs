@@ -25,10 +25,12 @@ pub(super) struct Step {
 ///
 /// Format 2 adds the keys of deliveries that stay in order to the notes and the pages of schedules. What format 1 wrote
 /// is read as it is. Format 3 adds the outputs that subscribers have: a kind of note, and what stands at the end of ledgers and
-/// dead letters, where format 2 wrote nothing.
+/// dead letters, where format 2 wrote nothing. Format 4 adds the bounds of batches at the end of ledgers, where format 3
+/// wrote nothing.
 pub(super) const STEPS: &[Step] = &[
     Step { name: "keys of deliveries that stay in order", run: |_, _| Ok(()) },
     Step { name: "outputs that subscribers have", run: |_, _| Ok(()) },
+    Step { name: "bounds of batches", run: |_, _| Ok(()) },
 ];
 
 /// Reads the version; none where it is missing or empty: then nothing was ever acknowledged from here.

@@ -33,6 +33,15 @@ pub(crate) struct Settling<'a> {
     pub(crate) attempts_made: u32,
 }
 
+/// A delivery on its way into the journal, that the subscriber took together with others.
+#[derive(Debug)]
+pub(crate) struct Delivered {
+    pub(crate) debt: Debt,
+    pub(crate) attempt: Attempt,
+    /// All attempts, that one included.
+    pub(crate) attempts_made: u32,
+}
+
 /// Notes the changes of ledgers. Each call is made under the ledger's lock, in the order of the changes and before
 /// the ledger shows the change; after an error the ledger is as before. An implementation never calls a ledger.
 pub(crate) trait Journal: fmt::Debug + Send + Sync {
@@ -57,6 +66,9 @@ pub(crate) trait Journal: fmt::Debug + Send + Sync {
 
     /// A debt is settled; a dead letter is put into the store.
     fn settled(&self, settling: Settling<'_>) -> Result<(), WriteError>;
+
+    /// Debts are settled that the subscriber took together: after an end of the process all are, or none.
+    fn delivered(&self, all: Vec<Delivered>) -> Result<(), WriteError>;
 
     /// `untaken` debts below `next` are dropped without having been taken.
     fn passed_over(

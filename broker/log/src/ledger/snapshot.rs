@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::clock::Timestamp;
 use crate::ledger::schedule::page_of;
 use crate::ledger::{
-    AcceptedOutputs, Counted, DropReason, Dropped, Flight, Key, Ledger, Order, Schedule, State, Waiting,
+    AcceptedOutputs, Batches, Counted, DropReason, Dropped, Flight, Key, Ledger, Order, Schedule, State,
+    Waiting,
 };
 use crate::record::Offset;
 
@@ -25,6 +26,8 @@ pub(crate) struct Snapshot {
     pub(crate) schedule: BTreeMap<Offset, Delayed>,
     /// The outputs that the subscriber has of what is in the window or waits.
     pub(crate) accepted: BTreeMap<Offset, AcceptedOutputs>,
+    /// What goes out together.
+    pub(crate) batches: Batches,
     /// The pages of the schedule that are not as they were written down.
     pub(crate) changed_pages: BTreeSet<u64>,
 }
@@ -93,6 +96,7 @@ impl Snapshot {
             flying.attempts = flying.attempts.saturating_add(1);
             (flying.open, flying.crashes) = (false, 0);
         }
+        self.batches.set_open(offset, false);
     }
 
     /// The subscriber has outputs of what is pending.
@@ -131,6 +135,7 @@ impl Snapshot {
     pub(crate) fn settled(&mut self, offset: Offset, outcome: Counted) {
         if self.window.remove(&offset).is_some() || self.unschedule(offset).is_some() {
             self.accepted.remove(&offset);
+            self.batches.remove(offset);
             self.count(outcome, 1);
         }
     }
@@ -209,6 +214,7 @@ impl Ledger {
             window: state.window.iter().map(|(offset, flight)| (*offset, flight.written())).collect(),
             schedule: BTreeMap::new(),
             accepted: state.accepted.clone(),
+            batches: state.batches.clone(),
             changed_pages: BTreeSet::new(),
         };
         (Changed { ledger, pages }, with())
@@ -243,6 +249,7 @@ impl Ledger {
             schedule,
             order,
             accepted: snapshot.accepted,
+            batches: snapshot.batches,
             reserved: None,
             changes: 0,
         };

@@ -10,7 +10,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::dead_letter::{DeadLetters, Forwarding};
 use crate::error::WriteError;
 use crate::ledger::{
-    AcceptedOutputs, Attempt, Debt, DropReason, Journal, Key, OutcomeState, Settlement, Settling,
+    AcceptedOutputs, Attempt, Debt, Delivered, DropReason, Journal, Key, OutcomeState, Settlement, Settling,
 };
 use crate::log::TriggerNumber;
 use crate::memory::dead_letters::{DeadLetterStore, NewDeadLetter};
@@ -136,6 +136,16 @@ impl Journal for TriggerBooks {
             forwarding: due.map_or(Forwarding::Kept, |due| Forwarding::Waiting { attempts: 0, due }),
             accepted,
         });
+        Ok(())
+    }
+
+    fn delivered(&self, all: Vec<Delivered>) -> Result<(), WriteError> {
+        self.books.check_open()?;
+        for Delivered { debt, attempt, attempts_made } in all {
+            let mut outcomes = self.books.of(debt.position.partition).lock();
+            let state = Some(OutcomeState::Delivered);
+            outcomes.note(debt.position.offset, debt.trigger, Some(attempt), state, attempts_made > 1);
+        }
         Ok(())
     }
 

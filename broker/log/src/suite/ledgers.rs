@@ -6,9 +6,10 @@ use crate::clock::Timestamp;
 use crate::dead_letter::Forwarding;
 use crate::error::WriteError;
 use crate::ledger::{
-    ATTEMPTS_KEPT, Counts, DropReason, Key, Opened, OutcomeState, Settled, Settlement, Turn,
+    ATTEMPTS_KEPT, BatchBounds, Counts, DropReason, Key, Ledger, Opened, OutcomeState, Settled, Settlement,
+    Turn,
 };
-use crate::record::Position;
+use crate::record::{Offset, Position};
 use crate::suite::stage::{
     PARTITION, PLENTY, delivered, examine, failed, fill, given_up, name, offsets, open, owing, take,
 };
@@ -307,4 +308,56 @@ pub(super) async fn a_clean_end_is_no_crash(bench: &dyn Bench) {
     let ledger = log.ledger(PARTITION, trigger);
     assert_eq!(ledger.window(), [(0, 0), (1, 0)]);
     assert_eq!([0, 1, 2].map(|offset| ledger.crashes(offset)), [0, 0, 0]);
+}
+
+pub(super) async fn a_batch_keeps_its_bounds_and_is_settled_in_one_step(bench: &dyn Bench) {
+    let (log, ledger) = owing(bench, Setup::default(), 10).await;
+    let trigger = ledger.trigger();
+    let entries = take(&*log, &ledger, 9).await;
+    ledger.start_batch(&[4, 2, 3, 9]);
+    ledger.start_batch(&[0, 1, 7]);
+    ledger.start_batch(&[5, 6]);
+    let bounds =
+        |ledger: &Ledger, offset| ledger.batch_of(offset).and_then(|(batch, _)| ledger.bounds(batch));
+    let all = |offsets: &[Offset], open| Some(BatchBounds { offsets: offsets.to_vec(), open });
+    assert_eq!(bounds(&ledger, 2), all(&[4, 2, 3], true), "one was not taken");
+    assert_eq!((ledger.batch_of(8), ledger.batch_of(9)), (None, None));
+
+    // It is known what came of one: each waits, and they come back together.
+    for offset in [0, 1, 7] {
+        ledger.attempted(offset, failed(1));
+    }
+    assert_eq!(bounds(&ledger, 7), all(&[0, 1, 7], false));
+    for (offset, due) in [(7, 10), (0, 20), (1, 30), (8, 10)] {
+        ledger.wait(&entries[offset], Timestamp(due)).expect("it waits");
+    }
+    let due: Vec<_> = ledger.due(Timestamp(10), 1).into_iter().map(|due| due.offset).collect();
+    assert_eq!(due, [7, 0, 1]);
+    assert_eq!(ledger.due(Timestamp(10), 9).len(), 1);
+
+    // What is settled otherwise leaves it.
+    ledger.settle(2, Settlement::Dropped(DropReason::Operator), None).expect("it is settled");
+    assert_eq!(bounds(&ledger, 4), all(&[4, 3], true));
+    ledger
+        .delivered(vec![(4, delivered(1)), (2, delivered(1)), (3, delivered(1))])
+        .expect("it is written down");
+    let counts = ledger.counts();
+    assert_eq!((counts.delivered, counts.dropped.total(), counts.pending), (2, 1, 7));
+    assert_eq!((ledger.batch_of(4), counts.holds()), (None, true));
+    let told = log.outcomes(entries[3].position, trigger).expect("it was a debt");
+    assert_eq!(told.state, OutcomeState::Delivered);
+    ledger.bind_alone(&[5, 6, 4]);
+    let (alone, _) = ledger.batch_of(6).expect("it is alone");
+    assert_eq!((bounds(&ledger, 5), bounds(&ledger, 6)), (all(&[5], false), all(&[6], false)));
+    ledger.unbind(alone);
+    assert_eq!((ledger.batch_of(6), bounds(&ledger, 5)), (None, all(&[5], false)));
+
+    log.close().await;
+    assert_eq!(ledger.delivered(vec![(0, delivered(2))]), Err(WriteError::Closed));
+    assert_eq!(bounds(&ledger, 0), all(&[0, 1, 7], false), "what is refused changes nothing");
+    drop((entries, ledger, log));
+    let Some(log) = bench.reopen().await else { return };
+    let ledger = log.ledger(PARTITION, trigger);
+    assert_eq!((bounds(&ledger, 1), bounds(&ledger, 5)), (all(&[0, 1, 7], false), all(&[5], false)));
+    assert_eq!((ledger.counts().delivered, ledger.batch_of(6)), (2, None));
 }

@@ -9,7 +9,7 @@ use crate::clock::Timestamp;
 use crate::ledger::{Counts, DropReason, Ledger, OutcomeState, Settled, Settlement};
 use crate::log::{Log, MatchBatch, ReadLimit, Scope, TriggerNumber};
 use crate::record::{Batch, Offset, Position};
-use crate::suite::stage::{PLAN, PLENTY, failed, given_up, name, offsets, open, record};
+use crate::suite::stage::{PLAN, PLENTY, delivered, failed, given_up, name, offsets, open, record};
 use crate::suite::{Bench, Setup};
 
 /// How many triggers take part.
@@ -30,6 +30,10 @@ pub enum Step {
     Wait(u8, u8, u8),
     /// So much time goes by, and a trigger takes at most so many of what is due.
     Due(u8, u8, u8),
+    /// So many deliveries in the window are bound to a batch, from one of them on.
+    Bind(u8, u8, u8),
+    /// What is left of a batch is delivered.
+    DeliverBatch(u8, u8),
     /// One delivery in the window or the schedule is settled; the last number says how.
     Settle(u8, u8, u8),
     /// All that a trigger is owed is dropped.
@@ -58,7 +62,9 @@ pub(super) fn random_steps(seed: u64, count: usize) -> Vec<Step> {
             15..18 => Step::Fail(a, b),
             18..21 => Step::Wait(a, b, c),
             21..24 => Step::Due(a, b, c),
-            24..30 => Step::Settle(a, b, c),
+            24..28 => Step::Settle(a, b, c),
+            28 => Step::Bind(a, b, c),
+            29 => Step::DeliverBatch(a, b),
             30 if a < 40 => Step::DropAll(b),
             _ => Step::Trim,
         }
@@ -73,6 +79,8 @@ struct Model {
     untaken: VecDeque<Offset>,
     window: BTreeMap<Offset, u32>,
     schedule: BTreeMap<Offset, (Timestamp, u32)>,
+    /// The batches, in the order in which they were bound.
+    batches: Vec<Vec<Offset>>,
     /// What once waited: its body is kept outside the log.
     parked: BTreeSet<Offset>,
     settled: BTreeMap<Offset, OutcomeState>,
@@ -88,12 +96,34 @@ impl Model {
     fn settle(&mut self, offset: Offset, state: OutcomeState) {
         self.window.remove(&offset);
         self.schedule.remove(&offset);
+        self.leave_batch(offset);
         self.settled.insert(offset, state);
         match state {
             OutcomeState::Dropped(reason) => self.counts.dropped.add(reason, 1),
             OutcomeState::DeadLettered => self.counts.dead_lettered += 1,
             _ => self.counts.delivered += 1,
         }
+    }
+
+    fn leave_batch(&mut self, offset: Offset) {
+        self.batches.iter_mut().for_each(|batch| batch.retain(|member| *member != offset));
+        self.batches.retain(|batch| !batch.is_empty());
+    }
+
+    /// What comes into the window when so many are due by now: with each comes what waits in its batch.
+    fn due(&self, now: Timestamp, count: usize) -> Vec<Offset> {
+        let waiting = self.schedule.iter().map(|(offset, (due, _))| (*due, *offset));
+        let due: BTreeSet<_> = waiting.filter(|(due, _)| *due <= now).collect();
+        let mut expected: Vec<Offset> = Vec::new();
+        for (_, offset) in due {
+            if expected.len() < count && !expected.contains(&offset) {
+                expected.push(offset);
+                let others = self.batches.iter().find(|batch| batch.contains(&offset)).into_iter().flatten();
+                expected
+                    .extend(others.filter(|other| **other != offset && self.schedule.contains_key(other)));
+            }
+        }
+        expected
     }
 
     /// The oldest offset that the log must keep.
@@ -186,16 +216,33 @@ impl Walk {
                 let now = Timestamp(now.0 + i64::from(after));
                 self.now = now;
                 let (ledger, model) = self.ledger(choice);
-                let waiting = model.schedule.iter().map(|(offset, (due, _))| (*due, *offset));
-                let due: BTreeSet<_> = waiting.filter(|(due, _)| *due <= now).collect();
-                let expected: Vec<_> = due.into_iter().take(usize::from(count % 4)).collect();
+                let expected = model.due(now, usize::from(count % 4));
                 let given = ledger.due(now, usize::from(count % 4));
                 assert_eq!(given.len(), expected.len());
-                for (given, (_, offset)) in given.into_iter().zip(expected) {
+                for (given, offset) in given.into_iter().zip(expected) {
                     let (_, attempts) = model.schedule.remove(&offset).expect("it waits");
                     assert_eq!((given.offset, given.attempts), (offset, attempts));
                     model.window.insert(offset, attempts);
                 }
+            }
+            Step::Bind(choice, which, count) => {
+                let (ledger, model) = self.ledger(choice);
+                let mut bound: Vec<Offset> = model.window.keys().copied().collect();
+                let first = usize::from(which).checked_rem(bound.len()).unwrap_or(0);
+                bound.rotate_left(first);
+                bound.truncate(usize::from(count % 4) + 1);
+                ledger.start_batch(&bound);
+                bound.iter().for_each(|offset| model.leave_batch(*offset));
+                model.batches.extend(Some(bound).filter(|bound| !bound.is_empty()));
+            }
+            Step::DeliverBatch(choice, which) => {
+                let (ledger, model) = self.ledger(choice);
+                let Some(index) = usize::from(which).checked_rem(model.batches.len()) else { return };
+                let batch = model.batches[index].clone();
+                ledger
+                    .delivered(batch.iter().map(|offset| (*offset, delivered(1))).collect())
+                    .expect("it is settled");
+                batch.into_iter().for_each(|offset| model.settle(offset, OutcomeState::Delivered));
             }
             Step::Settle(choice, which, how) => self.settle(choice, which, how),
             Step::DropAll(choice) => {
@@ -268,6 +315,13 @@ impl Walk {
             assert_eq!(counts, model.counts());
             assert_eq!(ledger.window(), model.window.iter().map(|(o, a)| (*o, *a)).collect::<Vec<_>>());
             assert_eq!(ledger.next_due(), model.schedule.values().map(|(due, _)| *due).min());
+            for batch in &model.batches {
+                let (number, left) = ledger.batch_of(batch[0]).expect("it is bound");
+                assert_eq!(ledger.bounds(number).map(|bounds| bounds.offsets).as_ref(), Some(batch));
+                assert_eq!(left, batch.len());
+            }
+            let bound = model.taken().into_iter().filter(|offset| ledger.batch_of(*offset).is_some()).count();
+            assert_eq!(bound, model.batches.iter().map(Vec::len).sum::<usize>());
             // It may be lower than it need be, never higher.
             assert_eq!(ledger.floor().is_some(), model.floor().is_some());
             assert!(ledger.floor() <= model.floor());

@@ -2,6 +2,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 use waypost_tests::client::{batch, event};
 use waypost_tests::ledger::count;
 use waypost_tests::process::{Setup, Waypost};
@@ -84,8 +86,126 @@ async fn ten_thousand_events_are_all_written_though_s3_goes_away_and_waypost_is_
         "{:?}",
         objects.keys()
     );
-    assert_eq!(ids(&objects).into_iter().collect::<HashSet<_>>().len(), 10_000);
+    let mut ids: Vec<usize> = ids(&objects).into_iter().map(|id| id.parse().unwrap()).collect();
+    ids.sort_unstable();
+    assert!(ids.into_iter().eq(0..10_000), "each event stands in one object");
     assert!(objects.len() < 1_000, "{} objects", objects.len());
+    waypost.stop().await;
+}
+
+/// Stands before S3, passes all requests on, and can keep the answers back.
+struct Between {
+    endpoint: String,
+    holds: tokio::sync::watch::Sender<bool>,
+}
+
+impl Between {
+    async fn start(server: &S3s) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let holds = tokio::sync::watch::Sender::new(false);
+        let (behind, held) = (server.endpoint().replace("http://", ""), holds.subscribe());
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let (behind, mut held) = (behind.clone(), held.clone());
+                tokio::spawn(async move {
+                    let server = TcpStream::connect(behind).await?;
+                    let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
+                        (client.into_split(), server.into_split());
+                    let requests =
+                        tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut to_server).await });
+                    let mut answer = vec![0; 16 * 1024];
+                    loop {
+                        let length = from_server.read(&mut answer).await?;
+                        let _ = held.wait_for(|holds| !holds).await;
+                        if length == 0 {
+                            requests.abort();
+                            return std::io::Result::Ok(());
+                        }
+                        to_client.write_all(&answer[..length]).await?;
+                    }
+                });
+            }
+        });
+        Self { endpoint, holds }
+    }
+}
+
+/// Waits until there are objects of an upload whose answer is kept back.
+async fn uploaded(server: &S3s, before: usize, more: usize) {
+    eventually("objects that are written and not answered", async || {
+        (server.objects("events").len() >= before + more).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_batch_whose_upload_was_made_and_not_recorded_is_written_again_as_the_same_object() {
+    let Some(server) = S3s::start().await else { return };
+    server.create("events").await;
+    let between = Between::start(&server).await;
+    // Each batch makes two objects.
+    let more = json!({
+        "endpoint": between.endpoint, "key": "all/${subject}", "batch": {"maxEvents": 100, "lingerSeconds": 1},
+    });
+    let waypost = Waypost::start(&writing(&settings(&server, &more))).await;
+    let accept = async |waypost: &Waypost, numbers: std::ops::Range<usize>| {
+        let event = |number: usize| {
+            json!({
+                "specversion": "1.0", "id": number.to_string(), "source": "/s", "type": "t",
+                "subject": if number.is_multiple_of(3) { "a" } else { "b" },
+            })
+        };
+        waypost.accept(batch(INGRESS, numbers.map(event).collect::<Value>().to_string())).await;
+    };
+    // By then two batches are on their way at a time.
+    accept(&waypost, 0..430).await;
+    delivered(&waypost, "all", 430).await;
+    let before = server.objects("events").len();
+    between.holds.send_replace(true);
+    accept(&waypost, 430..560).await;
+    // The first objects of two batches, of which the second is not full.
+    uploaded(&server, before, 2).await;
+    accept(&waypost, 560..800).await;
+    assert_eq!(count(&waypost.trigger("all").await, "delivered"), 430);
+    let written = server.objects("events");
+    let waypost = waypost
+        .kill(|setup| {
+            between.holds.send_replace(false);
+            setup
+        })
+        .await;
+    accept(&waypost, 800..900).await;
+    delivered(&waypost, "all", 900).await;
+    let objects = server.objects("events");
+    assert!(
+        written.iter().all(|(key, body)| objects.get(key) == Some(body)),
+        "what was written is as it was"
+    );
+    let mut ids: Vec<usize> = ids(&objects).into_iter().map(|id| id.parse().unwrap()).collect();
+    ids.sort_unstable();
+    assert!(ids.into_iter().eq(0..900), "each event stands in one object");
+
+    // At the second end of the process in a row its events go out alone: one of them may be what ends it.
+    between.holds.send_replace(true);
+    accept(&waypost, 900..905).await;
+    uploaded(&server, objects.len(), 1).await;
+    let waypost = waypost.kill(|setup| setup).await;
+    eventually("the same upload to be under way", async || {
+        (count(&waypost.trigger("all").await, "inFlight") == 5).then_some(())
+    })
+    .await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let waypost = waypost
+        .kill(|setup| {
+            between.holds.send_replace(false);
+            setup
+        })
+        .await;
+    delivered(&waypost, "all", 905).await;
+    let alone = server.objects("events").into_iter().filter(|(key, _)| !objects.contains_key(key));
+    let sizes: Vec<_> = alone.map(|(_, body)| body.split(|byte| *byte == b'\n').count() - 1).collect();
+    assert_eq!(sizes.iter().filter(|size| **size == 1).count(), 5, "{sizes:?}");
     waypost.stop().await;
 }
 

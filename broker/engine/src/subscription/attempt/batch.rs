@@ -15,8 +15,8 @@ use crate::subscriber::{Sending, Subscriber};
 use crate::tasks::caught;
 
 /// An event of the batch, with what the transformations made of it.
-struct Part<'s> {
-    in_hand: InHand<'s>,
+pub(super) struct Part<'s> {
+    pub(super) in_hand: InHand<'s>,
     events: Vec<Event>,
     /// How many of them were accepted before.
     accepted: u32,
@@ -27,6 +27,17 @@ impl Part<'_> {
     fn to_send(&self) -> impl Iterator<Item = (u32, &Event)> {
         (0..).zip(&self.events).skip(self.accepted as usize)
     }
+}
+
+/// What came of a call: each event is in one of these.
+#[derive(Default)]
+pub(super) struct Called<'s> {
+    /// What of each is known.
+    pub(super) concluded: Vec<(InHand<'s>, Sent)>,
+    /// Those behind the one at which an ordered or atomic batch ended, and those of a call that was cut or not made.
+    pub(super) not_tried: Vec<InHand<'s>>,
+    /// Those of an atomic batch that was refused: which of them is at fault is not known.
+    pub(super) refused: Vec<InHand<'s>>,
 }
 
 /// What came of one part.
@@ -48,12 +59,31 @@ impl Subscription {
             }
             return;
         };
+        let unity = delivering.subscriber.batching(&self.context).map(|batching| batching.unity);
+        // Of a sink that has not started it is not known, and nothing is lost if it is taken to be so.
+        let unity = unity.unwrap_or(BatchUnity::Atomic);
+        let in_hands = items.into_iter().map(|item| InHand::new(self, item)).collect();
+        if unity == BatchUnity::Atomic {
+            return self.attempt_atomic(own, &delivering, in_hands).await;
+        }
+        self.let_go_of_bounds(&in_hands);
         let started = self.context.clock.now();
-        let (parts, suspects) = self.prepare(&delivering, items, started);
+        let suspected =
+            |in_hand: &InHand<'_>| self.ledger_of(in_hand).crashes(in_hand.entry().position.offset) > 0;
+        let (suspects, in_hands): (Vec<_>, Vec<_>) = in_hands.into_iter().partition(suspected);
+        let in_hands = in_hands.into_iter().filter_map(|in_hand| {
+            let ledger = self.ledger_of(&in_hand);
+            let in_hand = self.to_be_attempted(in_hand, ledger, &delivering, started)?;
+            ledger.started(in_hand.entry().position.offset);
+            Some(in_hand)
+        });
+        let parts = self.prepare(&delivering, in_hands.collect(), started);
         if !parts.is_empty() {
-            let alone = self.send_parts(&delivering, parts, started).await;
-            for in_hand in alone {
-                self.attempt_in_hand(own, in_hand).await;
+            let called = self.call(&delivering, parts, unity, started).await;
+            self.put_back(called.not_tried);
+            for (in_hand, sent) in called.concluded {
+                let ledger = self.ledger_of(&in_hand);
+                self.conclude(in_hand, ledger, &delivering, sent, started);
             }
         }
         for in_hand in suspects {
@@ -61,24 +91,17 @@ impl Subscription {
         }
     }
 
-    /// What of the items is to be sent together, and what alone since the process ended at it before.
-    fn prepare<'s>(
+    /// Applies the transformations, and writes down what is settled by that.
+    pub(super) fn prepare<'s>(
         &'s self,
         delivering: &Arc<Delivering>,
-        items: Vec<Item>,
+        in_hands: Vec<InHand<'s>>,
         started: Timestamp,
-    ) -> (Vec<Part<'s>>, Vec<InHand<'s>>) {
-        let (mut parts, mut suspects) = (Vec::with_capacity(items.len()), Vec::new());
-        for item in items {
-            let in_hand = InHand::new(self, item);
+    ) -> Vec<Part<'s>> {
+        let mut parts = Vec::with_capacity(in_hands.len());
+        for in_hand in in_hands {
             let ledger = self.ledger_of(&in_hand);
             let offset = in_hand.entry().position.offset;
-            if ledger.crashes(offset) > 0 {
-                suspects.push(in_hand);
-                continue;
-            }
-            let Some(in_hand) = self.to_be_attempted(in_hand, ledger, delivering, started) else { continue };
-            ledger.started(offset);
             let transformed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
                 transform(delivering, in_hand.entry())
             }));
@@ -96,67 +119,63 @@ impl Subscription {
                 Err(_) => self.conclude(in_hand, ledger, delivering, Sent::Failed(panicked()), started),
             }
         }
-        (parts, suspects)
+        parts
     }
 
-    fn ledger_of(&self, in_hand: &InHand<'_>) -> &Ledger {
+    pub(super) fn ledger_of(&self, in_hand: &InHand<'_>) -> &Ledger {
         &self.ledgers[usize::from(in_hand.entry().position.partition)]
     }
 
-    /// Sends the parts in one call. What comes back is to be sent alone: an atomic batch was refused, and which of its
-    /// events is at fault is not known.
-    async fn send_parts<'s>(
+    /// Sends the parts in one call. Those of an atomic one are in the ledger, on the disk, before that.
+    pub(super) async fn call<'s>(
         &'s self,
         delivering: &Arc<Delivering>,
         parts: Vec<Part<'s>>,
+        unity: BatchUnity,
         started: Timestamp,
-    ) -> Vec<InHand<'s>> {
-        if started < self.careful_until
+    ) -> Called<'s> {
+        let not_made = |parts: Vec<Part<'s>>| Called {
+            not_tried: parts.into_iter().map(|part| part.in_hand).collect(),
+            ..Called::default()
+        };
+        if (unity == BatchUnity::Atomic || started < self.careful_until)
             && let Err(error) = self.log.secure().await
         {
             self.not_written(&error);
-            return put_back(parts.into_iter().map(|part| part.in_hand).collect());
+            return not_made(parts);
         }
-        let unity = delivering.subscriber.batching(&self.context).unity;
         let events: Vec<Event> =
             parts.iter().flat_map(Part::to_send).map(|(_, event)| event.clone()).collect();
         let sending = delivering.subscriber.send_batch(&events, &delivering.terms, &self.context);
         let outcomes = tokio::select! {
             biased;
             sent = caught(sending) => sent,
-            () = self.context.cut.cancelled() => {
-                return put_back(parts.into_iter().map(|part| part.in_hand).collect());
-            }
+            () = self.context.cut.cancelled() => return not_made(parts),
         };
         let outcomes = outcomes.unwrap_or_else(|| vec![Outcome::Failed(panicked()); events.len()]);
         let refused =
             |outcome: &Outcome| matches!(outcome, Outcome::Failed(error) if error.class == Class::Permanent);
         let one_is_at_fault = unity == BatchUnity::Atomic && parts.len() > 1 && outcomes.iter().any(refused);
         let mut outcomes = outcomes.into_iter();
-        let (mut failed, mut not_tried, mut alone) = (false, Vec::new(), Vec::new());
-        let mut concluded = Vec::with_capacity(parts.len());
+        let mut failed = false;
+        let mut called = Called::default();
         for part in parts {
             let came = self.came_of(delivering, &part, &mut outcomes, unity, failed).await;
             match came {
                 // A sink may have made several batches of it, of which others were taken.
-                Came::Sent(Sent::Failed(_)) if one_is_at_fault => alone.push(part.in_hand),
+                Came::Sent(Sent::Failed(_)) if one_is_at_fault => called.refused.push(part.in_hand),
                 Came::Sent(sent) => {
                     failed |= matches!(sent, Sent::Failed(_));
-                    concluded.push((part.in_hand, sent));
+                    called.concluded.push((part.in_hand, sent));
                 }
-                Came::NotTried => not_tried.push(part.in_hand),
+                Came::NotTried => {
+                    self.ledger_of(&part.in_hand).cut(part.in_hand.entry().position.offset);
+                    called.not_tried.push(part.in_hand);
+                }
             }
         }
-        self.signal_for_all(delivering, concluded.iter().map(|(_, sent)| sent));
-        for in_hand in &not_tried {
-            self.ledger_of(in_hand).cut(in_hand.entry().position.offset);
-        }
-        put_back::<()>(not_tried);
-        for (in_hand, sent) in concluded {
-            let ledger = self.ledger_of(&in_hand);
-            self.conclude(in_hand, ledger, delivering, sent, started);
-        }
-        alone
+        self.signal_for_all(delivering, called.concluded.iter().map(|(_, sent)| sent));
+        called
     }
 
     /// What came of a part: its first failure, if one of its events has one.
@@ -205,12 +224,12 @@ impl Subscription {
         }
         Came::Sent(failure.map_or(Sent::Delivered { status: None }, Sent::Failed))
     }
-}
 
-/// Lets go of items so that they stand in the window in the order in which they were taken.
-fn put_back<T>(mut items: Vec<InHand<'_>>) -> Vec<T> {
-    while items.pop().is_some() {}
-    Vec::new()
+    /// Lets go of items so that they stand in the window in the order in which they were taken.
+    pub(super) fn put_back(&self, mut items: Vec<InHand<'_>>) {
+        while items.pop().is_some() {}
+        self.kick(&mut self.lock());
+    }
 }
 
 fn panicked() -> DeliveryError {

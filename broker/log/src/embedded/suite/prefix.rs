@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::stage::{Stage, failed, given_up, record};
+use super::stage::{Stage, delivered, failed, given_up, record};
 use super::*;
 use crate::Timestamp;
 use crate::ledger::{Counts, OutcomeState, Settlement};
@@ -20,6 +20,10 @@ enum Move {
     Due(u8),
     Deliver(u8),
     GiveUp(u8),
+    /// So many in the window go out together, from one of them on, and are delivered in one step.
+    DeliverBatch(u8),
+    /// So many are bound, and only that.
+    Bind(u8),
     DropAll,
     /// Lists and journal become durable; with the checkpoint, or without.
     Flush(bool),
@@ -37,6 +41,8 @@ fn moves() -> impl Strategy<Value = Move> {
         2 => byte().prop_map(Move::Due),
         5 => byte().prop_map(Move::Deliver),
         2 => byte().prop_map(Move::GiveUp),
+        2 => byte().prop_map(Move::DeliverBatch),
+        2 => byte().prop_map(Move::Bind),
         1 => Just(Move::DropAll),
         3 => any::<bool>().prop_map(Move::Flush),
         1 => Just(Move::Trim),
@@ -69,6 +75,9 @@ struct Script {
     /// The moments so far, the newest last, and which of them is certainly durable.
     moments: Vec<Moment>,
     durable: usize,
+    /// All batches that were ever bound, and those that were so when the checkpoint was last forced.
+    bound: Vec<Vec<Offset>>,
+    bounds_durable: Vec<Vec<Offset>>,
     acknowledged: BTreeMap<Offset, String>,
     window: BTreeMap<Offset, Arc<crate::Entry>>,
     waiting: BTreeMap<Offset, Arc<crate::Entry>>,
@@ -81,6 +90,15 @@ fn pick<T: Clone>(all: &BTreeMap<Offset, T>, choice: u8) -> Option<(Offset, T)> 
 }
 
 impl Script {
+    /// Some of the window in another order than it stands there.
+    fn some_of_window(&self, choice: u8) -> Vec<Offset> {
+        let mut some: Vec<Offset> = self.window.keys().copied().collect();
+        let first = usize::from(choice / 4).checked_rem(some.len()).unwrap_or(0);
+        some.rotate_left(first);
+        some.truncate(usize::from(choice % 4) + 1);
+        some
+    }
+
     /// Makes one step. None where the power is gone.
     async fn step(&mut self, step: Move) -> Option<()> {
         let ledger = self.stage.ledger("t");
@@ -147,6 +165,25 @@ impl Script {
                     _ => moment.dead_lettered += 1,
                 }
             }
+            Move::Bind(choice) => {
+                let batch = self.some_of_window(choice);
+                ledger.start_batch(&batch);
+                self.bound.push(batch);
+            }
+            Move::DeliverBatch(choice) => {
+                let batch = self.some_of_window(choice);
+                ledger.start_batch(&batch);
+                self.bound.push(batch.clone());
+                let attempts = batch.iter().map(|offset| (*offset, delivered(1)));
+                ledger.delivered(attempts.collect()).ok()?;
+                for offset in &batch {
+                    self.window.remove(offset);
+                    moment.attempts.remove(offset);
+                    moment.settled.insert(*offset, OutcomeState::Delivered);
+                }
+                // In one moment: none of it is found without the others.
+                moment.delivered += batch.len() as u64;
+            }
             Move::DropAll => {
                 let dropped = ledger.drop_all(crate::DropReason::Operator, log.matched(0)).ok()?;
                 let all = moment.dropped + dropped;
@@ -161,6 +198,9 @@ impl Script {
             }
             Move::Flush(force) => {
                 self.stage.store.shared.round(force).ok()?;
+                if force {
+                    self.bounds_durable = self.bound.clone();
+                }
                 self.durable = self.moments.len() - 1;
             }
             Move::Trim => log.trim().await,
@@ -205,12 +245,33 @@ async fn check(stage: &Stage, script: &Script) {
         since[from..].iter().any(|moment| moment.matched == found.matched),
         "{found:?} has matches of no moment since its outcomes: {since:?}"
     );
+    check_bounds(&ledger, script);
     let letters = log.dead_letters().list(None, None, 10_000).await;
     assert_eq!(letters.len() as u64, counts.dead_lettered);
     for (offset, state) in &since[from].settled {
         let position = crate::Position { partition: 0, offset: *offset };
         if let Some(outcome) = log.outcomes(position, ledger.trigger()) {
             assert_eq!(outcome.state, *state, "what became of {offset}");
+        }
+    }
+}
+
+/// What is bound was bound so, and what was bound when the checkpoint was forced still is, as far as it is pending.
+fn check_bounds(ledger: &crate::Ledger, script: &Script) {
+    let bounds = |offset| ledger.batch_of(offset).and_then(|(batch, _)| ledger.bounds(batch));
+    let window = ledger.window().into_iter().map(|(offset, _)| offset);
+    let pending: Vec<Offset> = window.chain(ledger.waiting_below(Offset::MAX, usize::MAX)).collect();
+    for found in pending.iter().filter_map(|offset| bounds(*offset)) {
+        let once = |batch: &Vec<Offset>| found.offsets.iter().all(|offset| batch.contains(offset));
+        assert!(script.bound.iter().any(once), "{found:?} was never bound");
+    }
+    for batch in &script.bounds_durable {
+        let last = script.bound.iter().rev().find(|later| later.iter().any(|offset| batch.contains(offset)));
+        let left: Vec<Offset> = batch.iter().copied().filter(|offset| pending.contains(offset)).collect();
+        if last == Some(batch)
+            && let Some(first) = left.first()
+        {
+            assert_eq!(bounds(*first).map(|bounds| bounds.offsets), Some(left), "of {batch:?}");
         }
     }
 }
@@ -225,6 +286,8 @@ async fn run(steps: &[Move], operation: u64, loss: Loss) {
         stage,
         moments: vec![Moment::default()],
         durable: 0,
+        bound: Vec::new(),
+        bounds_durable: Vec::new(),
         acknowledged: BTreeMap::new(),
         window: BTreeMap::new(),
         waiting: BTreeMap::new(),

@@ -136,6 +136,10 @@ pub(super) fn failed(number: u32) -> Attempt {
     Attempt { number, started: Timestamp(1), ended: Timestamp(2), outcome }
 }
 
+pub(super) fn delivered(number: u32) -> Attempt {
+    Attempt { outcome: AttemptOutcome::Delivered { status: None }, ..failed(number) }
+}
+
 pub(super) fn given_up() -> DeadLetterReason {
     DeadLetterReason {
         code: codes::SUBSCRIBER_TIMEOUT,
