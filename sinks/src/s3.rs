@@ -46,8 +46,9 @@ const NOT_OF_A_KEY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remo
 /// of its own, or many as lines of an object with `batch`.
 ///
 /// An event counts as delivered once its object was written as a whole; an upload that was cut leaves nothing behind.
-/// An event that is sent again writes the same key. A batch is named by the events in it: the same events write the same
-/// object, but after a failure or a restart events may come together differently, and then some stand in two objects.
+/// An event that is sent again writes the same key. A batch is named by the events in it, and after a failure
+/// or a restart it is written again with the same events: as the same object, unless `key` or `batch.compression` was changed or
+/// one of its events was dropped meanwhile.
 /// Needs the right `s3:PutObject`, `s3:ListBucket` to tell whether the bucket serves us, and `s3:GetObject` with
 /// `overwrite: false`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

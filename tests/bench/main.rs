@@ -7,11 +7,13 @@
 //! - `waypost-bench measure` starts these and `waypost`, and writes what it found as JSON and as a table.
 //! - `waypost-bench matcher` measures the matching of events by itself, in this process.
 //! - `waypost-bench triggers` measures what many triggers of a running broker cost beside few.
+//! - `waypost-bench adapters` measures sources and sinks against real servers.
 //! - `waypost-bench transformations` measures transformations by themselves, in this process.
 //! - `waypost-bench show` prints the table of an earlier measurement again.
 //!
 //! `tests/bench/run.sh` builds everything and measures. Nothing here is a test: times depend on the machine.
 
+mod adapters;
 mod clock;
 mod connection;
 mod failure;
@@ -61,6 +63,8 @@ enum Command {
     Triggers(triggers::Arguments),
     /// Measure transformations by themselves: one thread, events of 1 KiB of JSON.
     Transformations(transformations::Arguments),
+    /// Measure sources and sinks against real servers: beside bare clients, and batches beside single requests.
+    Adapters(adapters::Arguments),
     /// Print the table of an earlier measurement.
     Show(measure::Show),
     /// Send events to a server until the time is over, then print one line of JSON.
@@ -79,6 +83,7 @@ fn main() -> ExitCode {
         Command::Matcher(arguments) => matcher::measure(&arguments),
         Command::Triggers(arguments) => triggers::measure(&arguments),
         Command::Transformations(arguments) => transformations::measure(&arguments),
+        Command::Adapters(arguments) => adapters::measure(&arguments),
         Command::Show(arguments) => measure::show(&arguments),
         Command::Generate(arguments) => generate::generate(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Subscribe(arguments) => subscribe::subscribe(&arguments).map(|()| ExitCode::SUCCESS),

@@ -293,6 +293,12 @@ impl Waypost {
         Ok(())
     }
 
+    /// Gives the broker other manifests, which it takes over by itself a little later.
+    pub(crate) fn rewrite(&self, manifests: &str) -> Result<(), Failure> {
+        let file = self.directory.join("manifests.yaml");
+        std::fs::write(file, manifests).map_err(Failure::io("writing the manifests"))
+    }
+
     /// Kills the broker in the middle of its work and starts it again on the same data.
     pub(crate) fn kill_and_start_again(&mut self, stage: &Stage) -> Result<(), Failure> {
         self.process.0.kill().map_err(Failure::io("killing waypost"))?;
@@ -322,7 +328,7 @@ impl Waypost {
         Ok(())
     }
 
-    fn log_tail(&self) -> String {
+    pub(crate) fn log_tail(&self) -> String {
         let text = std::fs::read(self.directory.join("log.txt")).unwrap_or_default();
         let tail = &text[text.len().saturating_sub(LOG_TAIL_BYTES)..];
         String::from_utf8_lossy(tail).into_owned()

@@ -213,7 +213,7 @@ async fn a_batch_that_the_end_of_the_process_cut_goes_out_again_as_it_was() {
 
     // The sink would take more at once now, and the deadline has come: but it may have these already.
     let after = Hand::takes_all("rcut2");
-    let directory = super::replay::copied(directory.path());
+    let directory = replay::copied(directory.path());
     let store = open(directory.path());
     let mut stage = Stage { engine: Engine::new(options(&store)), plan: Plan::default(), version: 2 };
     stage.apply(&manifests("rcut2", 100)).await;
