@@ -18,12 +18,14 @@ use waypost_core::transformation::{
 };
 
 use self::natives::Patterns;
+use self::projection::Projection;
 use self::value::{Value, excerpt};
 use crate::meter::{self, Stop};
 use crate::position::Position;
 
 mod convert;
 mod natives;
+mod projection;
 mod value;
 
 /// The longest program, in bytes.
@@ -95,6 +97,16 @@ struct Jq {
 
 impl Transformation for Jq {
     fn apply(&self, mut document: Document, run: &mut Run) -> Result<Outputs, TransformationError> {
+        if let Some(projection) = &self.program.projection {
+            let made = match document.read_wanted(projection.wanted())? {
+                Some(data) => projection.apply(&data, run)?,
+                None => projection.apply(document.json()?.unwrap_or(&Json::Null), run)?,
+            };
+            if let Some(json) = made {
+                document.set_json(json);
+                return Ok(document.into());
+            }
+        }
         let input = match convert::value_of_data(&document)? {
             Some(value) => value,
             None => match document.json()? {
@@ -171,6 +183,8 @@ struct Program {
     reads_attributes: bool,
     /// Whether it has definitions of its own, which may call themselves.
     defines: bool,
+    /// What it is where it needs no crate.
+    projection: Option<Projection>,
 }
 
 impl std::fmt::Debug for Program {
@@ -189,14 +203,16 @@ impl Program {
             return Err(format!("the program is longer than {MAX_PROGRAM_BYTES} bytes"));
         }
         // A crate that contradicts itself refuses the program; what it held is dropped.
-        let compile = || std::panic::catch_unwind(|| filter(text));
-        let filter = stacker::grow(COMPILER_STACK, compile)
+        let compile =
+            || std::panic::catch_unwind(|| filter(text).map(|filter| (filter, Projection::of(text))));
+        let (filter, projection) = stacker::grow(COMPILER_STACK, compile)
             .unwrap_or_else(|_| Err("the program cannot be read".to_owned()))?;
         Ok(Self {
             filter,
             patterns: Patterns::default(),
             reads_attributes: text.contains("$attributes"),
             defines: text.contains("def"),
+            projection,
         })
     }
 

@@ -236,17 +236,26 @@ impl Event {
         draft.finish()
     }
 
-    /// The same event with attributes and data changed, of which only the changed are checked. The content type and the form
-    /// of the data are kept true to each other, as in every event. Who takes `id`, `source` or `type` away sets it again.
+    /// The same event with attributes and data changed, each name once. Only the changed are checked, and of these not the
+    /// first ones, `known` by number to be valid. The content type and the form of the data are kept true to each other, as
+    /// in every event. Who takes `id`, `source` or `type` away sets it again.
     pub(crate) fn changed(
         &self,
         changes: &[(&str, Option<(&str, AttributeType)>)],
+        known: usize,
         data: Option<(&[u8], DataForm)>,
     ) -> Result<Self, InvalidEvent> {
         let version = self.spec_version();
         let mut checked: SmallVec<[(&str, Option<packed::Checked<'_>>); 8]> = SmallVec::new();
-        for &(name, value) in changes.iter().filter(|(name, _)| *name != "specversion") {
+        for (number, &(name, value)) in changes.iter().enumerate() {
+            if name == "specversion" {
+                continue;
+            }
             let value = match value {
+                Some((text, given)) if number < known => {
+                    let attribute_type = validate::core_type(version, name).unwrap_or(given);
+                    Some(packed::Checked { name, text, attribute_type })
+                }
                 None if matches!(name, "id" | "source" | "type") => return Err(InvalidEvent::missing(name)),
                 None => None,
                 Some((text, given)) => {

@@ -4,13 +4,13 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use jaq_json::{Map, Num, Rc, Val};
-use waypost_core::transformation::json::{Builder, Json, Number, Object, Text};
+use waypost_core::transformation::json::{Builder, Json, Number, Object, Text, Wanted};
 use waypost_core::transformation::{Document, TransformationError};
 
 use super::value::{MAX_VALUE_BYTES, Value};
 
 /// The longest number that jq takes, in characters: whole numbers are read digit by digit.
-const MAX_NUMBER_TEXT: usize = 1_000;
+pub(super) const MAX_NUMBER_TEXT: usize = 1_000;
 
 /// A value of jq. Costs a copy of every text.
 pub(super) fn value_of(json: &Json) -> Result<Value, TransformationError> {
@@ -25,7 +25,7 @@ pub(super) fn value_of(json: &Json) -> Result<Value, TransformationError> {
 /// The data of a document that no step before has parsed, without a tree between: texts share its bytes.
 pub(super) fn value_of_data(document: &Document) -> Result<Option<Value>, TransformationError> {
     let begin = |whole| Direct { whole, bounds: Bounds { bytes: 0 } };
-    let Some((direct, (val, depth))) = document.build(begin)? else { return Ok(None) };
+    let Some((direct, (val, depth))) = document.build(&Wanted::Whole, begin)? else { return Ok(None) };
     if direct.bounds.bytes > MAX_VALUE_BYTES {
         return Err(too_large());
     }
@@ -50,7 +50,7 @@ impl Builder for Direct {
         (value.map_or(Val::Null, Val::Bool), 0)
     }
 
-    fn number(&mut self, text: &str) -> Result<Self::Value, TransformationError> {
+    fn number(&mut self, _at: Range<usize>, text: &str) -> Result<Self::Value, TransformationError> {
         self.bounds.place();
         Ok((Val::Num(self.bounds.number(text)?), 0))
     }

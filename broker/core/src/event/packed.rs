@@ -86,45 +86,72 @@ pub(super) struct Checked<'a> {
     pub(super) attribute_type: AttributeType,
 }
 
+/// A part of the attribute block of an event that is packed anew.
+enum Piece<'a> {
+    /// Attributes that stay, as they stand.
+    Kept(&'a [u8]),
+    Changed(Checked<'a>),
+}
+
 /// An event with other attributes or data, of one that was valid: what is kept is copied and not checked again. A change
-/// without a value takes the attribute away; `id`, `source` and `type` stay. Without data there is none.
+/// without a value takes the attribute away; `id`, `source` and `type` stay. No name is changed twice. Without data there
+/// is none.
 pub(super) fn repack(
     view: View<'_>,
     changes: &[(&str, Option<Checked<'_>>)],
     data: Option<(&[u8], DataForm)>,
 ) -> Result<Bytes, InvalidEvent> {
-    let mut entries: SmallVec<[Entry<'_>; 16]> = SmallVec::new();
-    for entry in view.entries() {
-        match changes.iter().find(|(name, _)| name.as_bytes() == entry.name) {
-            None => entries.push(entry),
-            Some((_, Some(changed))) => entries.push(Entry::of(*changed)),
-            Some((_, None)) => {}
+    let (block, mut count) = (view.entries().block, view.count());
+    let mut pieces: SmallVec<[Piece<'_>; 12]> = SmallVec::new();
+    let mut placed: SmallVec<[bool; 16]> = SmallVec::from_elem(false, changes.len());
+    let (mut entries, mut kept, mut place) = (view.entries(), 0, 0);
+    while let Some(entry) = entries.next() {
+        let after = block.len() - entries.block.len();
+        if let Some(at) = changes.iter().position(|(name, _)| name.as_bytes() == entry.name) {
+            placed[at] = true;
+            pieces.push(Piece::Kept(&block[kept..place]));
+            match changes[at].1 {
+                Some(changed) => pieces.push(Piece::Changed(changed)),
+                None => count -= 1,
+            }
+            kept = after;
         }
+        place = after;
     }
-    for (name, changed) in changes {
-        let Some(changed) = changed else { continue };
-        if !view.entries().any(|entry| entry.name == name.as_bytes()) {
-            entries.push(Entry::of(*changed));
-        }
+    pieces.push(Piece::Kept(&block[kept..]));
+    let added =
+        changes.iter().zip(&placed).filter(|(_, placed)| !**placed).filter_map(|(change, _)| change.1);
+    for added in added {
+        pieces.push(Piece::Changed(added));
+        count += 1;
     }
-    let block: usize = entries.iter().map(|entry| ATTRIBUTE_HEAD + entry.name.len() + entry.text.len()).sum();
-    if entries.len() > MAX_ATTRIBUTES || block > MAX_ATTRIBUTE_BYTES {
+    let size = |piece: &Piece<'_>| match piece {
+        Piece::Kept(bytes) => bytes.len(),
+        Piece::Changed(Checked { name, text, .. }) => ATTRIBUTE_HEAD + name.len() + text.len(),
+    };
+    let block: usize = pieces.iter().map(size).sum();
+    if count > MAX_ATTRIBUTES || block > MAX_ATTRIBUTE_BYTES {
         return Err(too_large());
     }
-    let count = u16::try_from(entries.len()).map_err(|_| too_large())?;
+    let count = u16::try_from(count).map_err(|_| too_large())?;
     let block_length = u32::try_from(block).map_err(|_| too_large())?;
     let (bytes, form) = data.map_or((&[][..], None), |(bytes, form)| (bytes, Some(form)));
     let mut packed = Vec::with_capacity(HEADER + block + bytes.len());
     packed.extend_from_slice(&[FORMAT, view.version() as u8, form_number(form)]);
     packed.extend_from_slice(&count.to_le_bytes());
     packed.extend_from_slice(&block_length.to_le_bytes());
-    for entry in &entries {
-        packed.push(u8::try_from(entry.name.len()).expect("a name has at most 255 bytes"));
-        packed.push(entry.attribute_type as u8);
-        let length = u32::try_from(entry.text.len()).expect("a text is shorter than its block");
-        packed.extend_from_slice(&length.to_le_bytes());
-        packed.extend_from_slice(entry.name);
-        packed.extend_from_slice(entry.text);
+    for piece in &pieces {
+        match piece {
+            Piece::Kept(bytes) => packed.extend_from_slice(bytes),
+            Piece::Changed(Checked { name, text, attribute_type }) => {
+                packed.push(u8::try_from(name.len()).expect("a name has at most 255 bytes"));
+                packed.push(*attribute_type as u8);
+                let length = u32::try_from(text.len()).expect("a text is shorter than its block");
+                packed.extend_from_slice(&length.to_le_bytes());
+                packed.extend_from_slice(name.as_bytes());
+                packed.extend_from_slice(text.as_bytes());
+            }
+        }
     }
     packed.extend_from_slice(bytes);
     Ok(Bytes::from(packed))
@@ -189,11 +216,6 @@ pub(super) struct Entry<'a> {
 }
 
 impl<'a> Entry<'a> {
-    fn of(checked: Checked<'a>) -> Self {
-        let Checked { name, text, attribute_type } = checked;
-        Self { name: name.as_bytes(), text: text.as_bytes(), attribute_type }
-    }
-
     pub(super) fn name(self) -> &'a str {
         std::str::from_utf8(self.name).expect("names are checked to be ASCII")
     }

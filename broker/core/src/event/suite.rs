@@ -435,7 +435,11 @@ fn changed_events_are_as_if_made_anew() {
         ] {
             for text in texts {
                 let anew = event.with_attribute(name, text).map_err(|error| error.detail);
-                let changed = event.changed(&[(name, Some((text, AttributeType::String)))], data);
+                let changed = event.changed(&[(name, Some((text, AttributeType::String)))], 0, data);
+                if let Ok(changed) = &changed {
+                    let known = event.changed(&[(name, Some((text, AttributeType::String)))], 1, data);
+                    assert_eq!(known.unwrap().packed(), changed.packed(), "{name} {text}");
+                }
                 assert_eq!(changed.map_err(|error| error.detail), anew, "{name} {text}");
             }
             if name == "M" || name == "data" {
@@ -446,8 +450,34 @@ fn changed_events_are_as_if_made_anew() {
                 _ => (bytes, form),
             });
             let anew = event.without_attribute(name).map_err(|error| error.detail);
-            let changed = event.changed(&[(name, None)], data).map_err(|error| error.detail);
+            let changed = event.changed(&[(name, None)], 0, data).map_err(|error| error.detail);
             assert_eq!(changed, anew, "without {name}");
+        }
+    }
+}
+
+#[test]
+fn several_changes_are_as_if_made_one_after_the_other() {
+    let event = Event::builder("i", "/s", "t").subject("u").attribute("n", 7).attribute("m", "x");
+    let event = event.json_data("[1]").build().unwrap();
+    let data = event.data_bytes().map(|bytes| (bytes, event.data_form()));
+    let names = ["id", "source", "type", "subject", "n", "m", "time1", "new"];
+    for one in names {
+        for two in names.into_iter().filter(|two| *two != one) {
+            let value = |text| Some((text, AttributeType::String));
+            let set = event.changed(&[(one, value("long text")), (two, value("y"))], 0, data);
+            let anew =
+                event.with_attribute(one, "long text").and_then(|event| event.with_attribute(two, "y"));
+            assert_eq!(
+                set.map(|event| event.packed().clone()).map_err(|error| error.detail),
+                anew.map(|event| event.packed().clone()).map_err(|error| error.detail),
+                "{one} {two}"
+            );
+            if !names[..3].contains(&two) {
+                let set = event.changed(&[(one, value("z")), (two, None)], 0, data).unwrap();
+                let anew = event.with_attribute(one, "z").unwrap().without_attribute(two).unwrap();
+                assert_eq!(set.packed(), anew.packed(), "{one} without {two}");
+            }
         }
     }
 }

@@ -193,7 +193,11 @@ impl Step {
                 if documents.is_empty() {
                     made.discarded.get_or_insert(Discard::Filtered);
                 }
-                made.documents.extend(documents);
+                if made.documents.is_empty() {
+                    made.documents = documents.into();
+                } else {
+                    made.documents.extend(documents);
+                }
             }
             (Ok(Outputs::Nothing(why)), ..) => drop(made.discarded.get_or_insert(why)),
             (Err(error), OnError::Skip, Some(before)) => {

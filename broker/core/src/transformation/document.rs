@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use super::json::{Builder, Json, Query, Text};
+use super::json::{Builder, Json, Query, Text, Wanted};
 use super::{Discard, TransformationError};
 use crate::codes;
 use crate::event::{AttributeValue, DataForm, Event, Value, declares_json, validate};
@@ -128,19 +128,29 @@ impl Document {
         })
     }
 
-    /// Has a value of another kind built of the data, where it was not parsed before; `begin` is given the bytes in which the
-    /// places of texts lie.
+    /// The data as JSON as far as it is wanted; nothing where it was parsed before, so that nothing is saved, and where
+    /// there is none. It is not kept.
+    ///
+    /// # Errors
+    /// As [`Document::json`].
+    pub fn read_wanted(&self, wanted: &Wanted) -> Result<Option<Json>, TransformationError> {
+        self.unparsed()?.map(|text| Json::read_wanted(text, wanted)).transpose()
+    }
+
+    /// Has a value of another kind built of the data, as far as it is wanted, where it was not parsed before; `begin` is
+    /// given the bytes in which the places of texts lie.
     ///
     /// # Errors
     /// As [`Document::json`].
     pub fn build<B: Builder>(
         &self,
+        wanted: &Wanted,
         begin: impl FnOnce(Bytes) -> B,
     ) -> Result<Option<(B, B::Value)>, TransformationError> {
         let Some(text) = self.unparsed()? else { return Ok(None) };
         let Some(bytes) = self.bytes() else { return Ok(None) };
         let mut builder = begin(bytes);
-        let value = Json::build(text, &mut builder)?;
+        let value = Json::build(text, wanted, &mut builder)?;
         Ok(Some((builder, value)))
     }
 
@@ -239,7 +249,7 @@ impl Document {
     pub fn bytes(&self) -> Option<Bytes> {
         match &self.data {
             Data::Same | Data::Parsed(_) => self.event.data(),
-            Data::Json(json) => Some(written(json).into()),
+            Data::Json(json) => Some(self.written(json).into()),
             Data::Bytes(bytes, _) | Data::Part(bytes) => Some(bytes.clone()),
             Data::Absent => None,
         }
@@ -347,25 +357,26 @@ impl Document {
                 self.event.data_bytes().map(|bytes| (bytes, self.event.data_form()))
             }
             Data::Json(json) => {
-                text = written(json);
+                text = self.written(json);
                 Some((&*text, DataForm::Json))
             }
             Data::Part(bytes) => Some((&**bytes, DataForm::Json)),
             Data::Bytes(bytes, form) => Some((&**bytes, *form)),
             Data::Absent => None,
         };
-        self.event.changed(&changes, data)
+        self.event.changed(&changes, self.checked, data)
+    }
+
+    fn written(&self, json: &Json) -> Vec<u8> {
+        // Most changes add little; of large data a small part may be left.
+        let mut text = Vec::with_capacity((self.event.size() + 256).min(4_096));
+        json.write(&mut text);
+        text
     }
 }
 
 fn value_of(value: &AttributeValue) -> Value<'_> {
     Value { text: value.text(), attribute_type: value.attribute_type() }
-}
-
-fn written(json: &Json) -> Vec<u8> {
-    let mut text = Vec::with_capacity(1_024);
-    json.write(&mut text);
-    text
 }
 
 /// What a transformation makes of a document.

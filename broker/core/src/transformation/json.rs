@@ -15,7 +15,7 @@ use super::TransformationError;
 
 pub use self::number::Number;
 pub use self::query::Query;
-pub use self::read::{Builder, NotJson};
+pub use self::read::{Builder, NotJson, Wanted};
 
 /// The deepest nesting of arrays and objects. Deeper text is not read, and a program that builds deeper data fails.
 pub const MAX_DEPTH: usize = crate::filter::candidate::MAX_DATA_DEPTH;
@@ -58,9 +58,18 @@ impl Json {
         read::read_some(text, wanted)
     }
 
-    /// Has the value of a text built.
-    pub(super) fn build<B: Builder>(text: &str, builder: &mut B) -> Result<B::Value, TransformationError> {
-        read::build(text, builder)
+    /// As [`read`](Self::read), of what is wanted; for the data of an event.
+    pub(super) fn read_wanted(text: &str, wanted: &Wanted) -> Result<Self, TransformationError> {
+        read::read_wanted(text, wanted)
+    }
+
+    /// Has the value of a text built, as far as it is wanted.
+    pub(super) fn build<B: Builder>(
+        text: &str,
+        wanted: &Wanted,
+        builder: &mut B,
+    ) -> Result<B::Value, TransformationError> {
+        read::build(text, wanted, builder)
     }
 
     /// Makes a tree of what was not looked into.

@@ -111,7 +111,7 @@ pub(in crate::filter) fn events() -> impl Strategy<Value = Event> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1_000))]
+    #![proptest_config(ProptestConfig::with_cases(4 * ProptestConfig::default().cases))]
 
     #[test]
     fn no_text_panics(text in "[ a-cNOTI()'\"=<>!,%*/+_0-9é\\\\-]{0,40}") {

@@ -166,7 +166,7 @@ fn changes() -> impl Strategy<Value = Vec<(u32, Option<Filter>)>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(192))]
+    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases * 3 / 4))]
 
     #[test]
     fn the_index_agrees_with_the_reference(

@@ -137,38 +137,58 @@ impl<'t> JsonText<'t> {
     }
 
     /// Checks and passes the value that comes next, of this kind.
+    #[inline]
     pub(crate) fn skip(&mut self, kind: Kind) -> Result<(), NotJson> {
         match kind {
-            Kind::Object => {
-                if !self.enter(kind)? {
-                    return Ok(());
-                }
-                loop {
-                    self.name()?;
-                    let inner = self.kind()?;
-                    self.skip(inner)?;
-                    if !self.more(kind)? {
-                        return Ok(());
-                    }
-                }
-            }
-            Kind::Array => {
-                if !self.enter(kind)? {
-                    return Ok(());
-                }
-                loop {
-                    let inner = self.kind()?;
-                    self.skip(inner)?;
-                    if !self.more(kind)? {
-                        return Ok(());
-                    }
-                }
-            }
+            Kind::Object | Kind::Array => self.skip_nested(kind),
+            plain => self.skip_plain(plain),
+        }
+    }
+
+    #[inline]
+    fn skip_plain(&mut self, kind: Kind) -> Result<(), NotJson> {
+        match kind {
             Kind::Text => self.quoted().map(drop),
             Kind::Number => self.number(),
             Kind::True => self.word("true"),
             Kind::False => self.word("false"),
             Kind::Null => self.word("null"),
+            Kind::Object | Kind::Array => Err(NotJson),
+        }
+    }
+
+    /// Without recursion: whether each of the open ones is an object is a bit, that of the innermost the lowest.
+    fn skip_nested(&mut self, mut kind: Kind) -> Result<(), NotJson> {
+        const { assert!(MAX_DATA_DEPTH <= u128::BITS as usize) };
+        let bottom = self.depth;
+        let mut objects: u128 = 0;
+        loop {
+            if matches!(kind, Kind::Object | Kind::Array) {
+                if self.enter(kind)? {
+                    objects = (objects << 1) | u128::from(kind == Kind::Object);
+                    if kind == Kind::Object {
+                        self.name()?;
+                    }
+                    kind = self.kind()?;
+                    continue;
+                }
+            } else {
+                self.skip_plain(kind)?;
+            }
+            loop {
+                if self.depth == bottom {
+                    return Ok(());
+                }
+                let around = if objects & 1 == 1 { Kind::Object } else { Kind::Array };
+                if self.more(around)? {
+                    if around == Kind::Object {
+                        self.name()?;
+                    }
+                    break;
+                }
+                objects >>= 1;
+            }
+            kind = self.kind()?;
         }
     }
 

@@ -235,7 +235,7 @@ pub(in crate::filter) fn planned() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2_048))]
+    #![proptest_config(ProptestConfig::with_cases(8 * ProptestConfig::default().cases))]
 
     #[test]
     fn plans_agree_with_the_reference(query in planned(), data in data()) {

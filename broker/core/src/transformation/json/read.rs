@@ -56,11 +56,11 @@ pub trait Builder {
     /// `null`, `true` or `false`.
     fn plain(&mut self, value: Option<bool>) -> Self::Value;
 
-    /// A number, as it was written.
+    /// A number: where it stands in the text, and how it was written.
     ///
     /// # Errors
     /// [`TransformationError`] where it cannot be kept.
-    fn number(&mut self, text: &str) -> Result<Self::Value, TransformationError>;
+    fn number(&mut self, at: Range<usize>, text: &str) -> Result<Self::Value, TransformationError>;
 
     /// A string: where it stands in the text where that says what it is, else what it denotes.
     fn text(&mut self, at: Range<usize>, denoted: Option<String>) -> Self::Value;
@@ -72,12 +72,122 @@ pub trait Builder {
     fn object(&mut self, members: Vec<(Self::Value, Self::Value)>) -> Self::Value;
 }
 
-/// Has the value of the text built.
-pub(super) fn build<B: Builder>(text: &str, builder: &mut B) -> Result<B::Value, TransformationError> {
+/// What of a value is looked at. What is not is passed over where the value is built.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Wanted {
+    /// Which kind of value it is, and a plain value as it is: an array or object may be empty.
+    #[default]
+    Kind,
+    /// All of it.
+    Whole,
+    /// Of an object some members, and whether a value is one.
+    Members(Vec<(Box<str>, Self)>),
+    /// Of an array some elements, and whether a value is one: what stands before one of them may be `null`.
+    Elements(Vec<(usize, Self)>),
+}
+
+impl Wanted {
+    /// What is wanted of a member, to be changed.
+    pub fn member(&mut self, name: &str) -> &mut Self {
+        if *self == Self::Kind {
+            *self = Self::Members(Vec::new());
+        }
+        let Self::Members(members) = self else { return self.all() };
+        let at = members.iter().position(|(known, _)| **known == *name).unwrap_or_else(|| {
+            members.push((name.into(), Self::Kind));
+            members.len() - 1
+        });
+        &mut members[at].1
+    }
+
+    /// What is wanted of an element, to be changed.
+    pub fn element(&mut self, index: usize) -> &mut Self {
+        if *self == Self::Kind {
+            *self = Self::Elements(Vec::new());
+        }
+        let Self::Elements(elements) = self else { return self.all() };
+        let at = elements.iter().position(|(known, _)| *known == index).unwrap_or_else(|| {
+            elements.push((index, Self::Kind));
+            elements.len() - 1
+        });
+        &mut elements[at].1
+    }
+
+    fn all(&mut self) -> &mut Self {
+        *self = Self::Whole;
+        self
+    }
+
+    /// Of a member; nothing where it is not looked at.
+    fn of_member(&self, name: &str) -> Option<&Self> {
+        match self {
+            Self::Whole => Some(self),
+            Self::Members(members) => {
+                members.iter().find(|(known, _)| **known == *name).map(|(_, wanted)| wanted)
+            }
+            Self::Kind | Self::Elements(_) => None,
+        }
+    }
+
+    /// Of an element; nothing where it is not looked at.
+    fn of_element(&self, index: usize) -> Option<&Self> {
+        match self {
+            Self::Whole => Some(self),
+            Self::Elements(elements) => {
+                elements.iter().find(|(known, _)| *known == index).map(|(_, wanted)| wanted)
+            }
+            Self::Kind | Self::Members(_) => None,
+        }
+    }
+}
+
+/// Has the value of the text built, as far as it is wanted.
+pub(super) fn build<B: Builder>(
+    text: &str,
+    wanted: &Wanted,
+    builder: &mut B,
+) -> Result<B::Value, TransformationError> {
     let mut reader = JsonText::with_any_number(text);
-    let value = build_one(text, &mut reader, builder)?;
+    let value = build_one(text, &mut reader, wanted, builder)?;
     reader.end().map_err(|_| cannot_be_read(text))?;
     Ok(value)
+}
+
+/// Reads a tree as far as it is wanted.
+pub(super) fn read_wanted(text: &str, wanted: &Wanted) -> Result<Json, TransformationError> {
+    build(text, wanted, &mut Tree { whole: text.into() })
+}
+
+struct Tree {
+    whole: Arc<str>,
+}
+
+impl Builder for Tree {
+    type Value = Json;
+
+    fn plain(&mut self, value: Option<bool>) -> Json {
+        value.map_or(Json::Null, Json::Bool)
+    }
+
+    fn number(&mut self, at: Range<usize>, _text: &str) -> Result<Json, TransformationError> {
+        Ok(Json::Number(Number::checked(Text::part(&self.whole, at.start, at.end))))
+    }
+
+    fn text(&mut self, at: Range<usize>, denoted: Option<String>) -> Json {
+        Json::Text(denoted.map_or_else(|| Text::part(&self.whole, at.start, at.end), Text::from))
+    }
+
+    fn array(&mut self, elements: Vec<Json>) -> Json {
+        Json::Array(elements)
+    }
+
+    fn object(&mut self, members: Vec<(Json, Json)>) -> Json {
+        let named = members.into_iter().filter_map(|(name, value)| match name {
+            Json::Text(name) => Some((name, value)),
+            _ => None,
+        });
+        Json::Object(named.collect())
+    }
 }
 
 fn cannot_be_read(text: &str) -> TransformationError {
@@ -88,19 +198,12 @@ fn cannot_be_read(text: &str) -> TransformationError {
 fn build_one<B: Builder>(
     text: &str,
     reader: &mut JsonText<'_>,
+    wanted: &Wanted,
     builder: &mut B,
 ) -> Result<B::Value, TransformationError> {
     let refused = |_| cannot_be_read(text);
     let kind = reader.kind().map_err(refused)?;
     let start = reader.place();
-    let part = |builder: &mut B, quoted: Quoted| {
-        let denoted = quoted.escaped.then(|| {
-            let mut denoted = String::new();
-            json_text::unescape(&text[quoted.start..quoted.end], &mut denoted);
-            denoted
-        });
-        builder.text(quoted.start..quoted.end, denoted)
-    };
     Ok(match kind {
         Kind::Object => {
             let mut members = Vec::new();
@@ -108,8 +211,18 @@ fn build_one<B: Builder>(
                 members.reserve(8);
                 loop {
                     let name = reader.name().map_err(refused)?;
-                    let name = part(builder, name);
-                    members.push((name, build_one(text, reader, builder)?));
+                    let here = match wanted {
+                        Wanted::Whole => Some(wanted),
+                        _ if name.escaped => wanted.of_member(&denoted(text, name)),
+                        _ => wanted.of_member(&text[name.start..name.end]),
+                    };
+                    match here {
+                        Some(wanted) => {
+                            let name = build_text(text, name, builder);
+                            members.push((name, build_one(text, reader, wanted, builder)?));
+                        }
+                        None => pass(reader).map_err(refused)?,
+                    }
                     if !reader.more(kind).map_err(refused)? {
                         break;
                     }
@@ -120,8 +233,16 @@ fn build_one<B: Builder>(
         Kind::Array => {
             let mut elements = Vec::new();
             if reader.enter(kind).map_err(refused)? {
+                let mut place = 0;
                 loop {
-                    elements.push(build_one(text, reader, builder)?);
+                    match wanted.of_element(place) {
+                        Some(wanted) => {
+                            elements.resize_with(place, || builder.plain(None));
+                            elements.push(build_one(text, reader, wanted, builder)?);
+                        }
+                        None => pass(reader).map_err(refused)?,
+                    }
+                    place += 1;
                     if !reader.more(kind).map_err(refused)? {
                         break;
                     }
@@ -131,16 +252,31 @@ fn build_one<B: Builder>(
         }
         Kind::Text => {
             let quoted = reader.quoted().map_err(refused)?;
-            part(builder, quoted)
+            build_text(text, quoted, builder)
         }
         Kind::Number => {
             reader.number().map_err(refused)?;
-            builder.number(&text[start..reader.place()])?
+            builder.number(start..reader.place(), &text[start..reader.place()])?
         }
         Kind::True => reader.word("true").map(|()| builder.plain(Some(true))).map_err(refused)?,
         Kind::False => reader.word("false").map(|()| builder.plain(Some(false))).map_err(refused)?,
         Kind::Null => reader.word("null").map(|()| builder.plain(None)).map_err(refused)?,
     })
+}
+
+fn pass(reader: &mut JsonText<'_>) -> Result<(), json_text::NotJson> {
+    let kind = reader.kind()?;
+    reader.skip(kind)
+}
+
+fn build_text<B: Builder>(text: &str, quoted: Quoted, builder: &mut B) -> B::Value {
+    builder.text(quoted.start..quoted.end, quoted.escaped.then(|| denoted(text, quoted)))
+}
+
+fn denoted(text: &str, quoted: Quoted) -> String {
+    let mut denoted = String::new();
+    json_text::unescape(&text[quoted.start..quoted.end], &mut denoted);
+    denoted
 }
 
 struct Reader<'t> {

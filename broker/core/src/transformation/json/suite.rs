@@ -124,6 +124,20 @@ proptest! {
     }
 
     #[test]
+    fn whether_text_is_json_does_not_depend_on_what_is_wanted(text in "[\\[\\]{}\",:0-9eE.+\\-tfnab\\\\u ]{0,40}") {
+        let whole = Json::read(&text).map_err(|error| error.to_string());
+        let mut some = Wanted::Kind;
+        *some.member("a").element(1) = Wanted::Whole;
+        for wanted in [Wanted::Whole, Wanted::Kind, some] {
+            let read = Json::read_wanted(&text, &wanted);
+            prop_assert_eq!(read.is_ok(), whole.is_ok(), "{} {:?}", text, wanted);
+            if wanted == Wanted::Whole && let (Ok(read), Ok(whole)) = (read, &whole) {
+                prop_assert_eq!(&read, whole);
+            }
+        }
+    }
+
+    #[test]
     fn no_text_panics(text in "[\\[\\]{}\",:0-9eE.+\\-tfn\\\\u ]{0,40}") {
         let (ours, theirs) = (Json::read(&text), serde_json::from_str::<serde_json::Value>(&text));
         // Numbers beyond binary64 are the only ones that we take and they do not.
@@ -162,4 +176,29 @@ fn queries_select_what_jsonpath_rust_selects() {
     let mut run = Run::new(Moment { arrived_nanoseconds: 0 });
     assert_eq!(query.select(&wide, &mut run).unwrap_err().code.id(), "E0901");
     assert!(Query::parse("$.a[").is_err());
+}
+
+#[test]
+fn what_is_not_wanted_is_passed_over() {
+    let text =
+        r#"{"a": {"x": [1, {"n": 2}, 3], "y": "z"}, "b": 1.50, "\u0061b": [[]], "c": {"d": 1}, "b": 2}"#;
+    let read = |paths: &[&[&str]]| {
+        let mut wanted = Wanted::default();
+        for path in paths {
+            let place = path.iter().fold(&mut wanted, |wanted, hop| match hop.parse() {
+                Ok(index) => wanted.element(index),
+                Err(_) => wanted.member(hop),
+            });
+            *place = Wanted::Whole;
+        }
+        Json::read_wanted(text, &wanted).unwrap().to_string()
+    };
+    assert_eq!(read(&[]), "{}");
+    assert_eq!(read(&[&["b"], &["missing"]]), r#"{"b":2}"#);
+    assert_eq!(read(&[&["ab"]]), r#"{"ab":[[]]}"#);
+    assert_eq!(read(&[&["a", "x", "1", "n"], &["c", "0"]]), r#"{"a":{"x":[null,{"n":2}]},"c":{}}"#);
+    assert_eq!(read(&[&["a", "y"], &["a"]]), r#"{"a":{"x":[1,{"n":2},3],"y":"z"}}"#);
+    assert_eq!(read(&[&["a"], &["a", "y"]]), r#"{"a":{"x":[1,{"n":2},3],"y":"z"}}"#);
+    assert_eq!(read(&[&["a", "0"], &["a", "y"]]), r#"{"a":{"x":[1,{"n":2},3],"y":"z"}}"#);
+    assert_eq!(read(&[&["b", "0"]]), r#"{"b":2}"#);
 }
