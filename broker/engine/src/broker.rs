@@ -47,6 +47,9 @@ pub struct Broker {
     repeated: Arc<AtomicU64>,
     /// Whether a trigger is owed so much that no more events are taken, and which and why.
     refusing: AtomicBool,
+    /// The subscriptions whose backlog is to be looked at; none once these may have changed. Of a hundred thousand,
+    /// every second, deliveries would feel the look.
+    limited: Mutex<Option<Vec<Arc<Subscription>>>>,
     backlog: Mutex<Option<String>>,
     /// Why the newest set of triggers is not in force, where it is not.
     switch_failure: Mutex<Option<String>>,
@@ -187,6 +190,7 @@ impl Broker {
             refused: AtomicU64::new(0),
             repeated,
             refusing: AtomicBool::new(false),
+            limited: Mutex::default(),
             backlog: Mutex::default(),
             switch_failure: Mutex::default(),
             newest: Mutex::new(recorded.newest.clone()),
@@ -373,21 +377,37 @@ impl Broker {
 
     pub(crate) fn add_subscription(&self, subscription: Arc<Subscription>) {
         self.subscriptions.lock().insert(subscription.name.clone(), subscription);
+        self.limits_changed();
     }
 
     /// Forgets a subscription that was detached for longer than detached data is kept.
     pub(crate) fn forget_subscription(&self, trigger: &ResourceName) {
         let subscription = self.subscriptions.lock().remove(trigger);
+        self.limits_changed();
         if let Some(subscription) = subscription {
             subscription.stop();
             self.log.forget(subscription.number);
         }
     }
 
+    /// A subscription came, went or delivers otherwise: it may have another `maxBacklog`.
+    pub(crate) fn limits_changed(&self) {
+        *self.limited.lock() = None;
+    }
+
+    fn limited(&self) -> Vec<Arc<Subscription>> {
+        let mut limited = self.limited.lock();
+        let look = || {
+            let all = self.subscriptions.lock();
+            all.values().filter(|subscription| subscription.limits_backlog()).cloned().collect()
+        };
+        limited.get_or_insert_with(look).clone()
+    }
+
     /// Keeps triggers within their `maxBacklog`, and refuses events while one asks for that.
     pub(crate) async fn limit_backlogs(&self) {
         let mut refused = None;
-        for subscription in self.subscriptions() {
+        for subscription in self.limited() {
             subscription.limit_backlog().await;
             refused = refused.or_else(|| subscription.refuses());
         }

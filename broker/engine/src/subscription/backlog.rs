@@ -16,6 +16,11 @@ const AT_ONCE: usize = 65_536;
 const PAGE: ReadLimit = ReadLimit { records: 512, bytes: 1024 * 1024 };
 
 impl Subscription {
+    /// Whether there is anything for [`Self::limit_backlog`] to do: also where a limit that is gone was exceeded.
+    pub(crate) fn limits_backlog(&self) -> bool {
+        self.delivering.load().policy.max_backlog.is_some() || self.lock().backlog_exceeded.is_some()
+    }
+
     /// Does what the trigger's `maxBacklog` asks for, where it is owed more. To be called every now and then.
     pub(crate) async fn limit_backlog(&self) {
         let limit = self.delivering.load().policy.max_backlog;

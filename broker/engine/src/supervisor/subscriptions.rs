@@ -52,6 +52,7 @@ impl Supervisor {
                         || subscription.delivering().terms.strict_replies != broker.strict_replies();
                     if changed {
                         subscription.set_delivering(self.delivering(planned, broker));
+                        broker.limits_changed();
                     }
                 }
                 // In order, so that the numbers do not depend on who is made first.
