@@ -50,7 +50,7 @@ pub use self::spec::{
 };
 pub use self::test_case::{Emission, Emitted, Emitter, Expectation, TestCase, TestEvent};
 pub use self::translated::{Becomes, becomes};
-pub use self::triggermesh::{filter_expression, is_target, is_transformation};
+pub use self::triggermesh::{filter_expression, is_transformation};
 pub use crate::secret::Secrets;
 
 /// The namespace and name of a resource.

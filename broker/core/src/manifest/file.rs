@@ -480,10 +480,6 @@ fn spec(reader: &mut Reader<'_>, (map, mark): (&Map, Mark), class: Class, id: &R
             let spec = required(reader)?;
             flow::parallel(reader, spec, &path, namespace).map(Spec::Parallel)
         }
-        Class::Target => {
-            let spec = required(reader)?;
-            triggermesh::target(reader, spec, &path, &id.kind).map(Spec::Sink)
-        }
         Class::Translated => {
             let spec = required(reader)?;
             match translated::translate(reader, spec, &path, id)? {

@@ -3,7 +3,7 @@
 use super::flow::KNATIVE_FLOWS;
 use super::nearest;
 use super::translated;
-use super::triggermesh::{FLOW, ROUTING, TARGETS_READ};
+use super::triggermesh::{FLOW, ROUTING};
 use crate::Code;
 use crate::codes;
 
@@ -32,8 +32,6 @@ pub(super) enum Class {
     Sequence,
     /// Knative's Parallel.
     Parallel,
-    /// A kind of others that becomes a Sink.
-    Target,
     /// A kind of others that becomes a Source or a Sink.
     Translated,
     Replay,
@@ -132,7 +130,7 @@ const NOT_READ_SUFFIXES: [(&str, Class); 3] =
 /// What becomes of a resource of this apiVersion and kind, with both as they are written properly.
 pub(super) fn classify<'t>(api_version: &'t str, kind: &'t str) -> Result<(Class, Names<'t>), UnknownKind> {
     if let Some(&(api_version, kind, class)) =
-        READ.iter().chain(&TARGETS_READ).find(|(known, name, _)| *known == api_version && *name == kind)
+        READ.iter().find(|(known, name, _)| *known == api_version && *name == kind)
     {
         return Ok((class, Names::Known { api_version, kind }));
     }
@@ -233,7 +231,7 @@ mod tests {
             ("sources.knative.dev/v1beta1", "KafkaSource", Class::Translated),
             ("targets.triggermesh.io/v1alpha1", "KafkaTarget", Class::Translated),
             ("sources.triggermesh.io/v1alpha1", "AWSS3Source", Class::NotYet),
-            ("targets.triggermesh.io/v1alpha1", "ElasticsearchTarget", Class::Target),
+            ("targets.triggermesh.io/v1alpha1", "ElasticsearchTarget", Class::Translated),
             ("targets.triggermesh.io/v1alpha1", "JiraTarget", Class::NotYet),
             ("messaging.knative.dev/v1", "Channel", Class::Channel),
             ("messaging.knative.dev/v1", "InMemoryChannel", Class::Channel),

@@ -4,7 +4,9 @@
 //! a warning where events come and go all the same, an error where they would not.
 
 mod aws;
+mod elasticsearch;
 mod google;
+mod http;
 mod kafka;
 mod webhook;
 
@@ -44,7 +46,7 @@ pub(super) const SOURCES: &str = "sources.triggermesh.io/v1alpha1";
 pub(super) const TARGETS: &str = "targets.triggermesh.io/v1alpha1";
 
 /// Every kind that is translated.
-const TRANSLATIONS: [Translation; 11] = [
+const TRANSLATIONS: [Translation; 14] = [
     Translation {
         api_version: SOURCES,
         kind: "AWSSQSSource",
@@ -86,6 +88,27 @@ const TRANSLATIONS: [Translation; 11] = [
         becomes: Becomes::Source,
         type_name: "webhook",
         translate: webhook::cloud_events_source,
+    },
+    Translation {
+        api_version: TARGETS,
+        kind: "ElasticsearchTarget",
+        becomes: Becomes::Sink,
+        type_name: "elasticsearch",
+        translate: elasticsearch::target,
+    },
+    Translation {
+        api_version: TARGETS,
+        kind: "HTTPTarget",
+        becomes: Becomes::Sink,
+        type_name: "http",
+        translate: http::http_target,
+    },
+    Translation {
+        api_version: TARGETS,
+        kind: "CloudEventsTarget",
+        becomes: Becomes::Sink,
+        type_name: "http",
+        translate: http::cloud_events_target,
     },
     Translation {
         api_version: SOURCES,
@@ -224,6 +247,13 @@ impl<'m> Foreign<'m> {
         read
     }
 
+    /// A field that is text, where it is not empty.
+    fn said(&self, reader: &mut Reader<'_>, name: &'static str) -> Option<&'m Node> {
+        let node = self.get(name)?;
+        let text = reader.string(node, &self.path.field(name))?;
+        (!text.is_empty()).then_some(node)
+    }
+
     /// Whether a field is `true`.
     fn is_true(&self, reader: &mut Reader<'_>, name: &'static str) -> bool {
         let node = self.get(name);
@@ -310,6 +340,25 @@ fn list(items: Vec<Node>, mark: Mark) -> Node {
 
 fn map(fields: Settings, mark: Mark) -> Node {
     Node { value: Value::Map(Map::of(fields)), mark }
+}
+
+/// What is written out where a native setting takes a secret.
+fn as_secret(value: &Node) -> Node {
+    map(vec![("value".to_owned(), value.clone())], value.mark)
+}
+
+/// TLS from the fields for an authority, of this name, and for none. The authority wins, as in the adapters.
+fn tls(reader: &mut Reader<'_>, own: &Foreign<'_>, authority: &'static str) -> Settings {
+    let skip_verify = own.is_true(reader, "skipVerify");
+    let (setting, mark) = match own.said(reader, authority) {
+        Some(pem) => (("ca".to_owned(), as_secret(pem)), pem.mark),
+        None if skip_verify => {
+            let skip = Node { value: Value::Bool(true), mark: own.mark };
+            (("insecureSkipVerify".to_owned(), skip), own.mark)
+        }
+        None => return Settings::new(),
+    };
+    vec![("tls".to_owned(), map(vec![setting], mark))]
 }
 
 /// A text as a template that says just that.

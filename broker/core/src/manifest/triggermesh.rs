@@ -2,16 +2,11 @@
 //!
 //! Their adapter lets an event go on where a transformation fails, so that `onError` is `skip`.
 
-mod targets;
-
 use super::document::{Map, Node, Value};
 use super::reader::{Path, Reader};
 use super::{Component, Mark, TransformationSpec, destination::destination};
 use crate::codes;
 use crate::transformation::OnError;
-
-pub use self::targets::is_target;
-pub(super) use self::targets::{READ as TARGETS_READ, target};
 
 /// The group and version of TriggerMesh's transformations.
 pub(super) const FLOW: &str = "flow.triggermesh.io/v1alpha1";

@@ -6,7 +6,7 @@ use std::collections::hash_map::Entry;
 use waypost_core::codes;
 use waypost_core::manifest::{
     Becomes, KNATIVE_EVENTING, KNATIVE_FLOWS, KNATIVE_MESSAGING, KNATIVE_SERVING, Location, ManifestFile,
-    Manifests, NATIVE, Problem, Resource, ResourceId, ResourceName, Severity, becomes, is_target,
+    Manifests, NATIVE, Problem, Resource, ResourceId, ResourceName, Severity, becomes,
     is_transformation,
 };
 
@@ -54,7 +54,6 @@ impl Family {
             (NATIVE, "Source") => Self::Source,
             (NATIVE, "Sink") => Self::Sink,
             (NATIVE, "Transformation") => Self::Transformation,
-            _ if is_target(api_version, kind) => Self::Sink,
             _ if becomes(api_version, kind) == Some(Becomes::Source) => Self::Source,
             _ if becomes(api_version, kind) == Some(Becomes::Sink) => Self::Sink,
             _ if is_transformation(api_version, kind) => Self::Transformation,

@@ -305,3 +305,125 @@ fn a_target_of_s3_is_keyed_by_the_subject() {
     let (_, _, warnings) = translated(TM_TARGETS, "AWSS3Target", spec);
     assert_eq!(warnings, ["spec.auth.iam", "spec.adapterOverrides"]);
 }
+
+fn translated_target(kind: &str, spec: &Json) -> (String, Json, Vec<String>) {
+    translated(TM_TARGETS, kind, &spec.to_string())
+}
+
+#[test]
+fn an_elasticsearch_target_becomes_a_sink() {
+    let reference = json!({"secretKeyRef": {"name": "elastic", "key": "password"}});
+    let (name, settings, warnings) = translated_target(
+        "ElasticsearchTarget",
+        &json!({
+            "connection": {
+                "addresses": ["https://a:9200"], "caCert": "PEM", "skipVerify": false, "username": "u",
+                "password": reference,
+            },
+            "indexName": "orders", "discardCloudEventContext": true,
+            "eventOptions": {"payloadPolicy": "always"}, "adapterOverrides": {"public": true},
+        }),
+    );
+    let expected = json!({
+        "urls": ["https://a:9200"], "tls": {"ca": {"value": "PEM"}},
+        "auth": {"basic": {"username": {"value": "u"}, "password": reference}},
+        "index": "orders", "document": "data",
+    });
+    assert_eq!((&*name, settings), ("elasticsearch", expected));
+    assert_eq!(warnings, ["spec.eventOptions", "spec.adapterOverrides"]);
+    // The key wins over the user.
+    let (_, settings, warnings) = translated_target(
+        "ElasticsearchTarget",
+        &json!({
+            "connection": {
+                "addresses": ["http://a:9200"], "skipVerify": true, "username": "u", "password": reference,
+                "apiKey": reference,
+            },
+            "indexName": "a${b",
+        }),
+    );
+    let expected = json!({
+        "urls": ["http://a:9200"], "tls": {"insecureSkipVerify": true}, "auth": {"apiKey": reference},
+        "index": "a$${b", "document": "event",
+    });
+    assert_eq!((settings, warnings.len()), (expected, 0));
+}
+
+#[test]
+fn an_http_target_becomes_a_sink() {
+    let reference = json!({"secretKeyRef": {"name": "s", "key": "k"}});
+    let (name, settings, warnings) = translated_target(
+        "HTTPTarget",
+        &json!({
+            "endpoint": "https://a/b", "method": "GET", "response": {"eventType": "t", "eventSource": "s"},
+            "headers": {"X-A": "${x"}, "skipVerify": true, "caCertificate": "PEM",
+            "basicAuthUsername": "u", "basicAuthPassword": reference, "adapterOverrides": {},
+        }),
+    );
+    let expected = json!({
+        "url": "https://a/b", "method": "GET", "replies": {"answer": {"type": "t", "source": "s"}},
+        "format": "data", "requestEvents": "io.triggermesh.http.request", "headers": {"X-A": "$${x"},
+        "tls": {"ca": {"value": "PEM"}},
+        "auth": {"basic": {"username": {"value": "u"}, "password": reference}},
+    });
+    assert_eq!((&*name, settings), ("http", expected));
+    assert_eq!(warnings, ["spec.adapterOverrides"]);
+    let (_, settings, _) = translated_target(
+        "HTTPTarget",
+        &json!({
+            "endpoint": "https://a", "method": "POST", "response": {"eventType": "t"}, "basicAuthPassword": {},
+            "oauthClientID": "id", "oauthClientSecret": reference, "oauthTokenURL": "https://t/token",
+            "oauthScopes": ["a"],
+        }),
+    );
+    let expected = json!({"oauth2": {
+        "clientId": {"value": "id"}, "clientSecret": reference, "tokenUrl": "https://t/token", "scopes": ["a"],
+    }});
+    assert_eq!(settings["auth"], expected);
+    let none = json!({"endpoint": "https://a", "method": "POST", "response": {"eventType": "t"}});
+    assert_eq!(translated_target("HTTPTarget", &none).1.get("auth"), None);
+}
+
+#[test]
+fn a_cloud_events_target_becomes_a_sink() {
+    let password = json!({"valueFromSecret": {"name": "s", "key": "k"}});
+    let (name, settings, warnings) = translated_target(
+        "CloudEventsTarget",
+        &json!({
+            "endpoint": "https://a", "path": "/events",
+            "credentials": {"basicAuth": {"username": "u", "password": password}},
+        }),
+    );
+    let reference = json!({"secretKeyRef": {"name": "s", "key": "k"}});
+    let expected = json!({
+        "url": "https://a", "path": "/events",
+        "auth": {"basic": {"username": {"value": "u"}, "password": reference}},
+    });
+    assert_eq!((&*name, settings, warnings.len()), ("http", expected, 0));
+}
+
+#[test]
+fn what_cannot_be_translated_is_told_with_its_place() {
+    for (kind, spec, code, path) in [
+        ("ElasticsearchTarget", json!({"indexName": "a"}), "E0108", "spec.connection"),
+        ("ElasticsearchTarget", json!({"connection": {"addresses": []}}), "E0108", "spec.indexName"),
+        ("HTTPTarget", json!({"method": "GET", "response": {"eventType": "t"}}), "E0108", "spec.endpoint"),
+        (
+            "HTTPTarget",
+            json!({"endpoint": "http://a", "method": "GET", "response": {}}),
+            "E0108",
+            "spec.response.eventType",
+        ),
+        ("CloudEventsTarget", json!({}), "E0108", "spec.endpoint"),
+        (
+            "ElasticsearchTarget",
+            json!({"connection": {"addresses": [], "apiKey": {}}, "indexName": "a"}),
+            "E0108",
+            "spec.connection.apiKey",
+        ),
+    ] {
+        let file = read(TM_TARGETS, kind, &spec.to_string());
+        let problem = &file.resources[0].problems[0];
+        assert_eq!((problem.code.id(), &*problem.path), (code, path), "{problem}");
+    }
+}
