@@ -19,7 +19,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -91,6 +91,8 @@ pub(super) struct BrokerLog {
     sources: Mutex<Sources>,
     /// The records that are kept outside the log.
     parked: Mutex<BTreeMap<Offset, Parked>>,
+    /// Until when it is not looked for parked records that nobody needs.
+    parked_rest_until: Mutex<Option<Instant>>,
     /// Which state of each ledger the checkpoint has.
     written: Mutex<HashMap<TriggerNumber, u64>>,
     /// All changes below this place are in the checkpoint that is or will be committed next.

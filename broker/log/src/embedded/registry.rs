@@ -11,6 +11,7 @@ use crate::embedded::books::{Books, TriggerBooks};
 use crate::embedded::log::PARTITION;
 use crate::ledger::Ledger;
 use crate::log::TriggerNumber;
+use crate::record::Offset;
 
 /// The numbers of triggers and their ledgers. A number is given once and never again.
 pub(super) struct Registry {
@@ -107,6 +108,19 @@ impl Registry {
 
     fn find(&self, trigger: TriggerNumber) -> Option<Arc<Ledger>> {
         self.ledgers.read().get(&trigger).cloned()
+    }
+
+    /// The oldest offset that must stay readable for some trigger.
+    pub(super) fn floor(&self) -> Option<Offset> {
+        self.ledgers.read().values().filter_map(|ledger| ledger.floor()).min()
+    }
+
+    /// The ledgers of which a state other than these is to be written: how often each had changed then.
+    pub(super) fn changed_since(&self, written: &HashMap<TriggerNumber, u64>) -> Vec<Arc<Ledger>> {
+        let ledgers = self.ledgers.read();
+        let changed =
+            ledgers.iter().filter(|(number, ledger)| written.get(number) != Some(&ledger.changes()));
+        changed.map(|(_, ledger)| Arc::clone(ledger)).collect()
     }
 
     /// All ledgers there are.

@@ -54,13 +54,10 @@ impl BrokerLog {
         self.covered.store(self.books.journal.sequence(), Ordering::Relaxed);
         let mut rows = self.name_rows();
         let mut written = self.written.lock();
-        for ledger in self.registry.ledgers() {
+        for ledger in self.registry.changed_since(&written) {
             // Under the lock, so that no match list is half counted.
             let lists = self.lists.lock();
             let changes = ledger.changes();
-            if written.get(&ledger.trigger()) == Some(&changes) {
-                continue;
-            }
             let (changed, covered) = ledger.changed(|| self.books.journal.sequence());
             drop(lists);
             written.insert(ledger.trigger(), changes);

@@ -133,6 +133,7 @@ impl BrokerLog {
             plans: Mutex::default(),
             sources: Mutex::new(Sources::default()),
             parked: Mutex::new(BTreeMap::new()),
+            parked_rest_until: Mutex::new(None),
             written: Mutex::default(),
             covered: AtomicU64::new(row.sequence),
             captured_synced: AtomicU64::new(row.synced),

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use crate::embedded::batch::park;
 use crate::embedded::checkpoint::{Kind, Row};
@@ -16,6 +17,10 @@ use crate::record::Offset;
 const SEGMENTS_AT_ONCE: usize = 4;
 /// The bytes of records that go into the parked store in one commit, unless one is larger.
 const PARKED_AT_ONCE: usize = 4 * 1024 * 1024;
+/// To look for parked records that nobody needs visits every trigger. Where that takes as long as this, there are many.
+const LONG_LOOK: Duration = Duration::from_millis(5);
+/// How many times as long as a long look passes until the next.
+const PARKED_REST: u32 = 20;
 
 /// What of the records that were given up was needed at a moment.
 #[derive(Debug)]
@@ -92,22 +97,25 @@ impl BrokerLog {
 
     /// The oldest offset that someone needs in the log.
     fn floor(&self) -> Offset {
-        let lists = self.lists.lock();
-        let floors = self.registry.ledgers().into_iter().filter_map(|ledger| ledger.floor());
-        floors.min().unwrap_or(Offset::MAX).min(lists.matched())
+        // First: what is matched from now on lies behind that, and what was matched before is in its ledger by now. The
+        // lists are not held meanwhile, since every trigger is visited.
+        let matched = self.lists.lock().matched();
+        self.registry.floor().unwrap_or(Offset::MAX).min(matched)
     }
 
     /// Gives up the oldest segments as far as they are sealed, owed to nobody, and `past` says so.
     fn release(&self, mut past: impl FnMut(&Segment) -> bool) {
-        let mut going: Vec<Arc<Segment>> = Vec::new();
-        let floor = self.floor();
-        for live in self.segments.read().iter() {
-            let segment = &live.segment;
-            if !segment.sealed() || segment.end() > floor || !past(segment) {
-                break;
-            }
-            going.push(Arc::clone(segment));
+        let mut going: Vec<Arc<Segment>> = {
+            let segments = self.segments.read();
+            let segments = segments.iter().map(|live| &live.segment);
+            segments.take_while(|segment| segment.sealed() && past(segment)).cloned().collect()
+        };
+        if going.is_empty() {
+            return;
         }
+        // Only now, since that looks at every trigger.
+        let floor = self.floor();
+        going.truncate(going.partition_point(|segment| segment.end() <= floor));
         for some in going.chunks(SEGMENTS_AT_ONCE) {
             let to = some.last().map_or(0, |last| last.end());
             // What fails poisons the store, which is where everyone sees it.
@@ -204,11 +212,17 @@ impl BrokerLog {
         needed
     }
 
-    /// Forgets the parked records that nobody needs any more.
+    /// Forgets the parked records that nobody needs any more, unless it was looked for them a moment ago.
     fn forget_parked(&self) {
-        if !self.parked.lock().is_empty() {
-            self.forget_parked_but(&self.still_needed());
+        let begun = Instant::now();
+        let resting = self.parked_rest_until.lock().is_some_and(|until| begun < until);
+        if resting || self.parked.lock().is_empty() {
+            return;
         }
+        let needed = self.still_needed();
+        let looked = begun.elapsed();
+        *self.parked_rest_until.lock() = (looked >= LONG_LOOK).then(|| begun + looked * PARKED_REST);
+        self.forget_parked_but(&needed);
     }
 
     /// What is needed of all that was given up so far.
