@@ -6,6 +6,7 @@
 //! - [`subscriber::Subscriber`] is an HTTP server that answers as the test wants and notes what it was sent.
 //! - [`client`] sends over HTTP/1.1, HTTP/2 and a bare socket.
 //! - [`servers`] are the real counterparts of sources and sinks, such as Kafka.
+//! - [`tls`] puts a certificate in front of any of them.
 //! - [`ledger`] checks the equation of promise P2, wherever a test looks at the status.
 //!
 //! Nothing here measures time. Waits end when what they wait for is there, and [`PATIENCE`] only ends a test that
@@ -19,6 +20,7 @@ pub mod ledger;
 pub mod process;
 pub mod servers;
 pub mod subscriber;
+pub mod tls;
 
 /// How long a test waits for something that should be there at once, before it fails.
 pub const PATIENCE: Duration = Duration::from_secs(30);

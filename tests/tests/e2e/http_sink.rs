@@ -12,6 +12,7 @@ use waypost_tests::client::{batch, event};
 use waypost_tests::ledger::count;
 use waypost_tests::process::{Setup, Waypost};
 use waypost_tests::subscriber::{Behaviour, Received, Subscriber, answer};
+use waypost_tests::tls::TlsFront;
 use waypost_tests::{eventually, outage};
 
 use crate::manifests::{default_broker, retry, sink, sink_ref, trigger_to};
@@ -343,5 +344,30 @@ async fn kinds_of_triggermesh_are_sinks_and_their_answers_are_events() {
     for (kind, name) in [("HTTPTarget", "call"), ("CloudEventsTarget", "pass")] {
         assert_eq!(waypost.resource(kind, name).await["ready"], true, "{kind}");
     }
+    waypost.stop().await;
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_not_trusted_is_told_and_its_authority_mends_it_without_a_restart() {
+    let server = Subscriber::accepting().await;
+    let front = TlsFront::before(&server.address().to_string()).await;
+    let setup = Setup::empty();
+    let authority = setup.directory().join("authority.pem");
+    std::fs::write(&authority, TlsFront::strange_certificate()).unwrap();
+    let manifests = sending(
+        json!({"url": format!("{}/orders", front.endpoint()), "tls": {"ca": {"file": authority}}}),
+        json!({}),
+    );
+    let waypost = setup.file("manifests.yaml", &manifests).allow("E0423").start().await;
+    not_ready(&waypost, "Sink", "out", "E0423").await;
+    accept(&waypost, "1").await;
+    eventually("the trigger to pause", async || {
+        (waypost.resource("Trigger", "all").await["ready"] == false).then_some(())
+    })
+    .await;
+    assert_eq!(count(&waypost.trigger("all").await, "deadLettered"), 0);
+    std::fs::write(&authority, front.certificate()).unwrap();
+    delivered(&waypost, 1).await;
+    assert_eq!(server.count(), 1);
     waypost.stop().await;
 }

@@ -10,6 +10,7 @@ use waypost_tests::client::{batch, event};
 use waypost_tests::ledger::count;
 use waypost_tests::process::{Setup, Waypost};
 use waypost_tests::servers::s3s::{KEY, KEY_ID, S3s};
+use waypost_tests::tls::TlsFront;
 use waypost_tests::{eventually, outage};
 
 use super::{not_ready, ready};
@@ -350,5 +351,30 @@ async fn a_bucket_that_is_not_there_and_wrong_keys_are_told_and_mended_without_a
         delivered(&waypost, name, 1).await;
     }
     assert_eq!((server.objects("events").len(), server.objects("secured").len()), (1, 1));
+    waypost.stop().await;
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_not_trusted_is_told_and_its_authority_mends_it_without_a_restart() {
+    let Some(server) = S3s::start().await else { return };
+    server.create("events").await;
+    let front = TlsFront::before(&server.endpoint()).await;
+    let setup = Setup::empty();
+    let authority = setup.directory().join("authority.pem");
+    std::fs::write(&authority, TlsFront::strange_certificate()).unwrap();
+    let more = json!({"endpoint": front.endpoint(), "tls": {"ca": {"file": authority}}});
+    let setup = setup.file("manifests.yaml", &writing(&settings(&server, &more))).allow("E0423");
+    let waypost = setup.start().await;
+    let message = not_ready(&waypost, "Sink", "out", "E0423").await;
+    assert!(message.contains("not trusted") && message.contains("tls.ca"), "{message}");
+    waypost.accept(event(INGRESS, "1", "held", &[], "x")).await;
+    eventually("the trigger to pause", async || {
+        (waypost.resource("Trigger", "all").await["ready"] == false).then_some(())
+    })
+    .await;
+    std::fs::write(&authority, front.certificate()).unwrap();
+    ready(&waypost, "Sink", "out").await;
+    delivered(&waypost, "all", 1).await;
+    assert_eq!(server.objects("events").len(), 1);
     waypost.stop().await;
 }

@@ -8,6 +8,7 @@ use waypost_tests::ledger::count;
 use waypost_tests::process::{Setup, Waypost};
 use waypost_tests::servers::elasticmq::ElasticMq;
 use waypost_tests::subscriber::{Behaviour, Received, Subscriber, answer};
+use waypost_tests::tls::TlsFront;
 use waypost_tests::{eventually, outage};
 
 use super::{keys, not_ready, ready};
@@ -300,5 +301,31 @@ async fn keys_that_are_wrong_are_told_a_renewed_file_is_found_and_only_what_fail
     eventually("all to be deleted", async || (deleted.load(Ordering::Relaxed) == 3).then_some(())).await;
     let expected = [vec!["a".to_owned(), "b".to_owned(), "c".to_owned()], vec!["b".to_owned()]];
     assert_eq!(deletions(&queue), expected);
+    waypost.stop().await;
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_not_trusted_is_told_and_its_authority_mends_it_without_a_restart() {
+    let Some(queues) = ElasticMq::start().await else { return };
+    let url = queues.create("orders", json!({})).await;
+    queues.send(&url, &numbered(0..1)).await;
+    let subscriber = Subscriber::accepting().await;
+    let front = TlsFront::before(&queues.endpoint()).await;
+    let setup = Setup::empty();
+    let authority = setup.directory().join("authority.pem");
+    std::fs::write(&authority, TlsFront::strange_certificate()).unwrap();
+    let settings = json!({
+        "queue": "orders", "region": "us-east-1", "endpoint": front.endpoint(), "credentials": keys(),
+        "tls": {"ca": {"file": authority}},
+    });
+    let manifests =
+        default_broker(&[trigger("all", &subscriber.url("/"), json!({})), source("in", &settings)]);
+    let waypost = setup.file("manifests.yaml", &manifests).allow("E0303").start().await;
+    let message = not_ready(&waypost, "Source", "in", "E0303").await;
+    assert!(message.contains("not trusted") && message.contains("tls.ca"), "{message}");
+    std::fs::write(&authority, front.certificate()).unwrap();
+    ready(&waypost, "Source", "in").await;
+    distinct(&subscriber, 1).await;
+    empty(&queues, &url).await;
     waypost.stop().await;
 }
