@@ -136,6 +136,11 @@ impl Event {
         self.view().first(1)
     }
 
+    /// Bytes that two events have in common exactly where their `id` and `source` are the same.
+    pub(crate) fn identity(&self) -> &[u8] {
+        self.view().identity()
+    }
+
     /// The `type` of the event.
     pub fn event_type(&self) -> &str {
         self.view().first(2)

@@ -201,6 +201,13 @@ impl<'a> View<'a> {
         Entries { block: &self.packed[HEADER..self.data_offset()] }
     }
 
+    /// The bytes of the first two attributes, which are `id` and `source`.
+    pub(super) fn identity(self) -> &'a [u8] {
+        let (block, mut entries) = (self.entries().block, self.entries());
+        entries.by_ref().take(2).for_each(drop);
+        &block[..block.len() - entries.block.len()]
+    }
+
     /// The text of one of the first three attributes.
     pub(super) fn first(self, place: usize) -> &'a str {
         self.entries().nth(place).expect("id, source and type stand first").text()

@@ -21,6 +21,29 @@ fn sample() -> Event {
 }
 
 #[test]
+fn events_are_identical_exactly_where_id_and_source_are() {
+    let event = |id: &str, source: &str, version| {
+        let event = Event::builder(id, source, "t").spec_version(version).subject(id);
+        event.build().expect("a valid event")
+    };
+    let (one, old) = (SpecVersion::V1, SpecVersion::V03);
+    let events = [event("1", "/a", one), event("1/", "a", one), event("1", "/b", one), event("2", "/a", one)];
+    for (place, event) in events.iter().enumerate() {
+        for (other_place, other) in events.iter().enumerate() {
+            assert_eq!(event.identity() == other.identity(), place == other_place);
+        }
+    }
+    let changed = |name: &str, value: &str| {
+        let mut document = crate::transformation::Document::new(&events[0]);
+        document.set_attribute(name, value);
+        document.to_event().expect("a valid event")
+    };
+    assert_eq!(changed("id", "1").identity(), events[0].identity());
+    assert_eq!(changed("count", "1").identity(), events[0].identity());
+    assert_eq!(event("1", "/a", old).identity(), events[0].identity());
+}
+
+#[test]
 fn an_event_says_what_it_was_built_from() {
     let event = sample();
     assert_eq!(event.spec_version(), SpecVersion::V1);

@@ -258,7 +258,7 @@ fn check_distinct(events: &[Event]) -> Result<(), TransformationError> {
         return Ok(());
     }
     let mut seen = HashSet::with_capacity_and_hasher(events.len(), foldhash::quality::RandomState::default());
-    match events.iter().find(|event| !seen.insert((event.source(), event.id()))) {
+    match events.iter().find(|event| !seen.insert(event.identity())) {
         None => Ok(()),
         Some(event) => Err(TransformationError::new(format!(
             "two of the events that it makes have the source `{}` and the id `{}`: give each an id of its own, or \
