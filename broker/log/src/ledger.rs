@@ -15,9 +15,10 @@ mod snapshot;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::clock::Timestamp;
 use crate::dead_letter::DeadLetterReason;
@@ -128,6 +129,36 @@ struct State {
     changes: u64,
 }
 
+/// The state of a ledger while it is held. The journal hears of it before it is let go where it was changed.
+struct Held<'l> {
+    ledger: &'l Ledger,
+    state: MutexGuard<'l, State>,
+    /// What there was when it was taken.
+    changes: u64,
+}
+
+impl Deref for Held<'_> {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.state
+    }
+}
+
+impl DerefMut for Held<'_> {
+    fn deref_mut(&mut self) -> &mut State {
+        &mut self.state
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        if self.state.changes != self.changes {
+            self.ledger.journal.changed(self.ledger.trigger);
+        }
+    }
+}
+
 /// A debt in the window.
 #[derive(Debug)]
 struct Flight {
@@ -164,6 +195,17 @@ impl Ledger {
         Self { trigger, partition, journal, state: Mutex::new(state) }
     }
 
+    fn state(&self) -> Held<'_> {
+        let state = self.state.lock();
+        let changes = state.changes;
+        Held { ledger: self, state, changes }
+    }
+
+    /// Has the ledger written down although nothing changed.
+    pub(crate) fn write_down(&self) {
+        self.state().changes += 1;
+    }
+
     /// The trigger that is owed.
     pub fn trigger(&self) -> TriggerNumber {
         self.trigger
@@ -176,17 +218,17 @@ impl Ledger {
 
     /// All counts at one moment.
     pub fn counts(&self) -> Counts {
-        self.state.lock().counts()
+        self.state().counts()
     }
 
     /// Where taking goes on: every match below was taken.
     pub fn next(&self) -> Offset {
-        self.state.lock().next
+        self.state().next
     }
 
     /// The matches that were not taken yet.
     pub fn untaken(&self) -> u64 {
-        self.state.lock().untaken
+        self.state().untaken
     }
 
     /// Whether another match should be taken. False while as many deliveries wait as may ([`WAITING_LIMIT`]): the log
@@ -197,7 +239,7 @@ impl Ledger {
 
     /// Why no other match should be taken, where none should.
     pub fn crowding(&self) -> Option<Crowding> {
-        let state = self.state.lock();
+        let state = self.state();
         if state.schedule.len() >= WAITING_LIMIT {
             return Some(Crowding::Waiting);
         }
@@ -206,7 +248,7 @@ impl Ledger {
 
     /// Says where a new trigger starts. Ignored once the ledger has a match or a place.
     pub fn begin(&self, offset: Offset) {
-        let mut state = self.state.lock();
+        let mut state = self.state();
         if !state.placed {
             state.placed = true;
             state.next = offset;
@@ -227,7 +269,7 @@ impl Ledger {
     }
 
     fn take_into_window(&self, offset: Offset, entry: Option<Arc<Entry>>, key: Option<Key>) -> Option<Turn> {
-        let mut state = self.state.lock();
+        let mut state = self.state();
         if offset < state.next || state.untaken == 0 {
             return None;
         }
@@ -254,7 +296,7 @@ impl Ledger {
     }
 
     fn set_open(&self, offset: Offset, open: bool) {
-        let mut state = self.state.lock();
+        let mut state = self.state();
         if let Some(flight) = state.window.get_mut(&offset)
             && flight.open != open
         {
@@ -272,7 +314,7 @@ impl Ledger {
     /// after an end of the process where the checkpoint had it: [`crate::Ledgers::secure`] makes sure. What is not in the
     /// window is left out.
     pub fn start_batch(&self, offsets: &[Offset]) {
-        let mut state = self.state.lock();
+        let mut state = self.state();
         let mut bound = Vec::with_capacity(offsets.len());
         for offset in offsets {
             if let Some(flight) = state.window.get_mut(offset) {
@@ -288,7 +330,7 @@ impl Ledger {
     /// Makes each of these a batch of its own, so that it goes out alone from now on. What is neither in the window nor
     /// waits is left out.
     pub fn bind_alone(&self, offsets: &[Offset]) {
-        let mut state = self.state.lock();
+        let mut state = self.state();
         for offset in offsets {
             if state.attempts(*offset).is_some() {
                 state.batches.bind(vec![*offset], false);
@@ -300,7 +342,7 @@ impl Ledger {
 
     /// Lets the deliveries of a batch go out as those that were never bound.
     pub fn unbind(&self, batch: BatchNumber) {
-        let mut state = self.state.lock();
+        let mut state = self.state();
         state.batches.unbind(batch);
         state.changes += 1;
         self.journal.unsaid();
@@ -308,12 +350,12 @@ impl Ledger {
 
     /// The batch that a delivery is bound to, and how many deliveries that has.
     pub fn batch_of(&self, offset: Offset) -> Option<(BatchNumber, usize)> {
-        self.state.lock().batches.of(offset)
+        self.state().batches.of(offset)
     }
 
     /// What is in a batch; none where all of it is settled, or it was bound anew.
     pub fn bounds(&self, batch: BatchNumber) -> Option<BatchBounds> {
-        self.state.lock().batches.get(batch)
+        self.state().batches.get(batch)
     }
 
     /// Settles deliveries that the subscriber took together, each with the attempt at it: all in one step, so that after
@@ -321,7 +363,7 @@ impl Ledger {
     ///
     /// On an error nothing changed.
     pub fn delivered(&self, all: Vec<(Offset, Attempt)>) -> Result<(), WriteError> {
-        let mut state = self.state.lock();
+        let mut state = self.state();
         let pending: Vec<_> =
             all.into_iter().filter(|(offset, _)| state.attempts(*offset).is_some()).collect();
         let offsets: Vec<Offset> = pending.iter().map(|(offset, _)| *offset).collect();
@@ -342,7 +384,7 @@ impl Ledger {
     /// At how many unclean ends of the process in a row an attempt at the delivery was open, with no outcome in
     /// between. 0 of what is neither in the window nor waits. It is durable before the log is open.
     pub fn crashes(&self, offset: Offset) -> u32 {
-        let state = self.state.lock();
+        let state = self.state();
         let crashes = match state.window.get(&offset) {
             Some(flight) => flight.crashes,
             None => state.schedule.get(offset).map_or(0, |waiting| waiting.crashes),
@@ -353,7 +395,7 @@ impl Ledger {
     /// Notes a failed attempt at what is in the window, and returns how many were made in all. Of what is not in
     /// the window nothing is noted.
     pub fn attempted(&self, offset: Offset, attempt: Attempt) -> u32 {
-        let mut state = self.state.lock();
+        let mut state = self.state();
         let Some(flight) = state.window.get_mut(&offset) else {
             return state.schedule.get(offset).map_or(0, |waiting| waiting.attempts);
         };
@@ -371,7 +413,7 @@ impl Ledger {
     /// changes.
     pub fn wait(&self, entry: &Arc<Entry>, due: Timestamp) -> Result<(), WriteError> {
         let offset = entry.position.offset;
-        let mut state = self.state.lock();
+        let mut state = self.state();
         let Some(attempts) = state.attempts(offset) else { return Ok(()) };
         let key = state.key(offset);
         let charge = self.journal.waiting(self.debt(offset), entry, due, attempts, key)?;
@@ -389,7 +431,7 @@ impl Ledger {
     /// Moves the deliveries whose wait is over at `now` from the schedule to the window, the longest due first. With one
     /// of a batch come the others of it, whenever they are due: only then it may be more than `limit`.
     pub fn due(&self, now: Timestamp, limit: usize) -> Vec<Due> {
-        let mut state = self.state.lock();
+        let mut state = self.state();
         let mut all = Vec::new();
         while all.len() < limit {
             let Some((offset, waiting)) = state.schedule.pop_due(now) else { break };
@@ -406,7 +448,7 @@ impl Ledger {
 
     /// When the next wait is over.
     pub fn next_due(&self) -> Option<Timestamp> {
-        self.state.lock().schedule.next_due()
+        self.state().schedule.next_due()
     }
 
     /// Settles what is in the window or waits, with the attempt that decided it where one was made. A dead letter
@@ -419,7 +461,7 @@ impl Ledger {
         settlement: Settlement,
         attempt: Option<Attempt>,
     ) -> Result<Settled, WriteError> {
-        let mut state = self.state.lock();
+        let mut state = self.state();
         let Some(made) = state.attempts(offset) else { return Ok(Settled::Already) };
         let attempts_made = made.saturating_add(u32::from(attempt.is_some()));
         let outcome = Counted::of(&settlement);
@@ -441,7 +483,7 @@ impl Ledger {
     /// Drops everything that is pending, and what is not taken up to `examined`, the end of the examined range
     /// ([`crate::Matches::matched`]), with it. Returns how many were dropped; on an error the rest stays pending.
     pub fn drop_all(&self, reason: DropReason, examined: Offset) -> Result<u64, WriteError> {
-        let mut state = self.state.lock();
+        let mut state = self.state();
         let mut dropped = 0;
         while let Some(offset) = state.first_taken() {
             self.journal.settled(Settling {
@@ -474,7 +516,7 @@ impl Ledger {
     /// what is neither in the window nor waits nothing is noted, nor where as many deliveries have such a note as may
     /// ([`ACCEPTED_LIMIT`]): all of its outputs are sent again then.
     pub fn accept(&self, offset: Offset, outputs: AcceptedOutputs) {
-        let mut state = self.state.lock();
+        let mut state = self.state();
         let full = state.accepted.len() >= ACCEPTED_LIMIT && !state.accepted.contains_key(&offset);
         if full || state.attempts(offset).is_none() {
             return;
@@ -486,12 +528,12 @@ impl Ledger {
 
     /// Which outputs of a delivery that is pending the subscriber has, where that was noted.
     pub fn accepted(&self, offset: Offset) -> Option<AcceptedOutputs> {
-        self.state.lock().accepted.get(&offset).copied()
+        self.state().accepted.get(&offset).copied()
     }
 
     /// How many attempts were made at a delivery that is in the window or waits; 0 of any other.
     pub fn attempts_made(&self, offset: Offset) -> u32 {
-        self.state.lock().attempts(offset).unwrap_or(0)
+        self.state().attempts(offset).unwrap_or(0)
     }
 
     /// The last attempts at a delivery, the newest last: at most [`ATTEMPTS_KEPT`], fewer where the journal has
@@ -503,12 +545,12 @@ impl Ledger {
     /// What was taken and neither settled nor put into the schedule, with the attempts made, in order of offsets.
     /// At the start of the process these are delivered again.
     pub fn window(&self) -> Vec<(Offset, u32)> {
-        self.state.lock().window.iter().map(|(offset, flight)| (*offset, flight.attempts)).collect()
+        self.state().window.iter().map(|(offset, flight)| (*offset, flight.attempts)).collect()
     }
 
     /// The oldest offset that is owed, whether it was taken, waits or is not taken yet. None where nothing is pending.
     pub fn oldest(&self) -> Option<Offset> {
-        let state = self.state.lock();
+        let state = self.state();
         let untaken = (state.untaken > 0).then(|| state.oldest_untaken.max(state.next));
         let taken = state.window.keys().next().copied();
         [taken, state.schedule.first(), untaken].into_iter().flatten().min()
@@ -516,12 +558,12 @@ impl Ledger {
 
     /// The oldest that wait, in order of offsets, from those below `before`.
     pub fn waiting_below(&self, before: Offset, limit: usize) -> Vec<Offset> {
-        self.state.lock().schedule.range(0..before).take(limit).collect()
+        self.state().schedule.range(0..before).take(limit).collect()
     }
 
     /// The oldest offset that must stay readable in the log for this trigger. None where it holds nothing.
     pub fn floor(&self) -> Option<Offset> {
-        let state = self.state.lock();
+        let state = self.state();
         let flying = state.window.iter().find(|(_, flight)| !flight.parked).map(|(offset, _)| *offset);
         let untaken = (state.untaken > 0).then(|| state.oldest_untaken.max(state.next));
         [flying, untaken, state.reserved].into_iter().flatten().min()
@@ -530,13 +572,13 @@ impl Ledger {
     /// Keeps the log from `from` on although nothing there is owed: what reads it will find matches there. It holds as long
     /// as the process, or until `None` is said. A log in memory takes no heed of it.
     pub fn reserve(&self, from: Option<Offset>) {
-        self.state.lock().reserved = from;
+        self.state().reserved = from;
     }
 
     /// Adds a match, in the same step in which the log puts it into its match list. False where it cannot become
     /// a debt any more because taking has passed it: then it must not be in the match list either.
     pub(crate) fn matched(&self, offset: Offset) -> bool {
-        let mut state = self.state.lock();
+        let mut state = self.state();
         if offset < state.next {
             return false;
         }
@@ -552,7 +594,7 @@ impl Ledger {
     /// Whether this trigger needs the record at `offset`, which it matched, to stay readable in the log. Once this
     /// was false for an offset it stays so.
     pub(crate) fn holds(&self, offset: Offset) -> bool {
-        let state = self.state.lock();
+        let state = self.state();
         if offset >= state.next {
             return state.untaken > 0;
         }
@@ -561,7 +603,7 @@ impl Ledger {
 
     /// Where the debt stands, if it is one.
     pub(crate) fn place(&self, offset: Offset) -> Place {
-        let state = self.state.lock();
+        let state = self.state();
         if offset >= state.next {
             return if state.untaken > 0 { Place::Untaken } else { Place::Gone };
         }
@@ -575,7 +617,7 @@ impl Ledger {
     /// Puts in the number of matches from `next` on, as `count_from(next)` finds it in the match lists, and what
     /// follows from it. The caller sees to it that no match is added meanwhile.
     pub(crate) fn recount(&self, count_from: impl FnOnce(Offset) -> u64) -> Recount {
-        let mut state = self.state.lock();
+        let mut state = self.state();
         let recorded = state.counts();
         state.untaken = count_from(state.next);
         state.oldest_untaken = state.next;
@@ -587,7 +629,7 @@ impl Ledger {
 
     /// Forgets everything: the trigger is gone. What is settled later changes nothing.
     pub(crate) fn clear(&self) {
-        *self.state.lock() = State::empty(false);
+        *self.state() = State::empty(false);
     }
 
     fn debt(&self, offset: Offset) -> Debt {

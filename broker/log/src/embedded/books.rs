@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use waypost_core::manifest::ResourceName;
 
@@ -78,6 +79,8 @@ pub(super) struct Books {
     poison: Poison,
     closed: AtomicBool,
     dirty: AtomicBool,
+    /// The triggers whose ledgers are no longer what was written down of them. None is here twice.
+    changed: Mutex<Vec<TriggerNumber>>,
     alarm: Arc<dyn Alarm>,
 }
 
@@ -96,6 +99,7 @@ impl Books {
             poison,
             closed: AtomicBool::new(false),
             dirty: AtomicBool::new(false),
+            changed: Mutex::default(),
             alarm,
         }
     }
@@ -126,6 +130,11 @@ impl Books {
     /// Whether something waits; from now on nothing does.
     pub(super) fn unmark(&self) -> bool {
         self.dirty.swap(false, Ordering::SeqCst)
+    }
+
+    /// The triggers whose ledgers changed since this was last asked. Whoever asks writes them down.
+    pub(super) fn take_changed(&self) -> Vec<TriggerNumber> {
+        std::mem::take(&mut self.changed.lock())
     }
 
     /// Writes a change down.
@@ -160,15 +169,26 @@ fn too_slow() -> WriteError {
 pub(super) struct TriggerBooks {
     trigger: Arc<ResourceName>,
     books: Arc<Books>,
+    /// Whether the trigger stands among those whose ledgers changed.
+    listed: AtomicBool,
 }
 
 impl TriggerBooks {
     pub(super) fn new(trigger: Arc<ResourceName>, books: Arc<Books>) -> Self {
-        Self { trigger, books }
+        Self { trigger, books, listed: AtomicBool::new(false) }
+    }
+
+    /// Enters the trigger among those whose ledgers changed. Before anything is noted of it: whoever writes the ledgers
+    /// down takes it for granted that what was noted so far is of those that stand there.
+    fn list(&self, trigger: TriggerNumber) {
+        if !self.listed.swap(true, Ordering::SeqCst) {
+            self.books.changed.lock().push(trigger);
+        }
     }
 
     fn write(&self, debt: Debt, change: Change) -> Result<(), WriteError> {
         self.books.check_open()?;
+        self.list(debt.trigger);
         self.books.note(debt.position.offset, debt.trigger, change).map(drop).ok_or_else(too_slow)
     }
 }
@@ -207,6 +227,7 @@ impl ledger::Journal for TriggerBooks {
             Settlement::DeadLettered(reason, due) => (reason, due),
         };
         self.books.check_open()?;
+        self.list(debt.trigger);
         let known = self.books.journal.find_within(debt.position.offset, debt.trigger, SEARCHED_FOR_LETTER);
         let mut attempts = known.attempts;
         attempts.extend(attempt.clone());
@@ -234,6 +255,7 @@ impl ledger::Journal for TriggerBooks {
 
     fn delivered(&self, all: Vec<Delivered>) -> Result<(), WriteError> {
         self.books.check_open()?;
+        all.iter().for_each(|one| self.list(one.debt.trigger));
         let change = |one: Delivered| (one.debt, Change::Delivered(Some(one.attempt)));
         let noted = self.books.journal.note_together(all.into_iter().map(change));
         self.books.mark();
@@ -249,12 +271,21 @@ impl ledger::Journal for TriggerBooks {
         next: Offset,
     ) -> Result<(), WriteError> {
         self.books.check_open()?;
+        self.list(trigger);
         let change = Change::PassedOver { reason, untaken, next };
         self.books.note(next, trigger, change).map(drop).ok_or_else(too_slow)
     }
 
     fn unsaid(&self) {
         self.books.mark();
+    }
+
+    fn changed(&self, trigger: TriggerNumber) {
+        self.list(trigger);
+    }
+
+    fn written_down(&self) {
+        self.listed.store(false, Ordering::SeqCst);
     }
 
     fn attempts(&self, debt: Debt) -> Vec<Attempt> {

@@ -93,8 +93,6 @@ pub(super) struct BrokerLog {
     parked: Mutex<BTreeMap<Offset, Parked>>,
     /// Until when it is not looked for parked records that nobody needs.
     parked_rest_until: Mutex<Option<Instant>>,
-    /// Which state of each ledger the checkpoint has.
-    written: Mutex<HashMap<TriggerNumber, u64>>,
     /// All changes below this place are in the checkpoint that is or will be committed next.
     covered: AtomicU64,
     /// The records below this offset came with no checkpoint of a source that the checkpoint lacks.

@@ -106,21 +106,14 @@ impl Registry {
         })
     }
 
-    fn find(&self, trigger: TriggerNumber) -> Option<Arc<Ledger>> {
+    /// The ledger of a trigger, where it has one.
+    pub(super) fn find(&self, trigger: TriggerNumber) -> Option<Arc<Ledger>> {
         self.ledgers.read().get(&trigger).cloned()
     }
 
     /// The oldest offset that must stay readable for some trigger.
     pub(super) fn floor(&self) -> Option<Offset> {
         self.ledgers.read().values().filter_map(|ledger| ledger.floor()).min()
-    }
-
-    /// The ledgers of which a state other than these is to be written: how often each had changed then.
-    pub(super) fn changed_since(&self, written: &HashMap<TriggerNumber, u64>) -> Vec<Arc<Ledger>> {
-        let ledgers = self.ledgers.read();
-        let changed =
-            ledgers.iter().filter(|(number, ledger)| written.get(number) != Some(&ledger.changes()));
-        changed.map(|(_, ledger)| Arc::clone(ledger)).collect()
     }
 
     /// All ledgers there are.

@@ -83,6 +83,13 @@ pub(crate) trait Journal: fmt::Debug + Send + Sync {
     /// Something changed that only the checkpoint tells of.
     fn unsaid(&self);
 
+    /// The ledger of this trigger is no longer what was written down of it. Told with every change, while the ledger is
+    /// held, but for those of which the journal hears anyway.
+    fn changed(&self, trigger: TriggerNumber);
+
+    /// The ledger is being written down as it is now, while it is held.
+    fn written_down(&self);
+
     /// The last attempts at a delivery, the newest last.
     fn attempts(&self, debt: Debt) -> Vec<Attempt>;
 

@@ -108,7 +108,7 @@ impl Ledger {
     /// Whether what is in the window may be attempted, and its key: the one that the ledger knows, else `key`, which it
     /// keeps in mind. At the start of the process it knows no key of what was in the window. None of what is not in it.
     pub fn turn(&self, offset: Offset, key: Option<Key>) -> Option<(Turn, Option<Key>)> {
-        let mut guard = self.state.lock();
+        let mut guard = self.state();
         let state = &mut *guard;
         let flight = state.window.get_mut(&offset)?;
         flight.key = flight.key.or(key);
@@ -120,7 +120,7 @@ impl Ledger {
 
     /// Whether the first of a key waits outside of the window.
     pub fn is_closed(&self, key: Key) -> bool {
-        let state = self.state.lock();
+        let state = self.state();
         state.order.first(key).is_some_and(|first| state.schedule.get(first).is_some())
     }
 
@@ -129,7 +129,7 @@ impl Ledger {
     /// has no key, nothing changes.
     pub fn hold(&self, entry: &Arc<Entry>) -> Result<(), WriteError> {
         let offset = entry.position.offset;
-        let mut state = self.state.lock();
+        let mut state = self.state();
         let Some(flight) = state.window.get(&offset) else { return Ok(()) };
         let (Some(key), attempts, crashes) = (flight.key, flight.attempts, flight.crashes) else {
             return Ok(());
@@ -146,7 +146,7 @@ impl Ledger {
     /// another that is settled now comes into the window. At most `limit`; [`Ledger::has_opened`] says whether there is
     /// more.
     pub fn opened(&self, limit: usize) -> Vec<Opened> {
-        let mut state = self.state.lock();
+        let mut state = self.state();
         let mut all = Vec::new();
         while all.len() < limit {
             let Some(key) = state.order.pop_moved() else { break };
@@ -163,7 +163,7 @@ impl Ledger {
 
     /// Whether [`Ledger::opened`] may give something.
     pub fn has_opened(&self) -> bool {
-        self.state.lock().order.has_moved()
+        self.state().order.has_moved()
     }
 }
 

@@ -194,7 +194,8 @@ impl Ledger {
     /// What changed since this was last asked, and with it what `with` says at the same moment. Whoever asks writes
     /// it down.
     pub(crate) fn changed<T>(&self, with: impl FnOnce() -> T) -> (Changed, T) {
-        let mut state = self.state.lock();
+        let mut state = self.state();
+        self.journal.written_down();
         let pages = state.schedule.changed_pages();
         let delayed = |(offset, waiting): (Offset, &Waiting)| (offset, waiting.written());
         let pages = pages
@@ -220,9 +221,10 @@ impl Ledger {
         (Changed { ledger, pages }, with())
     }
 
-    /// Makes the ledger what a snapshot says.
+    /// Makes the ledger what a snapshot says. That is no change: what must be written down for it is for the caller to say,
+    /// by [`Ledger::write_down`].
     pub(crate) fn restore(&self, snapshot: Snapshot) {
-        let mut state = self.state.lock();
+        let mut state = self.state();
         let mut schedule = Schedule::new(state.schedule.tracks());
         let mut order = Order::default();
         for (offset, Delayed { due, attempts, crashes, key }) in snapshot.schedule {
@@ -251,18 +253,13 @@ impl Ledger {
             accepted: snapshot.accepted,
             batches: snapshot.batches,
             reserved: None,
-            changes: 0,
+            changes: state.changes,
         };
-    }
-
-    /// Grows with every change.
-    pub(crate) fn changes(&self) -> u64 {
-        self.state.lock().changes
     }
 
     /// The offsets in a range whose bodies must be kept although the log may be trimmed above them.
     pub(crate) fn kept_outside(&self, range: std::ops::Range<Offset>) -> Vec<Offset> {
-        let state = self.state.lock();
+        let state = self.state();
         let flying = state.window.range(range.clone()).filter(|(_, flight)| flight.parked);
         flying.map(|(offset, _)| *offset).chain(state.schedule.range(range)).collect()
     }

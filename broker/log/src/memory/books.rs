@@ -162,6 +162,10 @@ impl Journal for TriggerBooks {
 
     fn unsaid(&self) {}
 
+    fn changed(&self, _trigger: TriggerNumber) {}
+
+    fn written_down(&self) {}
+
     fn attempts(&self, debt: Debt) -> Vec<Attempt> {
         self.books.outcome(debt).1
     }

@@ -53,22 +53,23 @@ impl BrokerLog {
         // First, so that what comes while the rest is read is found in the journal.
         self.covered.store(self.books.journal.sequence(), Ordering::Relaxed);
         let mut rows = self.name_rows();
-        let mut written = self.written.lock();
-        for ledger in self.registry.changed_since(&written) {
+        // Whoever has taken a place for matches below that tells of them before the lists are free again; everyone else
+        // does so before the note.
+        drop(self.lists.lock());
+        for trigger in self.books.take_changed() {
+            let Some(ledger) = self.registry.find(trigger) else { continue };
             // Under the lock, so that no match list is half counted.
             let lists = self.lists.lock();
-            let changes = ledger.changes();
             let (changed, covered) = ledger.changed(|| self.books.journal.sequence());
             drop(lists);
-            written.insert(ledger.trigger(), changes);
-            let number = u64::from(ledger.trigger().0);
+            let number = u64::from(trigger.0);
             let content = rows::encode_ledger(covered, &changed.ledger);
             rows.push(Row::put(&self.name, Kind::Ledger, number, &content));
             rows.extend(changed.pages.into_iter().map(|(page, waiting)| {
                 if waiting.is_empty() {
                     return Row::remove_page(&self.name, Kind::Schedule, number, page);
                 }
-                let content = rows::encode_page(ledger.trigger(), &waiting);
+                let content = rows::encode_page(trigger, &waiting);
                 Row::put_page(&self.name, Kind::Schedule, number, page, &content)
             }));
         }

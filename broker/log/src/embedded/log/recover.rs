@@ -134,7 +134,6 @@ impl BrokerLog {
             sources: Mutex::new(Sources::default()),
             parked: Mutex::new(BTreeMap::new()),
             parked_rest_until: Mutex::new(None),
-            written: Mutex::default(),
             covered: AtomicU64::new(row.sequence),
             captured_synced: AtomicU64::new(row.synced),
             flushed_matched: AtomicU64::new(matched),
@@ -214,7 +213,6 @@ impl BrokerLog {
             notes.entry(note.trigger).or_default().push(note);
         }
         let mut crashed = false;
-        let mut written = self.written.lock();
         for (trigger, _) in self.registry.triggers() {
             let stored = ledgers.remove(&trigger);
             let (matches, notes) = (since.matches.remove(&trigger), notes.remove(&trigger));
@@ -233,9 +231,9 @@ impl BrokerLog {
             crashed |= snapshot.process_ended(row.closed);
             let ledger = self.registry.ledger(trigger);
             ledger.restore(snapshot);
-            if unchanged {
-                // Its row says what it is: of a hundred thousand triggers hardly any has to be written again.
-                written.insert(trigger, ledger.changes());
+            // Of a hundred thousand triggers hardly any is other than its row says.
+            if !unchanged {
+                ledger.write_down();
             }
         }
         Ok(crashed)
