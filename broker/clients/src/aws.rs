@@ -527,12 +527,9 @@ fn not_provided(error: &CredentialsError) -> Problem {
 
 /// Why a request was not answered.
 fn not_sent(error: &ConnectorError, endpoint: &str) -> Problem {
-    let distrust = sources(error).find_map(|source| {
-        let inner = source.downcast_ref::<io::Error>().and_then(|error| error.get_ref());
-        let tls = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>());
-        tls.or_else(|| source.downcast_ref())
-            .filter(|error| matches!(error, rustls::Error::InvalidCertificate(_)))
-    });
+    let distrust = sources(error)
+        .filter_map(|source| source.downcast_ref::<rustls::Error>())
+        .find(|error| matches!(error, rustls::Error::InvalidCertificate(_)));
     match distrust {
         Some(why) => Problem::new(
             ProblemKind::Unauthorized,
@@ -548,8 +545,16 @@ fn not_sent(error: &ConnectorError, endpoint: &str) -> Problem {
     }
 }
 
+/// An error and those behind it. What an I/O error was made of is looked at too, which its own `source` passes over: a
+/// refusal by TLS lies in two of them.
 fn sources<'e>(error: &'e (dyn Error + 'static)) -> impl Iterator<Item = &'e (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |error: &&'e (dyn Error + 'static)| (*error).source())
+    std::iter::successors(Some(error), |error: &&'e (dyn Error + 'static)| {
+        let error = *error;
+        match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            Some(payload) => Some(payload as &(dyn Error + 'static)),
+            None => error.source(),
+        }
+    })
 }
 
 /// What an error and those behind it say, each once.

@@ -1,7 +1,7 @@
 //! Kafka, by the client that source and sink are built on.
 
 use std::cell::Cell;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -130,7 +130,7 @@ fn read_and_dropped(address: &str, group: &str, records: u32) -> Result<f64, Fai
         .create()
         .map_err(failed("making a consumer"))?;
     consumer.subscribe(&["bench"]).map_err(failed("subscribing"))?;
-    let (mut read, mut begun) = (0, clock::now());
+    let (mut read, mut begun, mut last) = (0, clock::now(), Instant::now());
     while read < records {
         match consumer.poll(PATIENCE) {
             Some(Ok(record)) => {
@@ -138,9 +138,11 @@ fn read_and_dropped(address: &str, group: &str, records: u32) -> Result<f64, Fai
                 if read == 0 {
                     begun = clock::now();
                 }
-                read += 1;
+                (read, last) = (read + 1, Instant::now());
             }
             Some(Err(error)) => return Err(failed("reading")(error)),
+            // It also returns whenever something else happened, such as a rebalance.
+            None if last.elapsed() < PATIENCE => {}
             None => {
                 let detail = format!("{read} of {records} records came");
                 return Err(Failure::Protocol { what: "Kafka", detail });
