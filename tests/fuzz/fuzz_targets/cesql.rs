@@ -30,7 +30,8 @@ fuzz_target!(|input: &str| {
             assert_eq!(holds, Ok(evaluation.passes()));
         }
         if text.len() < SHORT {
-            let wrapped = Expression::parse(&format!(" ( {text}\t)")).expect("an expression may stand in parentheses");
+            let wrapped =
+                Expression::parse(&format!(" ( {text}\t)")).expect("an expression may stand in parentheses");
             assert_eq!(wrapped.warnings().len(), warnings.len());
             candidate.begin();
             if let (Ok(evaluation), Ok(wrapped)) = (&evaluation, wrapped.evaluate(&candidate)) {

@@ -2,13 +2,12 @@
 //! each format: structured, batch, binary in HTTP, Kafka and NATS, and packed.
 #![no_main]
 
-use std::collections::BTreeSet;
-
 use http::HeaderMap;
 use libfuzzer_sys::fuzz_target;
 use waypost_core::Event;
 use waypost_core::event::http::{DecodeOptions, Decoded, fits_binary};
 use waypost_core::event::{http as binary, json, kafka, nats};
+use waypost_fuzz::texts;
 
 fuzz_target!(|document: &[u8]| {
     let events = match json::decode_batch(document) {
@@ -60,8 +59,4 @@ fn through_headers(event: &Event) {
         assert_eq!(texts(&twice), texts(&once));
         assert_eq!(twice.data_bytes(), once.data_bytes());
     }
-}
-
-fn texts(event: &Event) -> BTreeSet<(String, String)> {
-    event.attributes().map(|(name, value)| (name.to_owned(), value.text.to_owned())).collect()
 }

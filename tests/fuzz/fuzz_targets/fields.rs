@@ -16,7 +16,9 @@ fuzz_target!(|input: &str| {
     if document::parse(text, 1, |node| settings.push(node.to_json())).is_err() {
         return;
     }
-    let Some(transformation) = settings.first().and_then(|settings| compile("fields", settings)) else { return };
+    let Some(transformation) = settings.first().and_then(|settings| compile("fields", settings)) else {
+        return;
+    };
     let made = apply(&transformation, &event(written));
     let Ok(tree) = Json::read(written) else { return };
     let again = apply(&transformation, &event(&tree.to_string()));

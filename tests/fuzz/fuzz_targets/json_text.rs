@@ -84,7 +84,8 @@ fn parts(text: &str, tree: Option<&Json>) {
             Some(value) => vec![value],
             None => Vec::new(),
         };
-        let parts: Vec<_> = parts.into_iter().map(|range| Json::read(&text[range]).expect("a part is JSON")).collect();
+        let parts: Vec<_> =
+            parts.into_iter().map(|range| Json::read(&text[range]).expect("a part is JSON")).collect();
         assert_eq!(parts, expected);
     }
 }
@@ -99,6 +100,7 @@ fn places(text: &str, tree: Option<&Value>) {
     let candidate = Candidate::new(&event);
     assert_eq!(candidate.data().ok(), tree);
     let selects = |filter: &Filter| filter.matches(&candidate) == Ok(true);
-    let naive: Vec<u32> = (0..).zip(&filters).filter(|(_, filter)| selects(filter)).map(|(slot, _)| slot).collect();
+    let naive: Vec<u32> =
+        (0..).zip(&filters).filter(|(_, filter)| selects(filter)).map(|(slot, _)| slot).collect();
     assert_eq!(scratch.matched(), naive);
 }

@@ -43,7 +43,9 @@ fn compile(name: &str, settings: &Node) {
 
 /// JSON is a part of YAML: it has the same values, and is refused for its size, its depth or a repeated name only.
 fn json(text: &str) {
-    let Ok(expected @ (Value::Object(_) | Value::Array(_))) = serde_json::from_str::<Value>(text) else { return };
+    let Ok(expected @ (Value::Object(_) | Value::Array(_))) = serde_json::from_str::<Value>(text) else {
+        return;
+    };
     let mut documents: Vec<Node> = Vec::new();
     let read = document::parse(text, 1, |node| documents.push(node));
     if read.is_ok() && documents.len() == 1 && waypost_fuzz::has_plain_numbers(text) {

@@ -7,6 +7,7 @@ use waypost_core::event::{Event, http, json};
 
 fuzz_target!(|packed: &[u8]| {
     let Ok(event) = Event::from_packed(Bytes::copy_from_slice(packed)) else { return };
+    assert_eq!(Event::from_packed(event.packed().clone()).as_ref(), Ok(&event));
     let _ = format!("{event:?}");
     let _ = (event.id(), event.source(), event.event_type(), event.data());
     let _ = http::binary_head(&event);

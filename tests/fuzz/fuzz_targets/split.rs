@@ -14,8 +14,10 @@ use waypost_fuzz::{has_plain_numbers, parts};
 fuzz_target!(|input: &str| {
     let [text, written] = parts(input);
     let Ok(query) = Query::parse(text) else { return };
-    let settings = [json!({"select": text}), json!({"project": {"p": text}}), json!({"split": {"path": text}})];
-    let [select, project, split] = settings.map(|settings| compile("jsonpath", &settings).expect("the query is one"));
+    let settings =
+        [json!({"select": text}), json!({"project": {"p": text}}), json!({"split": {"path": text}})];
+    let [select, project, split] =
+        settings.map(|settings| compile("jsonpath", &settings).expect("the query is one"));
     let event = event(written);
     let [selected, projected, split] = [select, project, split].map(|one| apply(&one, &event));
     let (Ok(tree), Ok(value)) = (Json::read(written), serde_json::from_str::<Value>(written)) else { return };
@@ -26,7 +28,8 @@ fuzz_target!(|input: &str| {
         return;
     }
     assert_eq!(tree, Json::from(&value));
-    let places: Vec<Json> = value.query(text).expect("what we read it reads").into_iter().map(Json::from).collect();
+    let places: Vec<Json> =
+        value.query(text).expect("what we read it reads").into_iter().map(Json::from).collect();
     let all = match places.as_slice() {
         [only] if query.is_singular() => Some(only.clone()),
         [] => None,

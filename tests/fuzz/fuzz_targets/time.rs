@@ -37,11 +37,15 @@ fuzz_target!(|text: &str| {
 /// of its own.
 fn reference(text: &str, duration: Duration) {
     let (date, _) = text.split_once('T').unwrap_or((text, ""));
-    if date.contains(['.', ',']) || text.bytes().filter(u8::is_ascii_digit).count() > 9 {
+    let long = text.split(|one: char| !one.is_ascii_digit()).any(|digits| digits.len() > 6);
+    if long || date.contains(['.', ',']) {
         return;
     }
-    let Ok(span) = text.replace(',', ".").parse::<jiff::Span>() else { panic!("{text} is taken, and jiff refuses it") };
-    let total = span.total(SpanTotal::from(Unit::Nanosecond).days_are_24_hours()).expect("a short span has a total");
+    let Ok(span) = text.replace(',', ".").parse::<jiff::Span>() else {
+        panic!("{text} is taken, and jiff refuses it")
+    };
+    let total =
+        span.total(SpanTotal::from(Unit::Nanosecond).days_are_24_hours()).expect("a short span has a total");
     let ours = duration.as_nanos() as f64;
     // Each fraction is cut off once.
     assert!((total - ours).abs() <= 1.0 + ours * 1e-12, "{text}: {total} {ours}");

@@ -1,5 +1,6 @@
 //! What the fuzz targets share: how an input is divided, and the events that it describes.
 
+use std::collections::BTreeSet;
 use std::panic;
 
 use waypost_core::Event;
@@ -43,6 +44,13 @@ pub fn event(attributes: &str, data: &str) -> Event {
         }
     }
     event
+}
+
+/// The attributes without their types and their order, which headers do not have. How 0.3 encodes data in JSON is no part
+/// of the event, though an attribute there.
+pub fn texts(event: &Event) -> BTreeSet<(String, String)> {
+    let attributes = event.attributes().filter(|(name, _)| *name != "datacontentencoding");
+    attributes.map(|(name, value)| (name.to_owned(), value.text.to_owned())).collect()
 }
 
 /// Whether every number in the text is one that binary64 holds exactly, however it is read: no run of digits is long,
