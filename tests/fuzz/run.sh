@@ -55,7 +55,8 @@ for target in "${targets[@]}"; do
   if cargo +nightly fuzz run --fuzz-dir . --sanitizer none "$target" "${corpora[@]}" -- "${flags[@]}" >"$log" 2>&1; then
     result=nothing
   else
-    result="FOUND: $(grep -oE '[^ ]*artifacts/[^ ]*' "$log" | head -1 || true), see tests/fuzz/$log"
+    found=$(sed -n 's/.*Test unit written to //p' "$log" | head -1)
+    result="FOUND: ${found:-nothing was written}, see tests/fuzz/$log"
     failed=1
   fi
   executions=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log" | tail -1)
