@@ -40,7 +40,7 @@ dictionary() {
 # of overflows are on.
 cargo +nightly fuzz build --fuzz-dir . --sanitizer none
 
-table=$(printf '%-12s %12s %9s  %s' target executions coverage result)
+table=$(printf '%-14s %12s %9s  %s' target executions coverage result)
 failed=0
 for target in "${targets[@]}"; do
   corpora=("corpus/$target")
@@ -61,7 +61,7 @@ for target in "${targets[@]}"; do
   fi
   executions=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log" | tail -1)
   coverage=$(grep -oE 'cov: [0-9]+' "$log" | tail -1 | cut -d' ' -f2 || true)
-  row=$(printf '%-12s %12s %9s  %s' "$target" "${executions:--}" "${coverage:--}" "$result")
+  row=$(printf '%-14s %12s %9s  %s' "$target" "${executions:--}" "${coverage:--}" "$result")
   printf '%s\n' "$row"
   table+=$'\n'$row
 done
