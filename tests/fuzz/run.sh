@@ -21,7 +21,7 @@ fi
 longest() {
   case $1 in
     manifest) echo 4096 ;;
-    event_json | event_http | filters | packed) echo 1024 ;;
+    event_json | event_http | filters | packed | transformation) echo 1024 ;;
     time) echo 64 ;;
     *) echo 512 ;;
   esac
