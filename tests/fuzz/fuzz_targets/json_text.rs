@@ -2,6 +2,8 @@
 //! and the one of the transformations, which keeps numbers as they are written.
 #![no_main]
 
+use std::sync::LazyLock;
+
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 use waypost_core::filter::index::{Index, Scratch};
@@ -12,7 +14,17 @@ use waypost_core::transformation::json::{Json, NotJson, Query, Wanted};
 use waypost_fuzz::{event, transformation};
 
 /// Places that the index is asked for.
-const PLACES: [&str; 6] = ["$", "$.a", "$.a.b", "$[0]", "$.a[1]", "$[?$.a == 1]"];
+static PLACES: LazyLock<(Vec<Filter>, Index)> = LazyLock::new(|| {
+    let places = ["$", "$.a", "$.a.b", "$[0]", "$.a[1]", "$[?$.a == 1]"];
+    let filter = |path: &str| Filter::Jsonpath(FilterQuery::parse(path).expect("a query"));
+    let filters: Vec<Filter> = places.into_iter().map(filter).collect();
+    let index = Index::build((0..).zip(&filters));
+    (filters, index)
+});
+
+/// The arrays that are split, with the names that lead to them.
+static SPLIT: LazyLock<[Query; 2]> =
+    LazyLock::new(|| ["$", "$.a"].map(|path| Query::parse(path).expect("a query")));
 
 fuzz_target!(|text: &str| {
     let reference: Option<Value> = serde_json::from_str(text).ok();
@@ -72,10 +84,9 @@ fn wanted(text: &str, ours: &Result<Json, NotJson>) {
 fn parts(text: &str, tree: Option<&Json>) {
     let root = tree.cloned();
     let member = tree.and_then(|tree| tree.member("a")).cloned();
-    for (path, place) in [("$", root), ("$.a", member)] {
-        let query = Query::parse(path).expect("a query");
+    for (query, place) in SPLIT.iter().zip([root, member]) {
         let Some(parts) = query.parts(text) else {
-            assert!(tree.is_none(), "{path} is not cut out of {text}");
+            assert!(tree.is_none(), "{query:?} is not cut out of {text}");
             continue;
         };
         assert!(tree.is_some());
@@ -92,8 +103,7 @@ fn parts(text: &str, tree: Option<&Json>) {
 
 /// The index finds in the text what is in the tree.
 fn places(text: &str, tree: Option<&Value>) {
-    let filters = PLACES.map(|path| Filter::Jsonpath(FilterQuery::parse(path).expect("a query")));
-    let index = Index::build((0..).zip(&filters));
+    let (filters, index) = &*PLACES;
     let event = event("", text);
     let mut scratch = Scratch::default();
     index.matches(&Candidate::new(&event), &mut scratch);
@@ -101,6 +111,6 @@ fn places(text: &str, tree: Option<&Value>) {
     assert_eq!(candidate.data().ok(), tree);
     let selects = |filter: &Filter| filter.matches(&candidate) == Ok(true);
     let naive: Vec<u32> =
-        (0..).zip(&filters).filter(|(_, filter)| selects(filter)).map(|(slot, _)| slot).collect();
+        (0..).zip(filters).filter(|(_, filter)| selects(filter)).map(|(slot, _)| slot).collect();
     assert_eq!(scratch.matched(), naive);
 }
