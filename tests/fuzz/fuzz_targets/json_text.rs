@@ -11,7 +11,7 @@ use waypost_core::filter::jsonpath::Query as FilterQuery;
 use waypost_core::filter::{Candidate, Filter};
 use waypost_core::transformation::Document;
 use waypost_core::transformation::json::{Json, NotJson, Query, Wanted};
-use waypost_fuzz::{event, transformation};
+use waypost_fuzz::{event, has_plain_numbers, transformation};
 
 /// Places that the index is asked for.
 static PLACES: LazyLock<(Vec<Filter>, Index)> = LazyLock::new(|| {
@@ -37,8 +37,8 @@ fuzz_target!(|text: &str| {
             assert_eq!(Json::read(&written).as_ref(), Ok(ours));
             assert!(ours.depth() <= 128);
         }
-        // A number beyond binary64 is the one thing that only we take.
-        (None, Ok(ours)) => assert!(beyond(ours), "{text}"),
+        // A number beyond binary64 is the one thing that only we take. It may stand in a member that comes twice.
+        (None, Ok(_)) => assert!(!has_plain_numbers(text), "{text}"),
         (Some(_), Err(error)) => panic!("{text:?} is refused: {error}"),
         (None, Err(error)) => assert!(!error.detail.is_empty()),
     }
@@ -46,16 +46,6 @@ fuzz_target!(|text: &str| {
     parts(text, ours.as_ref().ok());
     places(text, reference.as_ref());
 });
-
-/// Whether there is a number that binary64 cannot hold.
-fn beyond(json: &Json) -> bool {
-    match json {
-        Json::Number(number) => number.as_f64().is_infinite(),
-        Json::Array(elements) => elements.iter().any(beyond),
-        Json::Object(members) => members.iter().any(|(_, value)| beyond(value)),
-        _ => false,
-    }
-}
 
 /// Whether text is JSON does not depend on what is wanted of it.
 fn wanted(text: &str, ours: &Result<Json, NotJson>) {
