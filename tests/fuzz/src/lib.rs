@@ -53,12 +53,12 @@ pub fn texts(event: &Event) -> BTreeSet<(String, String)> {
     attributes.map(|(name, value)| (name.to_owned(), value.text.to_owned())).collect()
 }
 
-/// Whether every number in the text is one that binary64 holds exactly, however it is read: no run of digits is long,
-/// and none has an exponent.
+/// Whether every number in the text is the same however it is read: none has many digits, of which `serde_json` may lose
+/// the last one, and none has an exponent.
 pub fn has_plain_numbers(text: &str) -> bool {
     let bytes = text.as_bytes();
     let exponent = bytes.windows(2).any(|pair| pair[0].is_ascii_digit() && matches!(pair[1], b'e' | b'E'));
-    let long = bytes.split(|byte| !byte.is_ascii_digit()).any(|digits| digits.len() > 15);
+    let long = bytes.split(|byte| !byte.is_ascii_digit() && *byte != b'.').any(|digits| digits.len() > 15);
     !exponent && !long
 }
 
