@@ -27,9 +27,10 @@ fuzz_target!(|text: &str| {
     }
     if let Ok(event) = Event::builder("1", "/", "t").time(text).build() {
         assert_eq!(event.time(), Some(text));
-        // A leap second may stand at the end of any minute, as the norm of times has it.
+        // A leap second may stand at the end of any minute, and a fraction may be longer than what jiff counts.
         let time: Result<Timestamp, _> = text.parse();
-        assert!(time.is_ok() || text.contains(":60"), "{text}: {time:?}");
+        let longer = text.split(|one: char| !one.is_ascii_digit()).any(|digits| digits.len() > 9);
+        assert!(time.is_ok() || longer || text.contains(":60"), "{text}: {time:?}");
     }
 });
 
