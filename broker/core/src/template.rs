@@ -224,7 +224,7 @@ impl Piece {
             Self::Time { format } => {
                 let time = attribute("time")
                     .ok_or_else(|| Unrendered::new("the event has no `time`, which the template needs"))?;
-                let time: Timestamp = time.parse().map_err(|error| {
+                let time = instant(time).map_err(|error| {
                     Unrendered::new(format!("the `time` of the event cannot be used: {error}"))
                 })?;
                 strtime::format(format.as_ref(), time).map(Cow::Owned).map_err(|error| {
@@ -241,6 +241,18 @@ impl Piece {
             }
         }
     }
+}
+
+/// Reads the time of an event, which may have a fraction of any length: nine digits of it count.
+fn instant(text: &str) -> Result<Timestamp, jiff::Error> {
+    const DIGITS: usize = 9;
+    if let Some((seconds, rest)) = text.split_once('.') {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        if digits > DIGITS {
+            return format!("{seconds}.{}{}", &rest[..DIGITS], &rest[digits..]).parse();
+        }
+    }
+    text.parse()
 }
 
 impl fmt::Debug for Template {
@@ -332,6 +344,18 @@ mod tests {
             assert!(Template::parse(text).is_err(), "{text}");
         }
         assert!(Template::parse(&"x".repeat(MAX_TEMPLATE_BYTES + 1)).is_err());
+    }
+
+    #[test]
+    fn a_time_may_have_more_digits_than_are_counted() {
+        for (time, expected) in [
+            ("2026-11-22T01:02:03.4563367655545444+02:00", "2026-11-21 23 .456336765"),
+            ("2026-11-22T01:02:03.5Z", "2026-11-22 01 .5"),
+        ] {
+            let event = Event::builder("1", "/s", "t").time(time).build().unwrap();
+            let template = Template::parse("${time:%Y-%m-%d %H %.f}").unwrap();
+            assert_eq!(template.render(&event).as_deref(), Ok(expected), "{time}");
+        }
     }
 
     #[test]

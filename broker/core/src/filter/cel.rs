@@ -27,7 +27,7 @@ use ::cel::common::types::{
 };
 use ::cel::common::value::{CowVal, Val};
 use ::cel::context::VariableResolver;
-use ::cel::{Context, Env};
+use ::cel::{Context, Env, ExecutionError};
 use serde_json::Value as Json;
 
 use super::Filter;
@@ -144,7 +144,7 @@ impl Expression {
             context.set_variable_resolver(&variables);
             match ::cel::Value::resolve_val(root, &context) {
                 Ok(value) => Ok(make(value.as_ref())),
-                Err(error) => Err(error.to_string().chars().take(EXCERPT).collect()),
+                Err(error) => Err(told(&error).chars().take(EXCERPT).collect()),
             }
         };
         // The crate has places that panic when it contradicts itself; one filter must not end the process for that. What
@@ -211,6 +211,32 @@ impl ParseError {
     pub fn help(&self) -> String {
         "write an expression of CEL that yields a bool, such as `type == 'order' && data.total > 10`"
             .to_owned()
+    }
+}
+
+/// The error in a sentence. Where the crate tells whole values, their types are told: the members of a map would stand
+/// there in an order of chance, and what is evaluated again must come to the same.
+fn told(error: &ExecutionError) -> String {
+    match error {
+        ExecutionError::UnsupportedTargetType { target } => {
+            format!("Invalid argument type: {}", target.type_of())
+        }
+        ExecutionError::NotSupportedAsMethod { method, target } => {
+            format!("Method '{method}' not supported on type '{}'", target.type_of())
+        }
+        ExecutionError::UnsupportedKeyType(value) => {
+            format!("Unable to use a value of type '{}' as a key", value.type_of())
+        }
+        ExecutionError::ValuesNotComparable(one, other) => {
+            format!("Type '{}' can not be compared to type '{}'", one.type_of(), other.type_of())
+        }
+        ExecutionError::UnsupportedBinaryOperator(operator, left, right) => {
+            format!("Unsupported binary operator '{operator}': '{}', '{}'", left.type_of(), right.type_of())
+        }
+        ExecutionError::UnsupportedIndex(index, value) => {
+            format!("Cannot use type '{}' to index type '{}'", index.type_of(), value.type_of())
+        }
+        other => other.to_string(),
     }
 }
 

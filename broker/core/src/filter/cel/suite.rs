@@ -275,6 +275,18 @@ fn what_an_expression_implies_is_known() {
 }
 
 #[test]
+fn an_error_names_types_where_values_have_no_order() {
+    let event = event(Some(DATA));
+    let failed = |text: &str| Expression::parse(text).unwrap().evaluate(&Candidate::new(&event));
+    for (text, told) in [
+        ("data + id", "Unsupported binary operator 'add': 'map', 'string'"),
+        ("data < data", "found no matching overload for '_<_' applied to '(map, map)'"),
+    ] {
+        assert_eq!(failed(text), Ok(Outcome::Failed(told.to_owned())), "{text}");
+    }
+}
+
+#[test]
 fn values_become_json() {
     let value = |text: &str| {
         let expression = Expression::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
