@@ -53,8 +53,8 @@ pub fn texts(event: &Event) -> BTreeSet<(String, String)> {
     attributes.map(|(name, value)| (name.to_owned(), value.text.to_owned())).collect()
 }
 
-/// Whether every number in the text is the same however it is read: none has many digits, of which `serde_json` may lose
-/// the last one, and none has an exponent.
+/// Whether every number in the text is the same however it is read: none has more digits than binary64 tells apart, and
+/// none has an exponent.
 pub fn has_plain_numbers(text: &str) -> bool {
     let bytes = text.as_bytes();
     let exponent = bytes.windows(2).any(|pair| pair[0].is_ascii_digit() && matches!(pair[1], b'e' | b'E'));

@@ -183,7 +183,7 @@ async fn ten_thousand_messages_all_arrive_though_waypost_is_killed_and_the_queue
 #[tokio::test]
 async fn a_broker_that_is_full_keeps_messages_from_others_and_gets_each_once() {
     let Some(queues) = ElasticMq::start().await else { return };
-    let url = queues.create("orders", json!({"VisibilityTimeout": "2"})).await;
+    let url = queues.create("orders", json!({"VisibilityTimeout": "5"})).await;
     let open = Arc::new(AtomicBool::new(false));
     let opened = Arc::clone(&open);
     let subscriber =
@@ -203,7 +203,7 @@ async fn a_broker_that_is_full_keeps_messages_from_others_and_gets_each_once() {
     })
     .await;
     // Longer than the queue keeps a message from others.
-    outage(Duration::from_secs(5)).await;
+    outage(Duration::from_secs(8)).await;
     assert!(count(&waypost.trigger("all").await, "matched") < 600);
     open.store(true, Ordering::Relaxed);
     eventually("all to be delivered", async || {

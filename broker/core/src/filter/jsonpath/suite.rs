@@ -25,6 +25,16 @@ fn reference(query: &str, data: &Json) -> bool {
 }
 
 #[test]
+fn a_number_of_many_digits_equals_itself_however_it_is_read() {
+    for number in ["73.37777777777773", "0.1234567890123456", "8.41e21", "123456789.01234567"] {
+        let data = format!(r#"{{"order": {{"amount": {number}}}}}"#);
+        // The first is read by a scan of the text, the second by way of a tree.
+        assert_eq!(asked(&format!("$[?$.order.amount == {number}]"), &data), Ok(true), "{number}");
+        assert_eq!(asked(&format!("$..[?@.amount == {number}]"), &data), Ok(true), "{number}");
+    }
+}
+
+#[test]
 fn a_query_selects_what_rfc_9535_says() {
     let data = r#"{"order": {"id": "a'b", "amount": 700, "none": null, "off": false, "big": 1e2}, "empty": {},
                    "items": [{"sku": "x", "n": 1}, {"sku": "y", "n": 2.5}], "x y": 1, "twice": 1, "twice": 2}"#;
