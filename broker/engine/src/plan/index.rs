@@ -6,8 +6,7 @@ use std::collections::hash_map::Entry;
 use waypost_core::codes;
 use waypost_core::manifest::{
     Becomes, KNATIVE_EVENTING, KNATIVE_FLOWS, KNATIVE_MESSAGING, KNATIVE_SERVING, Location, ManifestFile,
-    Manifests, NATIVE, Problem, Resource, ResourceId, ResourceName, Severity, becomes,
-    is_transformation,
+    Manifests, NATIVE, Problem, Resource, ResourceId, ResourceName, Severity, becomes, is_transformation,
 };
 
 /// What makes two resources of one name the same: their kind, whichever group declares it.
