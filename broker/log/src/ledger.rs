@@ -305,7 +305,7 @@ impl Ledger {
                 state.batches.set_open(offset, true);
             }
             state.changes += 1;
-            self.journal.unsaid();
+            self.journal.unsaid(self.trigger);
         }
     }
 
@@ -324,7 +324,7 @@ impl Ledger {
         }
         state.batches.bind(bound, true);
         state.changes += 1;
-        self.journal.unsaid();
+        self.journal.unsaid(self.trigger);
     }
 
     /// Makes each of these a batch of its own, so that it goes out alone from now on. What is neither in the window nor
@@ -337,7 +337,7 @@ impl Ledger {
             }
         }
         state.changes += 1;
-        self.journal.unsaid();
+        self.journal.unsaid(self.trigger);
     }
 
     /// Lets the deliveries of a batch go out as those that were never bound.
@@ -345,7 +345,7 @@ impl Ledger {
         let mut state = self.state();
         state.batches.unbind(batch);
         state.changes += 1;
-        self.journal.unsaid();
+        self.journal.unsaid(self.trigger);
     }
 
     /// The batch that a delivery is bound to, and how many deliveries that has.

@@ -169,7 +169,7 @@ fn too_slow() -> WriteError {
 pub(super) struct TriggerBooks {
     trigger: Arc<ResourceName>,
     books: Arc<Books>,
-    /// Whether the trigger stands among those whose ledgers changed.
+    /// Whether the trigger stands among those whose ledgers changed. Looked at and set while the ledger is held, and only then.
     listed: AtomicBool,
 }
 
@@ -178,10 +178,11 @@ impl TriggerBooks {
         Self { trigger, books, listed: AtomicBool::new(false) }
     }
 
-    /// Enters the trigger among those whose ledgers changed. Before anything is noted of it: whoever writes the ledgers
-    /// down takes it for granted that what was noted so far is of those that stand there.
+    /// Enters the trigger among those whose ledgers changed. Before anything is noted or marked for it: whoever writes the
+    /// ledgers down takes it for granted that what was noted so far is of those that stand there.
     fn list(&self, trigger: TriggerNumber) {
-        if !self.listed.swap(true, Ordering::SeqCst) {
+        if !self.listed.load(Ordering::Relaxed) {
+            self.listed.store(true, Ordering::Relaxed);
             self.books.changed.lock().push(trigger);
         }
     }
@@ -276,7 +277,9 @@ impl ledger::Journal for TriggerBooks {
         self.books.note(next, trigger, change).map(drop).ok_or_else(too_slow)
     }
 
-    fn unsaid(&self) {
+    fn unsaid(&self, trigger: TriggerNumber) {
+        // First, so that whoever the mark wakes finds it.
+        self.list(trigger);
         self.books.mark();
     }
 
@@ -285,7 +288,7 @@ impl ledger::Journal for TriggerBooks {
     }
 
     fn written_down(&self) {
-        self.listed.store(false, Ordering::SeqCst);
+        self.listed.store(false, Ordering::Relaxed);
     }
 
     fn attempts(&self, debt: Debt) -> Vec<Attempt> {
@@ -294,5 +297,75 @@ impl ledger::Journal for TriggerBooks {
 
     fn keeps_bodies_in_memory(&self) -> bool {
         false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{OnceLock, Weak};
+
+    use super::*;
+    use crate::embedded::disk::simulated::SimulatedDisk;
+    use crate::ledger::{AttemptOutcome, Ledger};
+
+    const TRIGGER: TriggerNumber = TriggerNumber(3);
+
+    /// Looks, at each mark, who is among those that changed: as whoever flushes may at that moment.
+    #[derive(Debug, Default)]
+    struct Looking {
+        books: OnceLock<Weak<Books>>,
+        found: Mutex<Vec<Vec<TriggerNumber>>>,
+    }
+
+    impl Alarm for Looking {
+        fn something_waits(&self) {
+            let books = self.books.get().and_then(Weak::upgrade).expect("they are in use");
+            self.found.lock().push(books.changed.lock().clone());
+        }
+    }
+
+    #[test]
+    fn a_trigger_is_among_those_that_changed_before_anything_is_marked_for_it() {
+        let looking = Arc::new(Looking::default());
+        let books = Arc::new(Books::new(
+            Arc::new(SimulatedDisk::new()),
+            PathBuf::from("log"),
+            Clock::system(),
+            Poison::new(),
+            Arc::clone(&looking) as Arc<dyn Alarm>,
+        ));
+        looking.books.set(Arc::downgrade(&books)).expect("it is set once");
+        let name = Arc::new(ResourceName::new("shop", "t"));
+        let ledger = Ledger::new(0, TRIGGER, Arc::new(TriggerBooks::new(name, Arc::clone(&books))));
+        let written_down = || {
+            books.take_changed();
+            books.unmark();
+            ledger.changed(|| ());
+        };
+        for offset in 0..3 {
+            ledger.matched(offset);
+            ledger.take_unreadable(offset);
+        }
+        assert_eq!(books.take_changed(), [TRIGGER], "once, however often it changed");
+        assert!(!books.unmark(), "what was taken is nothing that must be on the disk soon");
+        let attempt = Attempt {
+            number: 1,
+            started: Timestamp(1),
+            ended: Timestamp(1),
+            outcome: AttemptOutcome::Delivered { status: Some(200) },
+        };
+        let steps: [&dyn Fn(); 6] = [
+            &|| ledger.started(0),
+            &|| ledger.cut(0),
+            &|| ledger.start_batch(&[0, 1]),
+            &|| assert_eq!(ledger.attempted(0, attempt.clone()), 1),
+            &|| ledger.delivered(vec![(1, attempt.clone())]).expect("the books are open"),
+            &|| assert_eq!(ledger.drop_all(DropReason::Operator, 3), Ok(2)),
+        ];
+        for step in steps {
+            written_down();
+            step();
+        }
+        assert_eq!(*looking.found.lock(), vec![vec![TRIGGER]; steps.len()]);
     }
 }

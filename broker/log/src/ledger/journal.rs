@@ -80,8 +80,8 @@ pub(crate) trait Journal: fmt::Debug + Send + Sync {
         next: Offset,
     ) -> Result<(), WriteError>;
 
-    /// Something changed that only the checkpoint tells of.
-    fn unsaid(&self);
+    /// Something changed in the ledger of this trigger that only the checkpoint tells of, and soon should.
+    fn unsaid(&self, trigger: TriggerNumber);
 
     /// The ledger of this trigger is no longer what was written down of it. Told with every change, while the ledger is
     /// held, but for those of which the journal hears anyway.

@@ -160,7 +160,7 @@ impl Journal for TriggerBooks {
         self.books.check_open()
     }
 
-    fn unsaid(&self) {}
+    fn unsaid(&self, _trigger: TriggerNumber) {}
 
     fn changed(&self, _trigger: TriggerNumber) {}
 
