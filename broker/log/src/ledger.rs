@@ -12,13 +12,12 @@ mod order;
 mod outcome;
 mod schedule;
 mod snapshot;
+mod state;
 
-use std::collections::BTreeMap;
 use std::fmt;
-use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use crate::clock::Timestamp;
 use crate::dead_letter::DeadLetterReason;
@@ -37,6 +36,7 @@ pub use order::{Key, Opened, Turn};
 pub use outcome::{Outcome, OutcomeState};
 use schedule::{Schedule, Waiting};
 pub(crate) use snapshot::{Delayed, Flying, Snapshot};
+use state::{Flight, State, StateGuard};
 
 /// What became of a debt.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,80 +101,6 @@ pub struct Ledger {
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
-struct State {
-    /// Every match below was taken.
-    next: Offset,
-    /// The end of the matches: the highest offset that ever matched, and one.
-    matched_end: Offset,
-    /// A lower bound of the oldest match that was not taken. Of use while `untaken` is not zero.
-    oldest_untaken: Offset,
-    /// Whether `next` means anything yet.
-    placed: bool,
-    matched: u64,
-    delivered: u64,
-    dead_lettered: u64,
-    dropped: Dropped,
-    untaken: u64,
-    window: BTreeMap<Offset, Flight>,
-    schedule: Schedule,
-    order: Order,
-    /// The outputs of debts that are pending that the subscriber has.
-    accepted: BTreeMap<Offset, AcceptedOutputs>,
-    /// What goes out together.
-    batches: Batches,
-    /// From where on the log is to be kept for matches that are still to be found in it.
-    reserved: Option<Offset>,
-    /// Grows with every change, so that what is unchanged need not be written down again.
-    changes: u64,
-}
-
-/// The state of a ledger while it is held. The journal hears of it before it is let go where it was changed.
-struct Held<'l> {
-    ledger: &'l Ledger,
-    state: MutexGuard<'l, State>,
-    /// What there was when it was taken.
-    changes: u64,
-}
-
-impl Deref for Held<'_> {
-    type Target = State;
-
-    fn deref(&self) -> &State {
-        &self.state
-    }
-}
-
-impl DerefMut for Held<'_> {
-    fn deref_mut(&mut self) -> &mut State {
-        &mut self.state
-    }
-}
-
-impl Drop for Held<'_> {
-    fn drop(&mut self) {
-        if self.state.changes != self.changes {
-            self.ledger.journal.changed(self.ledger.trigger);
-        }
-    }
-}
-
-/// A debt in the window.
-#[derive(Debug)]
-struct Flight {
-    attempts: u32,
-    /// Whether an attempt was started whose outcome is not known.
-    open: bool,
-    crashes: u8,
-    /// Whether the body is kept outside the log, so that the log may be trimmed above it.
-    parked: bool,
-    /// Whether its record can be read, as far as is known.
-    readable: bool,
-    /// The key under which it stays in order, as far as is known.
-    key: Option<Key>,
-    entry: Option<Arc<Entry>>,
-}
-
 /// Where a debt stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place {
@@ -195,10 +121,8 @@ impl Ledger {
         Self { trigger, partition, journal, state: Mutex::new(state) }
     }
 
-    fn state(&self) -> Held<'_> {
-        let state = self.state.lock();
-        let changes = state.changes;
-        Held { ledger: self, state, changes }
+    fn state(&self) -> StateGuard<'_> {
+        StateGuard::lock(self)
     }
 
     /// Has the ledger written down although nothing changed.
@@ -663,107 +587,5 @@ impl Counted {
             Settlement::Dropped(reason) => Self::Dropped(*reason),
             Settlement::DeadLettered(..) => Self::DeadLettered,
         }
-    }
-}
-
-impl State {
-    fn empty(tracks: bool) -> Self {
-        Self { schedule: Schedule::new(tracks), ..Self::default() }
-    }
-
-    fn counts(&self) -> Counts {
-        let window = self.window.len() as u64;
-        let scheduled = self.schedule.len() as u64;
-        Counts {
-            matched: self.matched,
-            delivered: self.delivered,
-            dead_lettered: self.dead_lettered,
-            dropped: self.dropped,
-            pending: window + scheduled + self.untaken,
-            window,
-            scheduled,
-            untaken: self.untaken,
-        }
-    }
-
-    fn count(&mut self, outcome: Counted, by: u64) {
-        match outcome {
-            Counted::Delivered => self.delivered += by,
-            Counted::DeadLettered => self.dead_lettered += by,
-            Counted::Dropped(reason) => self.dropped.add(reason, by),
-        }
-    }
-
-    /// The attempts made at what was taken and is not settled.
-    fn attempts(&self, offset: Offset) -> Option<u32> {
-        match self.window.get(&offset) {
-            Some(flight) => Some(flight.attempts),
-            None => self.schedule.get(offset).map(|waiting| waiting.attempts),
-        }
-    }
-
-    fn entry(&self, offset: Offset) -> Option<&Arc<Entry>> {
-        match self.window.get(&offset) {
-            Some(flight) => flight.entry.as_ref(),
-            None => self.schedule.get(offset).and_then(Waiting::entry),
-        }
-    }
-
-    /// Whether the record of what was taken can be read, as far as is known.
-    fn readable(&self, offset: Offset) -> bool {
-        self.window.get(&offset).is_none_or(|flight| flight.readable)
-    }
-
-    /// The key of what was taken and is not settled, where it has one.
-    fn key(&self, offset: Offset) -> Option<Key> {
-        match self.window.get(&offset) {
-            Some(flight) => flight.key,
-            None => self.schedule.get(offset).and_then(|waiting| waiting.key),
-        }
-    }
-
-    /// Moves a delivery from the schedule to the window.
-    fn unschedule(&mut self, offset: Offset) -> Option<Due> {
-        let waiting = self.schedule.remove(offset)?;
-        let (attempts, crashes, key, entry) =
-            (waiting.attempts, waiting.crashes, waiting.key, waiting.entry().cloned());
-        let due = Due { offset, attempts, key, entry: entry.clone() };
-        let flight = Flight { attempts, open: false, crashes, parked: true, readable: true, key, entry };
-        self.window.insert(offset, flight);
-        self.changes += 1;
-        Some(due)
-    }
-
-    /// Moves what is in one batch with a delivery from the schedule to the window. Where the order of a key keeps one back
-    /// there is no such batch any more.
-    fn unschedule_batch_of(&mut self, offset: Offset) -> Vec<Due> {
-        let Some((number, _)) = self.batches.of(offset) else { return Vec::new() };
-        let others = self.batches.get(number).map(|bounds| bounds.offsets).unwrap_or_default();
-        let waits = |offset: &Offset| self.schedule.get(*offset).map(|waiting| (*offset, waiting.key));
-        let others: Vec<_> = others.iter().filter_map(waits).collect();
-        let kept_back = |&(offset, key): &(Offset, Option<Key>)| {
-            key.is_some_and(|key| self.order.turn(key, offset) != Turn::Now)
-        };
-        if others.iter().any(kept_back) {
-            self.batches.unbind(number);
-            return Vec::new();
-        }
-        others.into_iter().filter_map(|(offset, _)| self.unschedule(offset)).collect()
-    }
-
-    fn remove(&mut self, offset: Offset) {
-        self.changes += 1;
-        if let Some(key) = self.key(offset) {
-            self.order.remove(key, offset);
-        }
-        self.accepted.remove(&offset);
-        self.batches.remove(offset);
-        if self.window.remove(&offset).is_none() {
-            self.schedule.remove(offset);
-        }
-    }
-
-    fn first_taken(&self) -> Option<Offset> {
-        self.window.keys().next().copied().or_else(|| self.schedule.first())
     }
 }
