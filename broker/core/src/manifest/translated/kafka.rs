@@ -2,7 +2,7 @@
 
 use super::super::document::{Node, Value};
 use super::super::reader::Reader;
-use super::{Foreign, Settings, list, literal, map, text};
+use super::{Foreign, Settings, as_secret, list, literal, map, text};
 use crate::codes;
 
 /// Takes fields over under the names that ours have.
@@ -10,10 +10,6 @@ fn take(own: &Foreign<'_>, settings: &mut Settings, names: &[(&'static str, &str
     for (theirs, ours) in names {
         settings.extend(own.get(theirs).map(|node| ((*ours).to_owned(), node.clone())));
     }
-}
-
-fn plain(value: &Node) -> Node {
-    map(vec![("value".to_owned(), value.clone())], value.mark)
 }
 
 /// Knative's consumer group is of Kafka alone, so that without a name it is made of the resource, as ours is.
@@ -175,7 +171,7 @@ fn authentication(reader: &mut Reader<'_>, own: &Foreign<'_>, settings: &mut Set
             let mut sasl = Settings::new();
             let named = mechanism.cloned();
             sasl.push(("mechanism".to_owned(), named.unwrap_or_else(|| text("PLAIN", own.mark))));
-            sasl.extend(user.map(|user| ("username".to_owned(), plain(user))));
+            sasl.extend(user.map(|user| ("username".to_owned(), as_secret(user))));
             sasl.extend(password.map(|password| ("password".to_owned(), password)));
             settings.push(("sasl".to_owned(), map(sasl, own.mark)));
         }

@@ -2,7 +2,7 @@
 
 use super::super::document::Value;
 use super::super::reader::Reader;
-use super::{Foreign, Settings, list, literal, map, text};
+use super::{Foreign, Settings, as_secret, list, literal, map, text};
 
 /// Every method, at every path: the adapter looks at neither.
 const METHODS: [&str; 5] = ["POST", "PUT", "PATCH", "GET", "DELETE"];
@@ -27,10 +27,7 @@ pub(super) fn webhook_source(reader: &mut Reader<'_>, own: &Foreign<'_>) -> Opti
     let (user, password) = (own.get("basicAuthUsername"), own.secret(reader, "basicAuthPassword"));
     match (user, password) {
         (Some(user), Some(password)) => {
-            let user = vec![
-                ("username".to_owned(), map(vec![("value".to_owned(), user.clone())], user.mark)),
-                ("password".to_owned(), password),
-            ];
+            let user = vec![("username".to_owned(), as_secret(user)), ("password".to_owned(), password)];
             let users = list(vec![map(user, own.mark)], own.mark);
             settings.push(("verify".to_owned(), map(vec![("basic".to_owned(), users)], own.mark)));
         }
@@ -73,7 +70,7 @@ pub(super) fn cloud_events_source(reader: &mut Reader<'_>, own: &Foreign<'_>) ->
             };
             users.push(map(
                 vec![
-                    ("username".to_owned(), map(vec![("value".to_owned(), name.clone())], name.mark)),
+                    ("username".to_owned(), as_secret(name)),
                     ("password".to_owned(), own.secret_of(reader, password, "basicAuths")?),
                 ],
                 item.mark,
