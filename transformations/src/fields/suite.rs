@@ -377,3 +377,24 @@ fn the_same_event_gives_the_same_result() {
     }
     assert!(first.ends_with(r#""t":"321"}"#), "{first}");
 }
+
+/// A program is compiled once and keeps nothing of one event for the next.
+#[test]
+fn a_condition_is_that_of_each_event() {
+    let spec = json!({"data": [store("$secret", "secret"), step("delete", "", "$secret")]});
+    let chain = compile(&spec).unwrap();
+    for (input, expected) in [
+        (r#"{"secret":"x","a":"x","b":"y"}"#, r#"{"b":"y"}"#),
+        (r#"{"secret":"y","a":"x","b":"y"}"#, r#"{"a":"x"}"#),
+        (r#"{"secret":"x","a":"x","b":"y"}"#, r#"{"b":"y"}"#),
+    ] {
+        let out = match chain.apply(&event(input), Moment { arrived_nanoseconds: 0 }).unwrap() {
+            Transformed::Events(events) => events[0].clone(),
+            Transformed::Nothing(why) => panic!("nothing came out: {why}"),
+        };
+        assert_eq!(
+            out.data().map(|data| String::from_utf8_lossy(&data).into_owned()).as_deref(),
+            Some(expected)
+        );
+    }
+}
