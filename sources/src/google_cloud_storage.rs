@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 use waypost_clients::google::{GoogleAuth, GoogleConnection, PubsubMessage, Subscriber};
-use waypost_core::event::AttributeValue;
+use waypost_core::event::{AttributeValue, instant};
 use waypost_core::manifest::{FieldProblem, ResourceName};
 use waypost_core::sink::ComponentContext;
 use waypost_core::source::{Emitter, Source, SourceConfig, SourceError};
@@ -175,7 +175,7 @@ fn told(notification: &Notification<'_>, message: &PubsubMessage) -> Option<Even
     let source = format!("gs://{}", notification.bucket);
     let mut builder = Event::builder(notification.id(message), source, notification.event_type())
         .subject(notification.object.to_owned());
-    let time = message.attributes.get("eventTime").filter(|time| time.parse::<jiff::Timestamp>().is_ok());
+    let time = message.attributes.get("eventTime").filter(|time| instant(time).is_ok());
     if let Some(time) = time {
         builder = builder.time(time.clone());
     }

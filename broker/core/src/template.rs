@@ -18,7 +18,7 @@ use jiff::fmt::strtime;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de};
 
-use crate::event::Event;
+use crate::event::{Event, instant};
 use crate::filter::Candidate;
 use crate::filter::jsonpath::Query;
 
@@ -241,18 +241,6 @@ impl Piece {
             }
         }
     }
-}
-
-/// Reads the time of an event, which may have a fraction of any length: nine digits of it count.
-fn instant(text: &str) -> Result<Timestamp, jiff::Error> {
-    const DIGITS: usize = 9;
-    if let Some((seconds, rest)) = text.split_once('.') {
-        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
-        if digits > DIGITS {
-            return format!("{seconds}.{}{}", &rest[..DIGITS], &rest[digits..]).parse();
-        }
-    }
-    text.parse()
 }
 
 impl fmt::Debug for Template {

@@ -13,6 +13,7 @@ use std::time::Duration;
 use waypost_core::codes;
 use waypost_core::delivery::{Backoff, BackoffPolicy, DeliveryPolicy};
 use waypost_core::error::{Class, DeliveryError};
+use waypost_core::event::instant;
 use waypost_log::{DropReason, Timestamp};
 
 /// What follows from a failed attempt.
@@ -79,7 +80,7 @@ pub(crate) fn before_attempt(
     if policy.deadline.is_some_and(|deadline| now >= arrived.after(deadline)) {
         return Some(DropReason::Deadline);
     }
-    let expiry: jiff::Timestamp = expiry?.parse().ok()?;
+    let expiry = instant(expiry?).ok()?;
     (i128::from(now.0) > expiry.as_nanosecond()).then_some(DropReason::Expired)
 }
 

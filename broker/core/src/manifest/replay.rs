@@ -9,6 +9,7 @@ use super::filters::filter;
 use super::reader::{Path, Reader};
 use super::{BrokerReference, DeliverySpec, Destination, Mark, ResourceName};
 use crate::codes;
+use crate::event::instant;
 use crate::filter::Filter;
 
 /// The fields of a Replay's spec.
@@ -176,7 +177,7 @@ fn parse_bound(text: &str, open: &str) -> Option<ReplayBound> {
     if text == open {
         return Some(ReplayBound::Open);
     }
-    if let Ok(time) = text.parse::<jiff::Timestamp>() {
+    if let Ok(time) = instant(text) {
         return i64::try_from(time.as_nanosecond()).ok().map(ReplayBound::Time);
     }
     let (partition, offset) = text.split_once(':')?;

@@ -14,6 +14,7 @@ use super::{
     TransformationUse, TriggerSpec,
 };
 use crate::codes;
+use crate::event::instant;
 
 const KNOWN: [&str; 9] = [
     "broker",
@@ -222,7 +223,7 @@ fn start_from(reader: &mut Reader<'_>, text: &str, mark: Mark, path: &Path<'_>) 
         "earliest" => return Some(StartFrom::Earliest),
         _ => {}
     }
-    let time = text.parse::<jiff::Timestamp>().ok();
+    let time = instant(text).ok();
     let start = time.and_then(|time| i64::try_from(time.as_nanosecond()).ok()).map(StartFrom::Time);
     if start.is_none() {
         let message = format!("`{path}` is neither `latest`, `earliest` nor a time");

@@ -105,7 +105,9 @@ fn an_event_expires_by_its_own_time() {
     for (expiry, expected) in [
         ("2023-11-14T22:13:19Z", Some(DropReason::Expired)),
         ("2023-11-14T22:13:19.999999999Z", Some(DropReason::Expired)),
+        ("2023-11-14T22:13:19.9999999999Z", Some(DropReason::Expired)),
         ("2023-11-14T22:13:20Z", None),
+        ("2023-11-14T22:13:20.0000000001Z", None),
         ("2023-11-14T23:13:19+01:00", Some(DropReason::Expired)),
         ("2023-11-14T23:13:21+01:00", None),
         ("9999-01-01T00:00:00Z", None),

@@ -2,6 +2,7 @@
 
 use serde::{Serialize, Serializer};
 use waypost_core::Event;
+use waypost_core::event::instant;
 use waypost_core::manifest::ResourceName;
 use waypost_core::transformation::{Chain, Moment, Transformed};
 
@@ -110,6 +111,6 @@ fn whole(chain: &Chain, event: &Event) -> ExplainedChain {
 
 /// The moment of an event that never arrived: its `time`, or 1970.
 pub(super) fn moment_of(event: &Event) -> Moment {
-    let time = event.time().and_then(|time| time.parse::<jiff::Timestamp>().ok()).unwrap_or_default();
+    let time = event.time().and_then(|time| instant(time).ok()).unwrap_or_default();
     Moment { arrived_nanoseconds: i64::try_from(time.as_nanosecond()).unwrap_or_default() }
 }

@@ -11,6 +11,7 @@ use axum::routing::{get, post};
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::json;
+use waypost_core::event::instant;
 use waypost_core::manifest::ResourceName;
 use waypost_core::{Code, codes};
 use waypost_engine::{
@@ -119,7 +120,7 @@ fn known_code(id: &str) -> Result<Code, Problem> {
 }
 
 fn moment(name: &str, text: &str) -> Result<Timestamp, Problem> {
-    let time = text.parse::<jiff::Timestamp>().ok();
+    let time = instant(text).ok();
     let nanoseconds = time.and_then(|time| i64::try_from(time.as_nanosecond()).ok());
     let wanted = || refused(format!("`{name}` is a time such as 2026-01-31T08:00:00Z"));
     nanoseconds.map(Timestamp).ok_or_else(wanted)

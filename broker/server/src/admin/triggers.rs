@@ -8,6 +8,7 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde_json::json;
 use waypost_core::codes;
+use waypost_core::event::instant;
 use waypost_core::manifest::ResourceName;
 use waypost_engine::{OperateError, SeekTo};
 use waypost_log::{Position, Timestamp};
@@ -74,7 +75,7 @@ fn place(to: &str) -> Option<SeekTo> {
     if let Ok(position) = to.parse() {
         return Some(SeekTo::Position(position));
     }
-    let time: jiff::Timestamp = to.parse().ok()?;
+    let time = instant(to).ok()?;
     i64::try_from(time.as_nanosecond()).ok().map(|time| SeekTo::Time(Timestamp(time)))
 }
 

@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value};
+use waypost_core::event::instant;
 
 use super::{Admin, Output, values};
 
@@ -59,7 +60,7 @@ pub(crate) struct Selection {
 
 /// A time as RFC 3339 writes it, from that or from how long ago it is.
 fn moment(text: &str) -> Result<String, String> {
-    if let Ok(time) = text.parse::<jiff::Timestamp>() {
+    if let Ok(time) = instant(text) {
         return Ok(time.to_string());
     }
     let wanted =
