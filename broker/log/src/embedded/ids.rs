@@ -79,10 +79,9 @@ pub(super) fn check(file: &dyn DiskFile) -> Result<(), SearchError> {
     (0..blocks(file)?).try_for_each(|number| block(file, number).map(drop))
 }
 
-/// The records with this hash. Hashes are spread evenly, so that the block is looked for where it should be and beside
+/// The records with this hash, in a file of so many blocks. Hashes are spread evenly, so that the block is looked for where it should be and beside
 /// that, and only then by halves: a log has hundreds of these files, and each block may have to come from the disk.
-pub(super) fn search(file: &dyn DiskFile, hash: u64) -> Result<Vec<u32>, SearchError> {
-    let blocks = blocks(file)?;
+pub(super) fn search(file: &dyn DiskFile, blocks: u64, hash: u64) -> Result<Vec<u32>, SearchError> {
     // The first block whose last hash is not below the one that is looked for.
     let (mut low, mut high) = (0, blocks);
     let mut next = expected_block(hash, blocks);
@@ -122,7 +121,7 @@ fn expected_block(hash: u64, blocks: u64) -> u64 {
 }
 
 /// The number of blocks, where the length is what the end of the file says.
-fn blocks(file: &dyn DiskFile) -> Result<u64, SearchError> {
+pub(super) fn blocks(file: &dyn DiskFile) -> Result<u64, SearchError> {
     let length = file.length()?;
     let blocks = length / BLOCK as u64;
     let mut trailer = [0; TRAILER];
@@ -141,7 +140,10 @@ fn blocks(file: &dyn DiskFile) -> Result<u64, SearchError> {
 
 fn block(file: &dyn DiskFile, number: u64) -> Result<Vec<(u64, u32)>, SearchError> {
     let mut bytes = [0; BLOCK];
-    file.read_at(&mut bytes, number * BLOCK as u64)?;
+    file.read_at(&mut bytes, number * BLOCK as u64).map_err(|error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => Corrupt("the index of ids was cut off").into(),
+        _ => SearchError::from(error),
+    })?;
     let mut reader = Reader(&bytes);
     let (count, stored) = (reader.u32()?, reader.u32()?);
     let length = (count as usize).saturating_mul(ENTRY);
@@ -173,7 +175,8 @@ mod tests {
                 let mut expected: Vec<u32> =
                     ids.iter().filter(|(of, _)| *of == hash).map(|(_, record)| *record).collect();
                 expected.sort_unstable();
-                prop_assert_eq!(search(&*file, hash).expect("it is intact"), expected);
+                let found = search(&*file, blocks(&*file).expect("it is whole"), hash);
+                prop_assert_eq!(found.expect("it is intact"), expected);
             }
 
             // A flipped bit is noticed, or it is in what nobody reads.
@@ -183,7 +186,7 @@ mod tests {
                 bytes[bit / 8] ^= 1 << (bit % 8);
                 disk.overwrite(path, bytes);
                 for (hash, record) in ids.iter().step_by(3) {
-                    if let Ok(found) = search(&*file, *hash) {
+                    if let Ok(found) = blocks(&*file).and_then(|blocks| search(&*file, blocks, *hash)) {
                         prop_assert!(found.contains(record));
                     }
                 }

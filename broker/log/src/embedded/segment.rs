@@ -92,8 +92,8 @@ enum IdIndex {
     Growing(Ids),
     /// In memory, because the file could not be written.
     Held(Ids),
-    /// In a file beside the segment.
-    Stored,
+    /// In a file beside the segment, of so many blocks; none while nobody has looked.
+    Stored(Option<u64>),
 }
 
 /// What was found in a segment that was not sealed.
@@ -185,7 +185,7 @@ impl Segment {
         state.capacity = length;
         let FileHeader { generation, base } = header;
         let (path, disk) = (path.to_owned(), Arc::clone(disk));
-        let (state, ids) = (RwLock::new(state), Mutex::new(IdIndex::Stored));
+        let (state, ids) = (RwLock::new(state), Mutex::new(IdIndex::Stored(None)));
         Ok(Some(Self { base, generation, path, disk, growing: Mutex::default(), state, ids }))
     }
 
@@ -395,7 +395,7 @@ impl Segment {
     fn stored_or_held(&self, ids: Ids) -> IdIndex {
         let path = self.ids_path();
         match ids::write(&*self.disk, &path, &ids) {
-            Ok(()) => IdIndex::Stored,
+            Ok(()) => IdIndex::Stored(None),
             Err(error) => {
                 tracing::warn!(file = %path.display(), %error, "the index of ids cannot be written");
                 IdIndex::Held(ids)
@@ -408,12 +408,12 @@ impl Segment {
         self.state.write().sealed = true;
     }
 
-    /// The offsets that may have this source and id, the newest first; the caller compares.
+    /// The offsets that may have this source and id; the caller compares.
     pub(super) fn candidates(&self, hash: u64) -> io::Result<Vec<Offset>> {
         let mut index = self.ids.lock();
-        let records: Vec<u32> = match &*index {
+        let records: Vec<u32> = match &mut *index {
             IdIndex::Growing(ids) | IdIndex::Held(ids) => of_hash(ids, hash),
-            IdIndex::Stored => match self.search_stored(hash) {
+            IdIndex::Stored(blocks) => match self.search_stored(blocks, hash) {
                 Ok(records) => records,
                 Err(error) => {
                     let file = self.ids_path();
@@ -432,15 +432,16 @@ impl Segment {
                 }
             },
         };
-        let mut offsets: Vec<Offset> =
-            records.into_iter().map(|record| self.base + u64::from(record)).collect();
-        offsets.sort_unstable_by(|a, b| b.cmp(a));
-        Ok(offsets)
+        Ok(records.into_iter().map(|record| self.base + u64::from(record)).collect())
     }
 
-    fn search_stored(&self, hash: u64) -> Result<Vec<u32>, ids::SearchError> {
+    fn search_stored(&self, blocks: &mut Option<u64>, hash: u64) -> Result<Vec<u32>, ids::SearchError> {
         let file = self.disk.open(&self.ids_path(), Opening::Existing)?;
-        ids::search(&*file, hash)
+        let blocks = match *blocks {
+            Some(blocks) => blocks,
+            None => *blocks.insert(ids::blocks(&*file)?),
+        };
+        ids::search(&*file, blocks, hash)
     }
 
     fn collect_ids(&self) -> io::Result<Ids> {

@@ -1,7 +1,10 @@
 //! Reading: from the ring where the record is new, from the segments where it is not, from the checkpoint where it
 //! is parked.
 
+use std::panic::resume_unwind;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use crate::clock::Timestamp;
 use crate::embedded::batch::StoredRecord;
@@ -21,6 +24,10 @@ const RECORDS_AT_ONCE: usize = 4096;
 const BUFFERS_KEPT: usize = 4;
 /// A buffer that grew beyond this is not kept. One frame of the usual size fits.
 const BUFFER_KEPT: usize = 2 * 1024 * 1024;
+/// The threads that search the segments of a log for an id, at most: each may wait for the disk.
+const SEARCHERS: usize = 8;
+/// The segments for which one thread is enough.
+const SEGMENTS_PER_SEARCHER: usize = 16;
 
 impl BrokerLog {
     /// Does something that may wait for the disk, off the runtime.
@@ -196,18 +203,11 @@ impl BrokerLog {
         self.off_runtime(move |log| {
             let hash = ids::hash(&source, &id);
             let mut found = Vec::new();
-            let segments: Vec<_> =
-                log.segments.read().iter().rev().map(|live| Arc::clone(&live.segment)).collect();
-            for segment in segments {
-                let offsets = segment.candidates(hash).map_err(|error| ReadError::Failed {
-                    reason: format!("{} cannot be searched: {error}", segment.path().display()),
-                })?;
-                for offset in offsets {
-                    if found.len() == limit {
-                        return Ok(found);
-                    }
-                    found.extend(log.position_of(offset, &source, &id));
+            for offset in log.candidates(hash)? {
+                if found.len() == limit {
+                    return Ok(found);
                 }
+                found.extend(log.position_of(offset, &source, &id));
             }
             // What is parked is older than all segments.
             let start = log.start();
@@ -221,6 +221,34 @@ impl BrokerLog {
             Ok(found)
         })
         .await
+    }
+
+    /// The records of all segments that may have a source and an id with this hash, the newest first.
+    fn candidates(&self, hash: u64) -> Result<Vec<Offset>, ReadError> {
+        let segments: Vec<_> = self.segments.read().iter().map(|live| Arc::clone(&live.segment)).collect();
+        let next = AtomicUsize::new(0);
+        let search = || {
+            let mut found = Vec::new();
+            while let Some(segment) = segments.get(next.fetch_add(1, Ordering::Relaxed)) {
+                found.extend(segment.candidates(hash).map_err(|error| ReadError::Failed {
+                    reason: format!("{} cannot be searched: {error}", segment.path().display()),
+                })?);
+            }
+            Ok(found)
+        };
+        let mut found = thread::scope(|scope| {
+            let helpers = (segments.len() / SEGMENTS_PER_SEARCHER).min(SEARCHERS - 1);
+            let helper = |_| thread::Builder::new().name("search".to_owned()).spawn_scoped(scope, search);
+            // Where the system has no thread left, those that there are do it.
+            let helpers: Vec<_> = (0..helpers).map_while(|number| helper(number).ok()).collect();
+            let mut found: Vec<Offset> = search()?;
+            for helper in helpers {
+                found.extend(helper.join().unwrap_or_else(|panic| resume_unwind(panic))?);
+            }
+            Ok(found)
+        })?;
+        found.sort_unstable_by(|a, b| b.cmp(a));
+        Ok(found)
     }
 
     /// The position of a record where it has this source and id. What cannot be read is told of where it is read.
