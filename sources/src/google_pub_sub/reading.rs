@@ -76,12 +76,15 @@ pub(crate) async fn run(
     ended
 }
 
-/// Whether the subscription is there, or could be made. Takes no message, since that would keep it from others.
+/// Whether the subscription is there, or could be made, and whether we may consume it. Takes no message, since that would
+/// keep it from others.
 pub(crate) async fn check(subscriber: &Subscriber, topic: Option<&str>) -> Result<(), Problem> {
-    match subscriber.find().await {
-        Err(problem) if problem.kind == ProblemKind::Absent && topic.is_some() => Ok(()),
-        found => found.map(drop).map_err(|problem| of_subscription(subscriber, problem)),
-    }
+    let checked = match subscriber.find().await {
+        Err(problem) if problem.kind == ProblemKind::Absent && topic.is_some() => return Ok(()),
+        Err(problem) => Err(problem),
+        Ok(_) => subscriber.check_rights().await,
+    };
+    checked.map_err(|problem| of_subscription(subscriber, problem))
 }
 
 fn of_subscription(subscriber: &Subscriber, mut problem: Problem) -> Problem {

@@ -19,6 +19,12 @@ use crate::problem::{Problem, ProblemKind};
 /// How long a pull may wait at Google for a message, with what the way takes.
 const PULL_PATIENCE: Duration = Duration::from_secs(100);
 
+/// The call that tells which permissions we have.
+const TEST_PERMISSIONS: &str = "/google.iam.v1.IAMPolicy/TestIamPermissions";
+
+/// The permission to pull and acknowledge.
+const CONSUME: &str = "pubsub.subscriptions.consume";
+
 /// The most bytes of an answer: Google's are below 20 MB.
 const MOST_ANSWER: usize = 32 * 1024 * 1024;
 
@@ -130,6 +136,22 @@ struct ModifyAckDeadlineRequest {
 #[derive(Clone, PartialEq, Message)]
 struct Empty {}
 
+/// `google.iam.v1.TestIamPermissionsRequest`.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct TestPermissionsRequest {
+    #[prost(string, tag = "1")]
+    pub(super) resource: String,
+    #[prost(string, repeated, tag = "2")]
+    pub(super) permissions: Vec<String>,
+}
+
+/// `google.iam.v1.TestIamPermissionsResponse`: those of the permissions that we have.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct TestPermissionsResponse {
+    #[prost(string, repeated, tag = "1")]
+    pub(super) permissions: Vec<String>,
+}
+
 /// A subscriber of one subscription. Cheap to clone; the connection is made by the first call, and again when it is lost.
 #[derive(Debug, Clone)]
 pub struct Subscriber {
@@ -170,6 +192,27 @@ impl Subscriber {
         match self.call("/google.pubsub.v1.Subscriber/GetSubscription", request, ANSWER_PATIENCE).await {
             Ok(found) => Ok(Some(found)),
             Err(Failure::Answer(status)) if status.code() == Code::PermissionDenied => Ok(None),
+            Err(failure) => Err(failure.problem()),
+        }
+    }
+
+    /// Asks whether we may pull and acknowledge messages of the subscription, which takes none. Emulators do not know, and
+    /// let everybody.
+    ///
+    /// # Errors
+    /// That we may not, or why that cannot be told.
+    pub async fn check_rights(&self) -> Result<(), Problem> {
+        let request = TestPermissionsRequest {
+            resource: self.subscription.clone(),
+            permissions: vec![CONSUME.to_owned()],
+        };
+        match self.call::<_, TestPermissionsResponse>(TEST_PERMISSIONS, request, ANSWER_PATIENCE).await {
+            Ok(ours) if ours.permissions.iter().any(|ours| ours == CONSUME) => Ok(()),
+            Ok(_) => Err(Problem::new(
+                ProblemKind::Unauthorized,
+                format!("Google: the account lacks `{CONSUME}`; give it the role `roles/pubsub.subscriber`"),
+            )),
+            Err(Failure::Answer(status)) if status.code() == Code::Unimplemented => Ok(()),
             Err(failure) => Err(failure.problem()),
         }
     }
@@ -258,8 +301,9 @@ impl Subscriber {
             })?;
             request.metadata_mut().insert("authorization", value);
         }
-        // Google routes by this.
-        let route = format!("subscription={}", self.subscription.replace('/', "%2F"));
+        // Google routes by this: the field of the request that names the subscription.
+        let field = if path == TEST_PERMISSIONS { "resource" } else { "subscription" };
+        let route = format!("{field}={}", self.subscription.replace('/', "%2F"));
         if let Ok(route) = MetadataValue::try_from(route) {
             request.metadata_mut().insert("x-goog-request-params", route);
         }
