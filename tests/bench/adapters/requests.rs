@@ -21,6 +21,13 @@ pub(super) fn elasticsearch(
     settings: Settings,
 ) -> Result<Option<Trial>, Failure> {
     let Some(node) = runtime.block_on(OpenSearch::start()) else { return Ok(None) };
+    // Texts as keywords, as logs and events are mapped in production: by default each is also taken apart into words, and
+    // then it is that which is measured.
+    let texts = json!({"texts": {"match_mapping_type": "string", "mapping": {"type": "keyword", "ignore_above": 256}}});
+    let template = json!({
+        "index_patterns": ["single-*", "many-*"], "template": {"mappings": {"dynamic_templates": [texts]}},
+    });
+    runtime.block_on(node.ask("PUT", "/_index_template/bench", &template.to_string()));
     let password = json!({"value": opensearch::PASSWORD});
     let sink = |index: String| {
         json!({"elasticsearch": {

@@ -251,7 +251,6 @@ async fn all_delivered(waypost: &Waypost, wanted: u64) {
 }
 
 #[tokio::test]
-#[ignore = "it has not run yet in this form: run it alone, on a machine at rest"]
 async fn ten_thousand_events_all_arrive_at_a_server_and_a_knative_service_that_go_away_while_waypost_is_killed()
  {
     let servers = [Subscriber::accepting().await, Subscriber::accepting().await];
