@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::{FutureExt as _, StreamExt as _};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 use waypost_clients::Problem;
 use waypost_clients::kafka::rdkafka::config::FromClientConfigAndContext as _;
-use waypost_clients::kafka::rdkafka::consumer::{CommitMode, Consumer as _, StreamConsumer};
+use waypost_clients::kafka::rdkafka::consumer::{CommitMode, Consumer as _, MessageStream, StreamConsumer};
 use waypost_clients::kafka::rdkafka::error::KafkaError;
 use waypost_clients::kafka::rdkafka::message::BorrowedMessage;
 use waypost_clients::kafka::rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
@@ -36,6 +37,9 @@ const MOST_COMMITS: usize = 8;
 
 /// What the client reads ahead, in KiB.
 const READ_AHEAD_KIB: u32 = 16 * 1024;
+
+/// How soon the client looks whether there is room for more, in milliseconds.
+const REFILL_PAUSE_MS: u32 = 5;
 
 /// A broker that takes nothing for this long makes the source tell Kafka that it reads nothing more for now, so that it
 /// stays in its group.
@@ -196,6 +200,8 @@ impl SourceConfig for KafkaConfig {
             .set("enable.auto.commit", "true")
             .set("auto.commit.interval.ms", "1000")
             .set("queued.max.messages.kbytes", READ_AHEAD_KIB.to_string())
+            // Once as much was read ahead as may be: otherwise nothing is asked for during a whole second.
+            .set("fetch.queue.backoff.ms", REFILL_PAUSE_MS.to_string())
             .set("fetch.wait.max.ms", "100");
         Ok(Box::new(Kafka { config: self.clone(), name: context.name, client }))
     }
@@ -228,6 +234,27 @@ struct Taken {
     events: Vec<Event>,
     offsets: Offsets,
     bytes: usize,
+    /// Of the last record, which mostly is beside the next.
+    last: Option<((String, i32), i64)>,
+}
+
+impl Taken {
+    fn take(&mut self, event: Event, topic: &str, partition: i32, next_offset: i64) {
+        self.bytes += event.size();
+        self.events.push(event);
+        match &mut self.last {
+            Some(((last, of), offset)) if last == topic && *of == partition => *offset = next_offset,
+            last => {
+                let before = last.replace(((topic.to_owned(), partition), next_offset));
+                self.offsets.extend(before);
+            }
+        }
+    }
+
+    fn into_parts(mut self) -> (Vec<Event>, Offsets) {
+        self.offsets.extend(self.last);
+        (self.events, self.offsets)
+    }
 }
 
 #[async_trait]
@@ -277,9 +304,7 @@ impl Kafka {
 
     fn take(&self, taken: &mut Taken, message: &BorrowedMessage<'_>) {
         let event = record::event_of(&self.config, &self.name, message);
-        taken.bytes += event.size();
-        taken.events.push(event);
-        taken.offsets.insert((message.topic().to_owned(), message.partition()), message.offset() + 1);
+        taken.take(event, message.topic(), message.partition(), message.offset() + 1);
     }
 }
 
@@ -364,7 +389,7 @@ impl Reading<'_> {
 
     /// Hands events to the broker. While it takes none, nothing more is read, and the group hears of us all the same.
     async fn emit(&mut self, taken: Taken) -> Result<(), EmitError> {
-        let Taken { events, offsets, .. } = taken;
+        let (events, offsets) = taken.into_parts();
         let mut emitting = std::pin::pin!(self.emitter.emit(events, None));
         let mut paused = None;
         let commit = loop {
@@ -434,19 +459,21 @@ async fn take(kafka: &Kafka, consumer: &Consumer, ahead: &mut Option<Taken>) -> 
         return Ok(ahead);
     }
     let mut taken = Taken::default();
-    kafka.take(&mut taken, &consumer.recv().await?);
+    // One for all of them: each is entered among those who wait for records.
+    let mut messages = consumer.stream();
+    kafka.take(&mut taken, &next(&mut messages).await?);
     while taken.events.len() < MOST_RECORDS && taken.bytes < MOST_BYTES {
-        tokio::select! {
-            biased;
+        match next(&mut messages).now_or_never() {
+            Some(Ok(message)) => kafka.take(&mut taken, &message),
             // An error is told again by the next call.
-            message = consumer.recv() => match message {
-                Ok(message) => kafka.take(&mut taken, &message),
-                Err(_) => break,
-            },
-            () = std::future::ready(()) => break,
+            Some(Err(_)) | None => break,
         }
     }
     Ok(taken)
+}
+
+async fn next<'c>(messages: &mut MessageStream<'c, KafkaContext>) -> Result<BorrowedMessage<'c>, KafkaError> {
+    messages.next().await.expect("the stream of a consumer has no end")
 }
 
 #[cfg(test)]
