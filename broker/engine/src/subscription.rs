@@ -32,6 +32,7 @@ use waypost_log::{
     Timestamp, TriggerNumber, WriteError,
 };
 
+use self::attempt::Kept;
 pub(crate) use self::attempt::{Mark, NotNow, RedriveSlot};
 pub use self::operator::{OperateError, SeekTo};
 use self::rest::Rest;
@@ -388,24 +389,24 @@ impl Subscription {
 
     async fn work(self: Arc<Self>) {
         let mut worker = Worker { subscription: &self, ended: false };
-        let mut lane = None;
+        let mut kept = Kept::new(&self.context.cut);
         let mut attempts = 0_u64;
         let rest = Arc::new(Rest::default());
         loop {
             match self.next(&rest) {
                 Next::Attempt(item) => {
                     attempts += 1;
-                    self.attempt(&mut lane, item).await;
+                    self.attempt(&mut kept, item).await;
                 }
                 Next::AttemptBatch(items) => {
                     attempts += 1;
-                    self.attempt_batch(&mut lane, items).await;
+                    self.attempt_batch(&mut kept, items).await;
                 }
                 Next::Refill => self.refill().await,
                 Next::Rest => {
                     // Of many triggers that have an event now and then, each would keep a connection from the others.
                     if attempts < 2 {
-                        lane = None;
+                        kept.let_go();
                     }
                     // Not counted from here until it is called.
                     worker.ended = true;

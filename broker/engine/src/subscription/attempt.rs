@@ -2,6 +2,7 @@
 
 mod atomic;
 mod batch;
+mod kept;
 mod redriven;
 
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use waypost_log::{
     Key, Ledger, Log, Offset, Position, ReadError, Settlement, Timestamp, WriteError,
 };
 
+pub(super) use self::kept::Kept;
 pub(crate) use self::redriven::{Mark, NotNow, RedriveSlot};
 use super::window::{Item, Misconfigured};
 use super::{Delivering, Subscription, WRITE_RETRY};
@@ -58,12 +60,6 @@ pub(super) fn careful_until(log: &dyn Log, now: Timestamp) -> Timestamp {
     if log.ended_uncleanly() { now.after(CAREFUL_FOR) } else { Timestamp(i64::MIN) }
 }
 
-/// A worker's lane and the version of the trigger that it was made for.
-pub(super) struct OwnLane {
-    made_for: Arc<Delivering>,
-    lane: Lane,
-}
-
 /// What came of sending an event.
 enum Sent {
     Delivered {
@@ -77,11 +73,11 @@ enum Sent {
 impl Subscription {
     /// Attempts one event and writes down what became of it. A panic is a failed attempt. A shutdown that cuts the
     /// attempt puts the event back into the window as if nothing had been tried.
-    pub(super) async fn attempt(&self, own: &mut Option<OwnLane>, item: Item) {
-        self.attempt_in_hand(own, InHand::new(self, item)).await;
+    pub(super) async fn attempt(&self, kept: &mut Kept, item: Item) {
+        self.attempt_in_hand(kept, InHand::new(self, item)).await;
     }
 
-    async fn attempt_in_hand(&self, own: &mut Option<OwnLane>, in_hand: InHand<'_>) {
+    async fn attempt_in_hand(&self, kept: &mut Kept, in_hand: InHand<'_>) {
         let entry = Arc::clone(in_hand.entry());
         let delivering = self.delivering();
         let ledger = &self.ledgers[usize::from(entry.position.partition)];
@@ -95,14 +91,15 @@ impl Subscription {
         {
             return self.storage_failed(in_hand, &error);
         }
+        let (lane, cut) = kept.for_attempt(&delivering);
         let sent = tokio::select! {
             biased;
-            sent = caught(self.send(&delivering, lane_for(own, &delivering), &entry)) => sent,
-            () = self.context.cut.cancelled() => return,
+            sent = caught(self.send(&delivering, lane, &entry)) => sent,
+            () = cut => return,
         };
         let sent = sent.unwrap_or_else(|| {
             // What the panic left of the connection is not to be used again.
-            *own = None;
+            kept.let_go();
             Sent::Failed(DeliveryError::retryable(
                 codes::ATTEMPT_PANICKED,
                 "the attempt panicked; please report this with the lines of the log before it",
@@ -310,9 +307,9 @@ impl Subscription {
     }
 
     /// Applies the transformations and sends what comes out, in order.
-    async fn send(&self, delivering: &Delivering, own: &mut OwnLane, entry: &Arc<Entry>) -> Sent {
+    async fn send(&self, delivering: &Delivering, lane: &mut Lane, entry: &Arc<Entry>) -> Sent {
         if delivering.transformations.is_empty() {
-            return self.send_one(delivering, own, entry, &entry.event, 0).await;
+            return self.send_one(delivering, lane, entry, &entry.event, 0).await;
         }
         let events = match transform(delivering, entry) {
             Ok(Transformed::Events(events)) => events,
@@ -328,7 +325,7 @@ impl Subscription {
         let last = events.len().saturating_sub(1);
         let mut sent = Sent::Delivered { status: None };
         for (output, event) in (0..).zip(&events).skip(accepted as usize) {
-            sent = self.send_one(delivering, own, entry, event, output).await;
+            sent = self.send_one(delivering, lane, entry, event, output).await;
             if let Sent::Failed(_) = sent {
                 return sent;
             }
@@ -343,7 +340,7 @@ impl Subscription {
     async fn send_one(
         &self,
         delivering: &Delivering,
-        own: &mut OwnLane,
+        lane: &mut Lane,
         entry: &Arc<Entry>,
         event: &Event,
         output: u32,
@@ -351,8 +348,7 @@ impl Subscription {
         let cause =
             Cause { broker: self.broker.clone(), position: entry.position, trigger: self.number, output };
         let sending = Sending { entry, event, cause, want_reply: delivering.replies != Replies::Ignored };
-        let answer =
-            delivering.subscriber.send(&mut own.lane, &sending, &delivering.terms, &self.context).await;
+        let answer = delivering.subscriber.send(lane, &sending, &delivering.terms, &self.context).await;
         match answer {
             Answer::Delivered { status, body_ignored } => {
                 if body_ignored {
@@ -549,14 +545,6 @@ impl Subscription {
         drop(window);
         self.wake_at(until);
     }
-}
-
-/// The worker's lane, made anew where the trigger was changed since it was made.
-fn lane_for<'a>(own: &'a mut Option<OwnLane>, delivering: &Arc<Delivering>) -> &'a mut OwnLane {
-    if own.as_ref().is_none_or(|own| !Arc::ptr_eq(&own.made_for, delivering)) {
-        *own = None;
-    }
-    own.get_or_insert_with(|| OwnLane { made_for: Arc::clone(delivering), lane: Lane::default() })
 }
 
 fn transform(delivering: &Delivering, entry: &Entry) -> Result<Transformed, DeliveryError> {

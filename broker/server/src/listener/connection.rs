@@ -6,13 +6,15 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use hyper::body::{Body, Incoming};
 use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
 use hyper::service::{HttpService, Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Interval, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -106,24 +108,46 @@ where
     // The first tick comes at once and would count as a sweep.
     ticks.reset();
     let mut closing = false;
+    // What is in it is looked at only where it was woken: timer and drain cost nothing while requests come.
+    let mut aside = FuturesUnordered::from_iter([next_news(ticks, drain, closing)]);
     loop {
-        tokio::select! {
+        let (ticks, news) = tokio::select! {
             biased;
             _ended = connection.as_mut() => return,
-            () = drain.cancelled(), if !closing => {
+            Some(came) = aside.next() => came,
+        };
+        match news {
+            News::Drain => {
                 closing = true;
                 connection.as_mut().close_gracefully();
             }
-            _ = ticks.tick() => match sweep.judge(activity.look()) {
+            News::Tick => match sweep.judge(activity.look()) {
                 Finding::Busy => {}
                 Finding::Idle if !closing => {
                     closing = true;
                     connection.as_mut().close_gracefully();
                 }
                 Finding::Idle | Finding::StuckInHead => return,
-            }
+            },
         }
+        aside.push(next_news(ticks, drain, closing));
     }
+}
+
+/// What comes beside the connection's own bytes.
+enum News {
+    Drain,
+    Tick,
+}
+
+/// Waits for the drain, unless the connection closes already, and for the next tick.
+async fn next_news(mut ticks: Interval, drain: &CancellationToken, closing: bool) -> (Interval, News) {
+    let news = tokio::select! {
+        biased;
+        () = drain.cancelled(), if !closing => News::Drain,
+        _ = ticks.tick() => News::Tick,
+    };
+    (ticks, news)
 }
 
 /// A connection that can be told to end after the requests in flight.

@@ -12,7 +12,7 @@ use waypost_core::sink::BatchUnity;
 use waypost_log::{Attempt, AttemptOutcome, BatchBounds, DropReason, Ledger, Offset, Settlement, Timestamp};
 
 use super::super::{Delivering, Subscription};
-use super::{InHand, OwnLane, Sent};
+use super::{InHand, Kept, Sent};
 
 /// How often the process may end uncleanly at a batch in a row until its events go out alone, so that the one that ends it
 /// is found.
@@ -23,7 +23,7 @@ impl Subscription {
     /// of them: of all that the sink took in one step.
     pub(super) async fn attempt_atomic<'s>(
         &'s self,
-        own: &mut Option<OwnLane>,
+        kept: &mut Kept,
         delivering: &Arc<Delivering>,
         mut in_hands: Vec<InHand<'s>>,
     ) {
@@ -36,7 +36,7 @@ impl Subscription {
         }
         let crashes = in_hands.iter().map(|in_hand| ledger.crashes(offset_of(in_hand))).max().unwrap_or(0);
         if crashes > MOST_CRASHES_TOGETHER {
-            return self.attempt_alone(own, ledger, in_hands).await;
+            return self.attempt_alone(kept, ledger, in_hands).await;
         }
         if let Some(due) = self.put_off_until(crashes).filter(|due| started < *due) {
             for in_hand in in_hands {
@@ -65,7 +65,7 @@ impl Subscription {
             }
             drop(alone);
             if !called.refused.is_empty() {
-                self.attempt_alone(own, ledger, called.refused).await;
+                self.attempt_alone(kept, ledger, called.refused).await;
             }
         }
         self.review(&mut self.lock(), ledger);
@@ -96,14 +96,14 @@ impl Subscription {
     }
 
     /// Attempts events one by one, each from now on a batch of its own: none of them comes to others later.
-    async fn attempt_alone(&self, own: &mut Option<OwnLane>, ledger: &Ledger, in_hands: Vec<InHand<'_>>) {
+    async fn attempt_alone(&self, kept: &mut Kept, ledger: &Ledger, in_hands: Vec<InHand<'_>>) {
         ledger.bind_alone(&in_hands.iter().map(offset_of).collect::<Vec<_>>());
         if let Err(error) = self.log.secure().await {
             self.not_written(&error);
             return self.put_back(in_hands);
         }
         for in_hand in in_hands {
-            self.attempt_in_hand(own, in_hand).await;
+            self.attempt_in_hand(kept, in_hand).await;
         }
     }
 

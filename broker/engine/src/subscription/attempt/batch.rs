@@ -10,7 +10,7 @@ use waypost_log::{AcceptedOutputs, Cause, Ledger, Timestamp};
 
 use super::super::window::Item;
 use super::super::{Delivering, Subscription};
-use super::{InHand, OwnLane, Sent, transform};
+use super::{InHand, Kept, Sent, transform};
 use crate::subscriber::{Sending, Subscriber};
 use crate::tasks::caught;
 
@@ -50,12 +50,12 @@ enum Came {
 impl Subscription {
     /// Attempts several events in one call, and writes down what became of each. What a shutdown cuts goes back into the
     /// window as if nothing had been tried.
-    pub(in crate::subscription) async fn attempt_batch(&self, own: &mut Option<OwnLane>, items: Vec<Item>) {
+    pub(in crate::subscription) async fn attempt_batch(&self, kept: &mut Kept, items: Vec<Item>) {
         let delivering = self.delivering();
         let Subscriber::Sink(_) = &delivering.subscriber else {
             // The trigger was changed since they were taken.
             for item in items {
-                self.attempt(own, item).await;
+                self.attempt(kept, item).await;
             }
             return;
         };
@@ -64,7 +64,7 @@ impl Subscription {
         let unity = unity.unwrap_or(BatchUnity::Atomic);
         let in_hands = items.into_iter().map(|item| InHand::new(self, item)).collect();
         if unity == BatchUnity::Atomic {
-            return self.attempt_atomic(own, &delivering, in_hands).await;
+            return self.attempt_atomic(kept, &delivering, in_hands).await;
         }
         self.let_go_of_bounds(&in_hands);
         let started = self.context.clock.now();
@@ -87,7 +87,7 @@ impl Subscription {
             }
         }
         for in_hand in suspects {
-            self.attempt_in_hand(own, in_hand).await;
+            self.attempt_in_hand(kept, in_hand).await;
         }
     }
 

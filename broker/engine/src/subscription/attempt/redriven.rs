@@ -8,8 +8,9 @@ use waypost_core::{Class, codes};
 use waypost_log::{AcceptedOutputs, Entry, Timestamp};
 
 use super::super::Subscription;
-use super::{Sent, lane_for, transform};
+use super::{Sent, transform};
 use crate::congestion::Signal;
+use crate::subscriber::Lane;
 use crate::tasks::caught;
 
 /// Why no attempt may be made now.
@@ -123,13 +124,12 @@ impl Subscription {
             Ok(Transformed::Nothing(why)) => return Sent::Nothing(why),
             Err(error) => return Sent::Failed(error),
         };
-        let mut own = None;
-        let lane = lane_for(&mut own, &delivering);
+        let mut lane = Lane::default();
         let chain = delivering.transformations.digest();
         let before = if events.len() > 1 { accepted.map_or(0, |outputs| outputs.by(chain)) } else { 0 };
         let mut sent = Sent::Nothing(Discard::Filtered);
         for (output, event) in (0..).zip(&events).skip(before as usize) {
-            sent = self.send_one(&delivering, lane, entry, &mark.put_on(event), output).await;
+            sent = self.send_one(&delivering, &mut lane, entry, &mark.put_on(event), output).await;
             if let Sent::Failed(_) = sent {
                 return sent;
             }
