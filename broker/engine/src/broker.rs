@@ -238,13 +238,14 @@ impl Broker {
     }
 
     /// Takes events, as one commit. `share` is their part of the ingest budget, given back when the log no longer
-    /// holds them for the commit. They are accepted only when the commit resolves; dropping it undoes nothing.
+    /// holds them for the commit. They are accepted only when the commit resolves; dropping it undoes nothing. Whoever calls
+    /// does nothing else until it has: others may be told by them ([`Batch::only_waits`]).
     pub fn publish(
         &self,
         records: impl IntoIterator<Item = Record>,
         share: Option<Share>,
     ) -> Result<Commit, PublishError> {
-        let batch = Batch::of(records);
+        let batch = Batch { only_waits: true, ..Batch::of(records) };
         self.append(match share {
             Some(share) => batch.holding(share),
             None => batch,

@@ -29,6 +29,7 @@
 //! Every backend runs the same conformance suite (module `suite`, feature `suite`).
 
 pub mod clock;
+mod commit;
 pub mod dead_letter;
 pub mod embedded;
 pub mod error;
@@ -40,6 +41,7 @@ pub mod record;
 pub mod suite;
 
 pub use clock::{Clock, Timestamp};
+pub use commit::{Commit, Committed};
 pub use dead_letter::{
     DeadLetter, DeadLetterId, DeadLetterReason, DeadLetters, FailedAgain, Forwarding, LetterClaim,
     LetterClaims, LetterRecord, LetterSelection, RedriveId,
@@ -51,8 +53,8 @@ pub use ledger::{
     WAITING_LIMIT,
 };
 pub use log::{
-    Bounds, Commit, Committed, Durability, Epoch, Ledgers, Log, MatchBatch, Matches, Owed, PlanRecord,
-    PlanVersion, ReadLimit, Records, Scope, TriggerNumber, Usage,
+    Bounds, Durability, Epoch, Ledgers, Log, MatchBatch, Matches, Owed, PlanRecord, PlanVersion, ReadLimit,
+    Records, Scope, TriggerNumber, Usage,
 };
 pub use record::{
     Batch, Cause, Checkpoint, Entry, InvalidPosition, Metadata, Offset, Origin, Position, Record,

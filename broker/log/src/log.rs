@@ -1,21 +1,18 @@
 //! The contract of a log backend.
 
 use std::fmt;
-use std::future::Future;
 use std::ops::Range;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use smallvec::SmallVec;
-use tokio::sync::oneshot;
 use waypost_core::manifest::ResourceName;
 
 use crate::clock::Timestamp;
+use crate::commit::Commit;
 use crate::dead_letter::DeadLetters;
-use crate::error::{AppendError, CommitError, ReadError, WriteError};
+use crate::error::{AppendError, ReadError, WriteError};
 use crate::ledger::{Ledger, Outcome, Recount};
 use crate::record::{Batch, Entry, Offset, Position};
 
@@ -275,52 +272,4 @@ pub struct Usage {
     pub limit: u64,
     /// The trigger whose oldest debt keeps the most from being trimmed.
     pub held_by: Option<TriggerNumber>,
-}
-
-/// Where a batch was committed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Committed {
-    /// The position of the first record.
-    pub first: Position,
-    /// The number of records.
-    pub count: u32,
-}
-
-/// Resolves once the batch is durable, as [`Durability`] says. Cancel-safe; dropping it does not undo the append.
-#[must_use = "the batch is not durable until the commit resolves"]
-#[derive(Debug)]
-pub struct Commit(State);
-
-#[derive(Debug)]
-enum State {
-    Done(Result<Committed, CommitError>),
-    Pending(oneshot::Receiver<Result<Committed, CommitError>>),
-}
-
-impl Commit {
-    /// A commit that is resolved already.
-    pub fn done(result: Result<Committed, CommitError>) -> Self {
-        Self(State::Done(result))
-    }
-
-    /// A commit that the other end resolves.
-    pub fn pending(receiver: oneshot::Receiver<Result<Committed, CommitError>>) -> Self {
-        Self(State::Pending(receiver))
-    }
-}
-
-impl Future for Commit {
-    type Output = Result<Committed, CommitError>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        match &mut self.0 {
-            State::Done(result) => Poll::Ready(result.clone()),
-            State::Pending(receiver) => Pin::new(receiver).poll(context).map(|answer| match answer {
-                Ok(result) => result,
-                Err(_) => {
-                    Err(CommitError { reason: "the log stopped before it answered".to_owned(), full: false })
-                }
-            }),
-        }
-    }
 }

@@ -29,12 +29,13 @@ use tokio::sync::Notify;
 use waypost_core::manifest::ResourceName;
 
 use crate::clock::{Clock, Timestamp};
+use crate::commit::{Commit, Committed};
 use crate::dead_letter::DeadLetters;
 use crate::error::{AppendError, ReadError, WriteError};
 use crate::ledger::{Debt, Ledger, Outcome, OutcomeState, Place, Recount};
 use crate::log::{
-    Bounds, Commit, Committed, Durability, Epoch, Ledgers, MatchBatch, Matches, Owed, PlanRecord,
-    PlanVersion, ReadLimit, Records, Scope, TriggerNumber, Usage,
+    Bounds, Durability, Epoch, Ledgers, MatchBatch, Matches, Owed, PlanRecord, PlanVersion, ReadLimit,
+    Records, Scope, TriggerNumber, Usage,
 };
 use crate::record::{Batch, Charge, Entry, Offset, Position};
 

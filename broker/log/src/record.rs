@@ -133,6 +133,9 @@ pub struct Batch {
     pub key: Option<u64>,
     /// Whether the batch may use the reserve above the size limit: replies may, so that a full log drains.
     pub from_reserve: bool,
+    /// Whether whoever waits for the commit does nothing else until it has resolved. It is then also they who are told for
+    /// others.
+    pub only_waits: bool,
     /// Kept until the log no longer holds the batch for its commit, then dropped.
     pub hold: Option<Hold>,
 }
@@ -145,6 +148,7 @@ impl Batch {
             checkpoint: None,
             key: None,
             from_reserve: false,
+            only_waits: false,
             hold: None,
         }
     }

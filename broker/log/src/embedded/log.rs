@@ -29,6 +29,7 @@ use tokio::sync::Notify;
 use waypost_core::manifest::ResourceName;
 
 use crate::clock::Timestamp;
+use crate::commit::Commit;
 use crate::dead_letter::DeadLetters;
 use crate::embedded::books::Books;
 use crate::embedded::checkpoint::{Kind, Row};
@@ -42,8 +43,8 @@ use crate::embedded::store::Shared;
 use crate::error::{AppendError, ReadError, WriteError};
 use crate::ledger::{Ledger, Outcome, OutcomeState, Place, Recount};
 use crate::log::{
-    Bounds, Commit, Durability, Epoch, Ledgers, MatchBatch, Matches, Owed, PlanRecord, ReadLimit, Records,
-    Scope, TriggerNumber, Usage,
+    Bounds, Durability, Epoch, Ledgers, MatchBatch, Matches, Owed, PlanRecord, ReadLimit, Records, Scope,
+    TriggerNumber, Usage,
 };
 use crate::record::{Batch, Checkpoint, Entry, Offset, Position};
 

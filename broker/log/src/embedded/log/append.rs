@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use smallvec::SmallVec;
-use tokio::sync::oneshot;
 
 use crate::clock::Timestamp;
+use crate::commit::{Answer, Commit, Committed};
 use crate::embedded::batch::{RECORD_OVERHEAD, put_checkpoint, put_record};
 use crate::embedded::disk::reserve::is_full;
 use crate::embedded::frame::{FILE_HEADER, FRAME_HEADER, MAX_BODY};
@@ -16,7 +16,6 @@ use crate::embedded::ids;
 use crate::embedded::log::{BrokerLog, Live, PARTITION};
 use crate::embedded::segment::{LARGEST, SMALLEST, Segment, Written, footer_size};
 use crate::error::{AppendError, CommitError};
-use crate::log::{Commit, Committed};
 use crate::record::{Batch, Charge, Checkpoint, Entry, Hold, Position, Record};
 
 /// The bytes that may wait for the disk in one log.
@@ -31,8 +30,6 @@ const FRAME_BATCHES: usize = 4096;
 const SEGMENTS_IN_LIMIT: u64 = 64;
 /// A buffer that grew beyond this is not kept. One frame of the usual size fits.
 const BUFFER_KEPT: usize = 2 * 1024 * 1024;
-
-type Answer = Result<Committed, CommitError>;
 
 /// What waits for the disk.
 #[derive(Debug, Default)]
@@ -54,7 +51,9 @@ struct Queued {
     charge: Charge,
     /// Whether the reserve is for it.
     from_reserve: bool,
-    answer: oneshot::Sender<Answer>,
+    /// Whether whoever waits for it may be left to tell others.
+    only_waits: bool,
+    answer: Answer,
     /// Dropped when the log no longer holds the batch.
     _hold: Option<Hold>,
 }
@@ -101,7 +100,7 @@ impl BrokerLog {
         let records: u64 = batch.records.iter().map(bytes_of).sum();
         let bytes = records + (checkpoint + FRAME_HEADER) as u64;
         let charge = self.shared.admit(bytes, batch.from_reserve)?;
-        let (answer, commit) = oneshot::channel();
+        let (answer, commit) = Answer::channel();
         let mut queue = self.queue.lock();
         // Again, now that `stop` waits for this lock.
         self.check_append()?;
@@ -117,6 +116,7 @@ impl BrokerLog {
             arrived: self.shared.clock.now(),
             charge,
             from_reserve: batch.from_reserve,
+            only_waits: batch.only_waits,
             answer,
             _hold: batch.hold,
         });
@@ -125,7 +125,7 @@ impl BrokerLog {
         if schedule {
             self.shared.work.schedule(log);
         }
-        Ok(Commit::pending(commit))
+        Ok(commit)
     }
 
     fn check_append(&self) -> Result<(), AppendError> {
@@ -338,14 +338,19 @@ impl BrokerLog {
         self.end.store(written.end, Ordering::Release);
         self.grown.notify_waiters();
         let mut offset = written.first;
+        let mut together = Vec::with_capacity(batches.len());
         for batch in batches.drain(..) {
-            let Queued { count, answer, charge, _hold, .. } = batch;
+            let Queued { count, answer, charge, only_waits, _hold, .. } = batch;
             drop((charge, _hold));
-            let first = Position { partition: PARTITION, offset };
+            let committed = Committed { first: Position { partition: PARTITION, offset }, count };
             offset += u64::from(count);
-            // Nobody may be waiting: the batch is durable all the same.
-            let _ = answer.send(Ok(Committed { first, count }));
+            if only_waits {
+                together.push((answer, committed));
+            } else {
+                answer.send(Ok(committed));
+            }
         }
+        Answer::send_together(together);
     }
 
     /// Nobody knows what is on the disk now: nothing is acknowledged any more.
@@ -415,7 +420,7 @@ fn refuse(batches: &mut Vec<Queued>, reason: &str, full: bool) {
     for batch in batches.drain(..) {
         let Queued { answer, charge, _hold, .. } = batch;
         drop((charge, _hold));
-        let _ = answer.send(Err(CommitError { reason: reason.to_owned(), full }));
+        answer.send(Err(CommitError { reason: reason.to_owned(), full }));
     }
 }
 
