@@ -79,8 +79,9 @@ pub(super) fn check(file: &dyn DiskFile) -> Result<(), SearchError> {
     (0..blocks(file)?).try_for_each(|number| block(file, number).map(drop))
 }
 
-/// The records with this hash, in a file of so many blocks. Hashes are spread evenly, so that the block is looked for where it should be and beside
-/// that, and only then by halves: a log has hundreds of these files, and each block may have to come from the disk.
+/// The records with this hash, in a file of so many blocks. Hashes are spread evenly, so that the block is looked for where
+/// it should be and beside that, and only then by halves: a log has hundreds of these files, and each block may have to
+/// come from the disk.
 pub(super) fn search(file: &dyn DiskFile, blocks: u64, hash: u64) -> Result<Vec<u32>, SearchError> {
     // The first block whose last hash is not below the one that is looked for.
     let (mut low, mut high) = (0, blocks);
