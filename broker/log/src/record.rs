@@ -133,8 +133,8 @@ pub struct Batch {
     pub key: Option<u64>,
     /// Whether the batch may use the reserve above the size limit: replies may, so that a full log drains.
     pub from_reserve: bool,
-    /// Whether whoever waits for the commit does nothing else until it has resolved. It is then also they who are told for
-    /// others.
+    /// Whether whoever waits for the commit does nothing else until it has resolved. It may then be left to them to tell the
+    /// others whose batches share the frame: one who waits for something else meanwhile would keep it from them.
     pub only_waits: bool,
     /// Kept until the log no longer holds the batch for its commit, then dropped.
     pub hold: Option<Hold>,

@@ -130,3 +130,20 @@ fn the_group_is_named_after_the_source() {
     assert_eq!(config(&json!({})).group(&name), "waypost.shop.in");
     assert_eq!(config(&json!({"consumerGroup": "g"})).group(&name), "g");
 }
+
+#[test]
+fn the_offset_of_each_partition_is_that_behind_its_last_record() {
+    let event = event_of(&record(None, None, &[]));
+    let mut taken = Taken::default();
+    for (topic, partition, next) in
+        [("a", 0, 5), ("a", 0, 6), ("a", 1, 3), ("b", 0, 9), ("a", 0, 7), ("a", 1, 4), ("a", 1, 5)]
+    {
+        taken.take(event.clone(), topic, partition, next);
+    }
+    assert_eq!(taken.bytes, 7 * event.size());
+    let (events, offsets) = taken.into_parts();
+    assert_eq!(events.len(), 7);
+    let place = |topic: &str, partition| (topic.to_owned(), partition);
+    assert_eq!(offsets, Offsets::from([(place("a", 0), 7), (place("a", 1), 5), (place("b", 0), 9)]));
+    assert_eq!(Taken::default().into_parts(), (Vec::new(), Offsets::new()));
+}

@@ -19,8 +19,24 @@ use crate::problem::{Problem, ProblemKind};
 /// How long a pull may wait at Google for a message, with what the way takes.
 const PULL_PATIENCE: Duration = Duration::from_secs(100);
 
-/// The call that tells which permissions we have.
-const TEST_PERMISSIONS: &str = "/google.iam.v1.IAMPolicy/TestIamPermissions";
+/// A call, and the field of its request that names the subscription, by which Google routes it.
+#[derive(Debug, Clone, Copy)]
+struct Call {
+    path: &'static str,
+    routed_by: &'static str,
+}
+
+const GET_SUBSCRIPTION: Call =
+    Call { path: "/google.pubsub.v1.Subscriber/GetSubscription", routed_by: "subscription" };
+const CREATE_SUBSCRIPTION: Call =
+    Call { path: "/google.pubsub.v1.Subscriber/CreateSubscription", routed_by: "name" };
+const PULL: Call = Call { path: "/google.pubsub.v1.Subscriber/Pull", routed_by: "subscription" };
+const ACKNOWLEDGE: Call =
+    Call { path: "/google.pubsub.v1.Subscriber/Acknowledge", routed_by: "subscription" };
+const MODIFY_ACK_DEADLINE: Call =
+    Call { path: "/google.pubsub.v1.Subscriber/ModifyAckDeadline", routed_by: "subscription" };
+const TEST_PERMISSIONS: Call =
+    Call { path: "/google.iam.v1.IAMPolicy/TestIamPermissions", routed_by: "resource" };
 
 /// The permission to pull and acknowledge.
 const CONSUME: &str = "pubsub.subscriptions.consume";
@@ -189,7 +205,7 @@ impl Subscriber {
     /// Why it cannot be consumed.
     pub async fn find(&self) -> Result<Option<Subscription>, Problem> {
         let request = GetSubscriptionRequest { subscription: self.subscription.clone() };
-        match self.call("/google.pubsub.v1.Subscriber/GetSubscription", request, ANSWER_PATIENCE).await {
+        match self.call(GET_SUBSCRIPTION, request, ANSWER_PATIENCE).await {
             Ok(found) => Ok(Some(found)),
             Err(Failure::Answer(status)) if status.code() == Code::PermissionDenied => Ok(None),
             Err(failure) => Err(failure.problem()),
@@ -228,8 +244,7 @@ impl Subscriber {
             ack_deadline_seconds: seconds(ack_deadline),
             enable_message_ordering: true,
         };
-        let path = "/google.pubsub.v1.Subscriber/CreateSubscription";
-        match self.call::<_, Subscription>(path, request, ANSWER_PATIENCE).await {
+        match self.call::<_, Subscription>(CREATE_SUBSCRIPTION, request, ANSWER_PATIENCE).await {
             Ok(_) => Ok(()),
             Err(Failure::Answer(status)) if status.code() == Code::AlreadyExists => Ok(()),
             Err(failure) => Err(failure.problem()),
@@ -248,7 +263,7 @@ impl Subscriber {
             max_messages: i32::try_from(most).unwrap_or(i32::MAX),
         };
         let patience = if wait { PULL_PATIENCE } else { ANSWER_PATIENCE };
-        match self.call::<_, PullResponse>("/google.pubsub.v1.Subscriber/Pull", request, patience).await {
+        match self.call::<_, PullResponse>(PULL, request, patience).await {
             Ok(response) => Ok(response.received_messages),
             Err(Failure::Answer(status)) if wait && status.code() == Code::DeadlineExceeded => Ok(Vec::new()),
             Err(failure) => Err(failure.problem()),
@@ -263,8 +278,7 @@ impl Subscriber {
         for ack_ids in ack_ids.chunks(MOST_IDS) {
             let request =
                 AcknowledgeRequest { subscription: self.subscription.clone(), ack_ids: ack_ids.to_vec() };
-            let path = "/google.pubsub.v1.Subscriber/Acknowledge";
-            self.call::<_, Empty>(path, request, ANSWER_PATIENCE).await.map_err(Failure::problem)?;
+            self.call::<_, Empty>(ACKNOWLEDGE, request, ANSWER_PATIENCE).await.map_err(Failure::problem)?;
         }
         Ok(())
     }
@@ -280,13 +294,14 @@ impl Subscriber {
                 ack_deadline_seconds: seconds(deadline),
                 ack_ids: ack_ids.to_vec(),
             };
-            let path = "/google.pubsub.v1.Subscriber/ModifyAckDeadline";
-            self.call::<_, Empty>(path, request, ANSWER_PATIENCE).await.map_err(Failure::problem)?;
+            self.call::<_, Empty>(MODIFY_ACK_DEADLINE, request, ANSWER_PATIENCE)
+                .await
+                .map_err(Failure::problem)?;
         }
         Ok(())
     }
 
-    async fn call<Q, A>(&self, path: &'static str, request: Q, patience: Duration) -> Result<A, Failure>
+    async fn call<Q, A>(&self, call: Call, request: Q, patience: Duration) -> Result<A, Failure>
     where
         Q: Message + 'static,
         A: Message + Default + 'static,
@@ -301,16 +316,14 @@ impl Subscriber {
             })?;
             request.metadata_mut().insert("authorization", value);
         }
-        // Google routes by this: the field of the request that names the subscription.
-        let field = if path == TEST_PERMISSIONS { "resource" } else { "subscription" };
-        let route = format!("{field}={}", self.subscription.replace('/', "%2F"));
+        let route = format!("{}={}", call.routed_by, self.subscription.replace('/', "%2F"));
         if let Ok(route) = MetadataValue::try_from(route) {
             request.metadata_mut().insert("x-goog-request-params", route);
         }
         let mut client = Grpc::new(self.channel.clone()).max_decoding_message_size(MOST_ANSWER);
         let asked = async {
             client.ready().await.map_err(|error| Status::from_error(error.into()))?;
-            client.unary(request, PathAndQuery::from_static(path), ProstCodec::<Q, A>::new()).await
+            client.unary(request, PathAndQuery::from_static(call.path), ProstCodec::<Q, A>::new()).await
         };
         match tokio::time::timeout(patience, asked).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
