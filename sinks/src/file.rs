@@ -228,14 +228,16 @@ impl Written {
         Ok((file, length))
     }
 
-    /// Gives each full file the next number, the oldest up.
+    /// Gives each full file the next number, the oldest up; the oldest goes where as many as may be are kept. Those behind a
+    /// number that is free, such as a kill in the middle leaves, keep theirs, so that none stays free.
     fn rotate_files(&self) -> io::Result<()> {
         let Some((_, keep)) = self.rotate else { return Ok(()) };
-        for number in (1..keep).rev() {
-            match std::fs::rename(self.numbered(number), self.numbered(number + 1)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
+        let mut free = 1;
+        while free < keep && self.numbered(free).try_exists()? {
+            free += 1;
+        }
+        for number in (1..free).rev() {
+            std::fs::rename(self.numbered(number), self.numbered(number + 1))?;
         }
         std::fs::rename(&self.path, self.numbered(1))
     }

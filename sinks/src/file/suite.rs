@@ -66,6 +66,22 @@ async fn full_files_are_numbered_and_the_oldest_goes() {
 }
 
 #[tokio::test]
+async fn a_number_that_a_kill_left_free_is_filled() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("events.jsonl");
+    let numbered = |number: u32| folder.path().join(format!("events.jsonl.{number}"));
+    // The kill came when 2 had become 3 and 1 was to become 2.
+    for number in [1, 3, 4] {
+        std::fs::write(numbered(number), format!("{}\n", json!({"id": number.to_string()}))).unwrap();
+    }
+    let sink = sink(json!({"path": path, "rotate": {"size": "1B", "keep": 9}})).await;
+    deliver(&*sink, 10..12).await;
+    assert_eq!((ids(&path), ids(&numbered(1))), (vec!["11".to_owned()], vec!["10".to_owned()]));
+    let left: Vec<_> = (2..=5).flat_map(|number| ids(&numbered(number))).collect();
+    assert_eq!(left, ["1", "3", "4"]);
+}
+
+#[tokio::test]
 async fn a_folder_that_is_not_there_is_told_until_it_is() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("later/events.jsonl");

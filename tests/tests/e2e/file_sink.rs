@@ -71,9 +71,9 @@ async fn ten_thousand_events_are_in_files_that_turn_though_waypost_is_killed() {
     assert!(sizes.values().all(|size| *size <= 128 * 1024), "{sizes:?}");
     let expected = (1..sizes.len()).map(|number| format!("events.jsonl.{number}"));
     assert!(expected.clone().all(|name| sizes.contains_key(&name)), "numbered without a gap: {sizes:?}");
-    // What was in a call at the moment of the kill may stand there twice.
-    let twice = ids.values().filter(|times| **times > 1).count();
-    assert!(twice <= 2_000, "{twice}");
+    // What was delivered shortly before the kill may not have been noted yet: it may stand there twice, and nothing else.
+    let twice = |id: &String| id.parse::<usize>().unwrap() < 5_000;
+    assert!(ids.iter().all(|(id, times)| *times == 1 || (*times == 2 && twice(id))), "{ids:?}");
     waypost.stop().await;
 }
 
