@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use crate::broker::{Broker, Home, Start, pause, trigger};
-use crate::explained::{Explained, explained};
+use crate::explained::explained;
 use crate::failure::{Failure, ensure};
 use crate::manifests::{self, Trigger};
 use crate::subscriber::Subscriber;
@@ -90,10 +90,9 @@ pub(crate) fn backlog(arguments: &Backlog, directory: &Path) -> Result<(), Failu
         started.as_millis(),
         drained.as_secs_f64()
     ))?;
-    for Explained { way, taken } in explained {
-        let (middle, longest) = (taken[taken.len() / 2], taken[taken.len() - 1]);
-        report(&format!("{} explained {way}: median {middle:.1?}, longest {longest:.1?}\n", taken.len()))?;
-        ensure(longest.as_millis() <= u128::from(arguments.explain_within), || {
+    for of_way in explained {
+        report(&format!("{of_way}\n"))?;
+        ensure(of_way.longest().as_millis() <= u128::from(arguments.explain_within), || {
             "an explanation takes too long".to_owned()
         })?;
     }

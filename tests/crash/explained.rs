@@ -1,5 +1,6 @@
 //! How long it takes to explain events of a log, wherever they stand in it.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -10,10 +11,37 @@ use crate::wire::Connection;
 /// How an event is asked for.
 const WAYS: [&str; 2] = ["by position", "by source and id"];
 
-/// How long explanations took, in order, of one way to ask for them.
+/// How long explanations took, of one way to ask for them.
 pub(crate) struct Explained {
     pub(crate) way: &'static str,
-    pub(crate) taken: Vec<Duration>,
+    /// In the order in which they were asked for; never empty.
+    taken: Vec<Duration>,
+}
+
+impl Explained {
+    pub(crate) fn longest(&self) -> Duration {
+        self.taken.iter().copied().max().unwrap_or_default()
+    }
+}
+
+impl fmt::Display for Explained {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut numbered: Vec<_> = (1..).zip(&self.taken).map(|(number, taken)| (taken, number)).collect();
+        numbered.sort_unstable();
+        write!(
+            f,
+            "{} explained {}: median {:.1?}, longest",
+            self.taken.len(),
+            self.way,
+            numbered[numbered.len() / 2].0
+        )?;
+        // Whether it was the first, for which all may have to come from the disk, tells why.
+        numbered
+            .iter()
+            .rev()
+            .take(3)
+            .try_for_each(|(taken, number)| write!(f, " {taken:.1?} (number {number})"))
+    }
 }
 
 /// Asks for events by position and by source and id, half of the times each. Each answer must tell of the event that was
@@ -42,7 +70,6 @@ pub(crate) fn explained(admin: SocketAddr, events: u64, times: u64) -> Result<Ve
             && trigger["deliveries"][0]["state"] == "delivered";
         ensure(right, || format!("event {number} by {record} is told wrongly: {told:#}"))?;
     }
-    all.iter_mut().for_each(|way| way.taken.sort_unstable());
     all.retain(|way| !way.taken.is_empty());
     Ok(all)
 }
