@@ -83,6 +83,9 @@ pub(super) trait DiskFile: fmt::Debug + Send + Sync {
 
     /// Makes everything written before durable, the length with it.
     fn sync(&self) -> io::Result<()>;
+
+    /// Tells the system that nobody will read soon what is synced, so that it may use the memory for something else.
+    fn forget(&self);
 }
 
 /// The file system of this machine.
@@ -215,5 +218,11 @@ impl DiskFile for SystemFile {
 
     fn sync(&self) -> io::Result<()> {
         self.0.sync_data()
+    }
+
+    fn forget(&self) {
+        // A system that takes no such hints, or does not take this one, keeps the memory until others need it.
+        #[cfg(target_os = "linux")]
+        let _ = rustix::fs::fadvise(&self.0, 0, None, rustix::fs::Advice::DontNeed);
     }
 }

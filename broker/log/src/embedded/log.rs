@@ -79,6 +79,8 @@ pub(super) struct BrokerLog {
     tail: Arc<Tail>,
     start: AtomicU64,
     end: AtomicU64,
+    /// Whether something was read that the ring did not hold, since segments were last sealed.
+    read_behind: AtomicBool,
     /// Below this offset no match is taken any more: its segment is being given up.
     given_up: AtomicU64,
     /// What an operator accepted as lost.

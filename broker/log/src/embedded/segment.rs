@@ -92,8 +92,8 @@ enum IdIndex {
     Growing(Ids),
     /// In memory, because the file could not be written.
     Held(Ids),
-    /// In a file beside the segment, of so many blocks; none while nobody has looked.
-    Stored(Option<u64>),
+    /// In a file beside the segment; its shape, unless nobody has looked.
+    Stored(Option<ids::Shape>),
 }
 
 /// What was found in a segment that was not sealed.
@@ -379,23 +379,31 @@ impl Segment {
         Ok(())
     }
 
-    /// Writes the index of ids of a sealed segment where that was not done yet. It is only a shortcut: what fails is
-    /// told, and the index stays in memory.
-    pub(super) fn store_ids(&self) {
+    /// Writes the index of ids of a sealed segment where that was not done yet; true where it was not. It is only a shortcut:
+    /// what fails is told, and the index stays in memory.
+    pub(super) fn store_ids(&self) -> bool {
         if !self.sealed() {
-            return;
+            return false;
         }
         let mut index = self.ids.lock();
-        if let IdIndex::Growing(ids) = &mut *index {
-            let ids = std::mem::take(ids);
-            *index = self.stored_or_held(ids);
+        let IdIndex::Growing(ids) = &mut *index else { return false };
+        let ids = std::mem::take(ids);
+        *index = self.stored_or_held(ids);
+        true
+    }
+
+    /// Tells the system that its records are not read soon.
+    pub(super) fn forget(&self) {
+        // One that cannot be opened is met by whoever reads it.
+        if let Ok(file) = self.file() {
+            file.forget();
         }
     }
 
     fn stored_or_held(&self, ids: Ids) -> IdIndex {
         let path = self.ids_path();
         match ids::write(&*self.disk, &path, &ids) {
-            Ok(()) => IdIndex::Stored(None),
+            Ok(shape) => IdIndex::Stored(Some(shape)),
             Err(error) => {
                 tracing::warn!(file = %path.display(), %error, "the index of ids cannot be written");
                 IdIndex::Held(ids)
@@ -413,7 +421,7 @@ impl Segment {
         let mut index = self.ids.lock();
         let records: Vec<u32> = match &mut *index {
             IdIndex::Growing(ids) | IdIndex::Held(ids) => of_hash(ids, hash),
-            IdIndex::Stored(blocks) => match self.search_stored(blocks, hash) {
+            IdIndex::Stored(shape) => match self.search_stored(shape, hash) {
                 Ok(records) => records,
                 Err(error) => {
                     let file = self.ids_path();
@@ -435,13 +443,13 @@ impl Segment {
         Ok(records.into_iter().map(|record| self.base + u64::from(record)).collect())
     }
 
-    fn search_stored(&self, blocks: &mut Option<u64>, hash: u64) -> Result<Vec<u32>, ids::SearchError> {
+    fn search_stored(&self, shape: &mut Option<ids::Shape>, hash: u64) -> Result<Vec<u32>, ids::SearchError> {
         let file = self.disk.open(&self.ids_path(), Opening::Existing)?;
-        let blocks = match *blocks {
-            Some(blocks) => blocks,
-            None => *blocks.insert(ids::blocks(&*file)?),
+        let shape = match *shape {
+            Some(shape) => shape,
+            None => *shape.insert(ids::shape(&*file)?),
         };
-        ids::search(&*file, blocks, hash)
+        ids::search(&*file, shape, hash)
     }
 
     fn collect_ids(&self) -> io::Result<Ids> {

@@ -203,6 +203,8 @@ impl DiskFile for OverlayFile {
     fn sync(&self) -> io::Result<()> {
         Ok(())
     }
+
+    fn forget(&self) {}
 }
 
 #[cfg(test)]

@@ -182,4 +182,8 @@ impl DiskFile for ReservedFile {
     fn sync(&self) -> io::Result<()> {
         self.file.sync()
     }
+
+    fn forget(&self) {
+        self.file.forget();
+    }
 }

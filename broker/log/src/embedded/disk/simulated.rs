@@ -39,6 +39,8 @@ struct Shared {
     written: AtomicU64,
     /// The bytes that may be allocated in all; 0 for any number.
     room: AtomicU64,
+    /// How often it was told that a file is not read soon.
+    forgotten: AtomicU64,
 }
 
 #[derive(Debug, Default, Clone)]
@@ -113,6 +115,11 @@ impl SimulatedDisk {
     /// The bytes that were written so far.
     pub(crate) fn written(&self) -> u64 {
         self.0.written.load(Ordering::SeqCst)
+    }
+
+    /// How often it was told that a file is not read soon.
+    pub(crate) fn forgotten(&self) -> u64 {
+        self.0.forgotten.load(Ordering::SeqCst)
     }
 
     pub(crate) fn end_power_at(&self, operation: u64) {
@@ -318,5 +325,9 @@ impl DiskFile for SimulatedFile {
         let Content { now, durable, .. } = &mut *content;
         durable.clone_from(now);
         Ok(())
+    }
+
+    fn forget(&self) {
+        self.shared.forgotten.fetch_add(1, Ordering::SeqCst);
     }
 }

@@ -149,8 +149,14 @@ impl BrokerLog {
             self.shared.take(written.bytes);
             self.lists.lock().left(written);
         }
-        let sealed: Vec<_> = self.segments.read().iter().map(|live| Arc::clone(&live.segment)).collect();
-        sealed.iter().for_each(|segment| segment.store_ids());
+        let mut segments: Vec<_> =
+            self.segments.read().iter().map(|live| Arc::clone(&live.segment)).collect();
+        segments.retain(|segment| segment.store_ids());
+        // Those who keep up read from the ring. The memory of what was written is better used again for what comes next: it
+        // is warm, where other memory may have to be fetched first, from the host of a virtual machine even.
+        if !segments.is_empty() && !self.read_behind.swap(false, Ordering::Relaxed) {
+            segments.iter().for_each(|segment| segment.forget());
+        }
         if let Some(notes) = notes {
             let bytes =
                 self.books.journal.write(&notes).map_err(|error| failed("the outcome journal", &error))?;

@@ -121,6 +121,7 @@ impl BrokerLog {
         if wanted.peek().is_none() {
             return Ok(());
         }
+        self.read_behind.store(true, Ordering::Relaxed);
         let mut buffer = self.shared.buffers.lock().pop().unwrap_or_default();
         while let Some(offset) = wanted.peek().copied().filter(|_| going) {
             let Some(segment) = self.segment_of(offset) else {

@@ -123,6 +123,7 @@ impl BrokerLog {
             tail: Arc::default(),
             start: AtomicU64::new(start),
             end: AtomicU64::new(end),
+            read_behind: AtomicBool::new(false),
             given_up: AtomicU64::new(start),
             accepted: RwLock::new(row.accepted.clone()),
             damage: Mutex::new(damage),

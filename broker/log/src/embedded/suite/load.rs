@@ -63,6 +63,31 @@ async fn the_index_of_a_damaged_segment_is_built_once() {
     assert_eq!(disk.operations(), operations, "a search writes nothing");
 }
 
+/// Memory is given back for what nobody reads, and kept for those who are behind.
+#[tokio::test]
+async fn a_sealed_segment_is_forgotten_unless_someone_reads_behind() {
+    let stage = Stage::open(&SimulatedDisk::new());
+    let fill = async |behind: bool| {
+        let before = stage.disk.files().len();
+        // Several segments, since they grow.
+        for _ in 0..RECORDS / 10 * 4 {
+            stage.owe(&["t"], 10, 1_000).await;
+            if behind {
+                let read = stage.log.read(0, 0, PLENTY).await.expect("records are readable");
+                assert_eq!(read[0].position.offset, 0);
+            }
+        }
+        stage.flush();
+        assert!(stage.disk.files().len() > before + 1, "another segment was sealed");
+        stage.disk.forgotten()
+    };
+    let first = fill(false).await;
+    assert!(first > 0);
+    assert_eq!(fill(true).await, first);
+    fill(false).await;
+    assert!(fill(false).await > first);
+}
+
 /// Sealed files are opened by their footers, and tell the same as before.
 #[tokio::test]
 async fn a_start_finds_what_sealed_files_hold() {
