@@ -205,8 +205,11 @@ async fn good_manifests_have_an_empty_list_and_exit_code_0() {
 
 #[tokio::test]
 async fn a_file_that_is_not_there() {
+    // Where no process was before: one that finds what it knew of a file goes on with it.
+    let directory = tempfile::tempdir().unwrap();
     for command in ["check", "run"] {
-        let finished = run(&[command, "-f", "/nonexistent/manifests.yaml"]).await;
+        let arguments = [command, "-f", "/nonexistent/manifests.yaml"];
+        let finished = run_in(directory.path(), &arguments, b"").await;
         assert_eq!(finished.code, Some(1), "{finished:?}");
         let text = format!("{}{}", finished.stdout, finished.stderr);
         assert!(text.contains("/nonexistent/manifests.yaml") && text.contains("error[E0"), "{finished:?}");
