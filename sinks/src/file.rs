@@ -237,7 +237,11 @@ impl Written {
             free += 1;
         }
         for number in (1..free).rev() {
-            std::fs::rename(self.numbered(number), self.numbered(number + 1))?;
+            match std::fs::rename(self.numbered(number), self.numbered(number + 1)) {
+                // Whoever collects full files may take one away at any moment.
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
         }
         std::fs::rename(&self.path, self.numbered(1))
     }

@@ -8,7 +8,7 @@
 //! The checksum of a block covers the count, the entries and the number of the block. A hash only suggests: whoever
 //! looks compares the record itself.
 //!
-//! The hashes of ids that count up lie in heaps, so that nobody could tell in which block one is. A key is such a hash spread
+//! The hashes of ids that count up lie in clusters, so that nobody could tell in which block one is. A key is such a hash spread
 //! evenly. Before there were keys the hashes stood there themselves, and the magic was another; that is read too.
 
 use std::io;
