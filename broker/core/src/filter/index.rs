@@ -111,7 +111,11 @@ impl Index {
     /// Finds the slots whose filters match the event: [`Scratch::matched`], and [`Scratch::over_budget`]. Looks at the
     /// data only where a filter that could match asks about it, and goes through it once for all single places.
     pub fn matches(&self, candidate: &Candidate<'_>, scratch: &mut Scratch) {
-        View::new(self, candidate, scratch).decide();
+        scratch.begin();
+        // Looking at an event takes its time too.
+        if !self.is_empty() {
+            View::new(self, candidate, scratch).decide();
+        }
     }
 
     fn compile(&mut self, filter: &Filter) -> Compiled {

@@ -11,6 +11,10 @@ use std::sync::Arc;
 
 use rustix::fs::{FallocateFlags, fallocate};
 
+use direct::Direct;
+pub(super) use direct::place;
+
+mod direct;
 pub(super) mod overlay;
 pub(super) mod reserve;
 #[cfg(test)]
@@ -72,6 +76,13 @@ pub(super) trait DiskFile: fmt::Debug + Send + Sync {
 
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()>;
 
+    /// Writes as [`DiskFile::write_at`] does, past the memory of the system where that can be done: for much that nobody
+    /// reads soon. It can be done for whole blocks of a file that are blocks of memory too, see [`place`]; what is before
+    /// and behind them goes the usual way.
+    fn write_past_cache(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        self.write_at(bytes, at)
+    }
+
     /// Takes room on the disk up to `length`, so that writes below it need none; new bytes are zero.
     fn allocate(&self, length: u64) -> io::Result<()>;
 
@@ -129,7 +140,8 @@ impl Disk for SystemDisk {
             Opening::Existing | Opening::Reading => &mut options,
             Opening::Either => options.create(true).truncate(false),
         };
-        Ok(Arc::new(SystemFile(options.open(path)?)))
+        let file = options.open(path)?;
+        Ok(Arc::new(SystemFile { file, direct: Direct::new(path) }))
     }
 
     fn remove_directory(&self, path: &Path) -> io::Result<()> {
@@ -173,17 +185,20 @@ impl Disk for SystemDisk {
 }
 
 #[derive(Debug)]
-struct SystemFile(File);
+struct SystemFile {
+    file: File,
+    direct: Direct,
+}
 
 impl DiskFile for SystemFile {
     fn length(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+        Ok(self.file.metadata()?.len())
     }
 
     fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
         let mut read = 0;
         while read < buffer.len() {
-            match self.0.read_at(&mut buffer[read..], at + read as u64) {
+            match self.file.read_at(&mut buffer[read..], at + read as u64) {
                 Ok(0) => break,
                 Ok(more) => read += more,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -194,35 +209,45 @@ impl DiskFile for SystemFile {
     }
 
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
-        self.0.write_all_at(bytes, at)
+        self.file.write_all_at(bytes, at)
+    }
+
+    fn write_past_cache(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        let (before, blocks, behind) = direct::split(bytes, at);
+        let (blocks_at, behind_at) = (at + before.len() as u64, at + (before.len() + blocks.len()) as u64);
+        if blocks.is_empty() || !self.direct.write_at(&self.file, blocks, blocks_at)? {
+            return self.write_at(bytes, at);
+        }
+        self.write_at(before, at)?;
+        self.write_at(behind, behind_at)
     }
 
     fn allocate(&self, length: u64) -> io::Result<()> {
-        match fallocate(&self.0, FallocateFlags::empty(), 0, length) {
+        match fallocate(&self.file, FallocateFlags::empty(), 0, length) {
             // A file system that cannot promise room: it is met at the write.
-            Err(rustix::io::Errno::OPNOTSUPP) => self.0.set_len(length),
+            Err(rustix::io::Errno::OPNOTSUPP) => self.file.set_len(length),
             result => Ok(result?),
         }
     }
 
     fn take_room(&self, length: u64) -> io::Result<()> {
-        match fallocate(&self.0, FallocateFlags::KEEP_SIZE, 0, length) {
+        match fallocate(&self.file, FallocateFlags::KEEP_SIZE, 0, length) {
             Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
             result => Ok(result?),
         }
     }
 
     fn set_length(&self, length: u64) -> io::Result<()> {
-        self.0.set_len(length)
+        self.file.set_len(length)
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.file.sync_data()
     }
 
     fn forget(&self) {
         // A system that takes no such hints, or does not take this one, keeps the memory until others need it.
         #[cfg(target_os = "linux")]
-        let _ = rustix::fs::fadvise(&self.0, 0, None, rustix::fs::Advice::DontNeed);
+        let _ = rustix::fs::fadvise(&self.file, 0, None, rustix::fs::Advice::DontNeed);
     }
 }

@@ -15,7 +15,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::clock::Timestamp;
 use crate::embedded::batch::{self, Item};
 use crate::embedded::codec::{Corrupt, Put, Reader};
-use crate::embedded::disk::{Disk, DiskFile, Opening};
+use crate::embedded::disk::{Disk, DiskFile, Opening, place};
 use crate::embedded::frame::{
     FILE_HEADER, FRAME_HEADER, FileHeader, FileKind, FrameHead, Gap, Scanned, end_of_zeros, put_trailer,
     read_footer, scan,
@@ -290,21 +290,26 @@ impl Segment {
         !state.sealed && state.length + bytes + footer_size(state.index.len() + 1) <= state.capacity
     }
 
-    /// Makes a frame for the end of the segment in `buffer`.
+    /// Makes a frame of at most about `room` bytes for the end of the segment, and says from where on it stands in
+    /// `buffer`.
     pub(super) fn encode(
         &self,
         buffer: &mut Vec<u8>,
-        first: Offset,
-        count: u32,
+        room: usize,
+        (first, count): (Offset, u32),
         write: impl FnOnce(&mut Vec<u8>),
-    ) {
-        let number = self.state.read().next_number;
-        buffer.clear();
+    ) -> usize {
+        let (number, at) = {
+            let state = self.state.read();
+            (state.next_number, state.length)
+        };
+        let start = place(buffer, at, room);
         FrameHead::encode(buffer, self.generation, (RECORDS, number), (first, count), write);
+        start
     }
 
-    /// Writes a frame and syncs it. Only the writer calls this, and nothing is shown before [`Segment::publish`].
-    pub(super) fn write(&self, frame: &[u8]) -> io::Result<()> {
+    /// Writes a frame and syncs it, past the memory of the system where nobody is to read it soon. Only the writer calls this, and nothing is shown before [`Segment::publish`].
+    pub(super) fn write(&self, frame: &[u8], past_cache: bool) -> io::Result<()> {
         let (at, touched, capacity, before) = {
             let state = self.state.read();
             (state.length, state.touched, state.capacity, state.small_frames)
@@ -312,7 +317,11 @@ impl Segment {
         let small_frames = if frame.len() <= SMALL_FRAME { before.saturating_add(1) } else { 0 };
         let end = at + frame.len() as u64;
         let file = self.file()?;
-        file.write_at(frame, at)?;
+        if past_cache {
+            file.write_past_cache(frame, at)?;
+        } else {
+            file.write_at(frame, at)?;
+        }
         let mut zeros = end;
         if small_frames >= SMALL_FRAMES && end > touched {
             let to = (end + ZEROS_AHEAD).min(capacity);

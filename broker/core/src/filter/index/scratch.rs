@@ -16,6 +16,13 @@ pub struct Scratch {
 }
 
 impl Scratch {
+    /// Forgets what is known of the last event.
+    pub(super) fn begin(&mut self) {
+        self.matched.clear();
+        self.over_budget.clear();
+        self.within_budget.clear();
+    }
+
     /// The slots that matched the last event, in ascending order.
     pub fn matched(&self) -> &[u32] {
         &self.matched

@@ -61,9 +61,6 @@ impl<'i, 'v> View<'i, 'v> {
         if let Some(name) = index.names.find(b"specversion") {
             attributes.push((name, event.spec_version().as_str().as_bytes()));
         }
-        scratch.matched.clear();
-        scratch.over_budget.clear();
-        scratch.within_budget.clear();
         Self {
             index,
             candidate,

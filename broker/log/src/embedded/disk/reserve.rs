@@ -147,6 +147,15 @@ impl ReservedFile {
             result => result,
         }
     }
+
+    /// Takes room for what goes beyond the end, so that nothing is written where there is none.
+    fn make_room(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        let end = at + bytes.len() as u64;
+        if end > self.file.length()? {
+            self.with_room(|| self.file.take_room(end))?;
+        }
+        Ok(())
+    }
 }
 
 impl DiskFile for ReservedFile {
@@ -158,13 +167,14 @@ impl DiskFile for ReservedFile {
         self.file.read_at(buffer, at)
     }
 
-    /// Takes room first for what goes beyond the end, so that nothing is written where there is none.
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
-        let end = at + bytes.len() as u64;
-        if end > self.file.length()? {
-            self.with_room(|| self.file.take_room(end))?;
-        }
+        self.make_room(bytes, at)?;
         self.file.write_at(bytes, at)
+    }
+
+    fn write_past_cache(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        self.make_room(bytes, at)?;
+        self.file.write_past_cache(bytes, at)
     }
 
     fn allocate(&self, length: u64) -> io::Result<()> {

@@ -28,6 +28,9 @@ const FRAME_BYTES: u64 = 1024 * 1024;
 const FRAME_BATCHES: usize = 4096;
 /// How many segments there are at least when the limit is met, so that giving one up is a small step.
 const SEGMENTS_IN_LIMIT: u64 = 64;
+/// Frames of so many bytes are written past the memory of the system while all who read keep up: copying them there would
+/// cost as much as making them. For a smaller one the two writes more, for its ends, cost more than the copy.
+const PAST_CACHE: usize = 256 * 1024;
 /// A buffer that grew beyond this is not kept. One frame of the usual size fits.
 const BUFFER_KEPT: usize = 2 * 1024 * 1024;
 
@@ -224,7 +227,8 @@ impl BrokerLog {
         if buffer.capacity() > BUFFER_KEPT {
             *buffer = Vec::new();
         }
-        segment.encode(buffer, first, count, |into| {
+        let room = usize::try_from(bytes).unwrap_or(usize::MAX);
+        let start = segment.encode(buffer, room, (first, count), |into| {
             let mut offset = first;
             let mut newest = written.newest;
             for batch in batches {
@@ -243,8 +247,10 @@ impl BrokerLog {
             }
             written.newest = newest;
         });
-        written.bytes = buffer.len() as u64;
-        segment.write(buffer).map_err(|error| {
+        let frame = &buffer[start..];
+        written.bytes = frame.len() as u64;
+        let past_cache = frame.len() >= PAST_CACHE && !self.read_behind.load(Ordering::Relaxed);
+        segment.write(frame, past_cache).map_err(|error| {
             Failure::Broken(format!("{} cannot be written or synced: {error}", segment.path().display()))
         })?;
         Ok((segment, written))
