@@ -93,6 +93,7 @@ pub async fn all(bench: &dyn Bench) {
     records::an_empty_batch_commits(bench).await;
     records::batches_stand_in_the_order_of_their_appends(bench).await;
     records::reading_keeps_to_its_limits(bench).await;
+    records::batches_of_all_sizes_come_back_whole(bench).await;
     records::what_is_not_there_cannot_be_read(bench).await;
     records::waiting_ends_with_the_record(bench).await;
     records::no_waiter_is_forgotten(bench).await;

@@ -3,9 +3,10 @@
 use std::pin::pin;
 
 use bytes::Bytes;
+use waypost_core::Event;
 
 use crate::error::ReadError;
-use crate::log::{ReadLimit, TriggerNumber};
+use crate::log::{Log, ReadLimit, TriggerNumber};
 use crate::record::{Batch, Cause, Checkpoint, Metadata, Origin, Position, Record};
 use crate::suite::stage::{PARTITION, PLENTY, append, fill, name, offsets, open, pends, record, record_of};
 use crate::suite::{Bench, Hands, Setup};
@@ -92,6 +93,41 @@ pub(super) async fn reading_keeps_to_its_limits(bench: &dyn Bench) {
     assert_eq!(read(100, 3 * size - 1).await, [2, 3]);
     assert_eq!(read(100, 1).await, [2], "one larger record is read alone");
     assert_eq!(read(0, 0).await, [2], "at least one is read");
+}
+
+/// Large and small batches in turns, each with data of its own, read at once and by the next process.
+pub(super) async fn batches_of_all_sizes_come_back_whole(bench: &dyn Bench) {
+    const SIZES: [(usize, usize); 7] =
+        [(1, 10), (300, 1_000), (3, 100), (1, 700_000), (1_000, 1_000), (1, 1), (20, 20_000)];
+    let record = |batch: usize, index: usize, size: usize| {
+        let data: Vec<u8> = (0..size).map(|byte| (batch * 31 + index * 7 + byte) as u8).collect();
+        let event = Event::builder(format!("{batch}/{index}"), "/suite", "suite.record").data(data).build();
+        Record { metadata: Metadata::default(), event: event.expect("the suite's event is valid") }
+    };
+    let log = open(bench, Setup::default()).await;
+    let mut written = Vec::new();
+    let read = async |log: &dyn Log, written: &[(Position, Vec<Record>)]| {
+        for (first, records) in written {
+            let limit = ReadLimit { records: records.len(), bytes: usize::MAX };
+            let entries = log.read(first.partition, first.offset, limit).await.expect("it is readable");
+            let same =
+                entries.iter().map(|entry| &entry.event).eq(records.iter().map(|record| &record.event));
+            assert!(same, "{first:?} came back as it was");
+        }
+    };
+    for round in 0..3 {
+        for (number, (count, size)) in SIZES.into_iter().enumerate() {
+            let records: Vec<_> =
+                (0..count).map(|index| record(round * SIZES.len() + number, index, size)).collect();
+            let commit = log.append(Batch::of(records.clone())).expect("there is room");
+            written.push((commit.await.expect("it is durable").first, records));
+        }
+        read(&*log, &written).await;
+    }
+    log.close().await;
+    drop(log);
+    let Some(log) = bench.reopen().await else { return };
+    read(&*log, &written).await;
 }
 
 pub(super) async fn what_is_not_there_cannot_be_read(bench: &dyn Bench) {

@@ -41,6 +41,8 @@ struct Shared {
     room: AtomicU64,
     /// How often it was told that a file is not read soon.
     forgotten: AtomicU64,
+    /// How often it was asked to write past the memory of the system.
+    past_cache: AtomicU64,
 }
 
 #[derive(Debug, Default, Clone)]
@@ -120,6 +122,11 @@ impl SimulatedDisk {
     /// How often it was told that a file is not read soon.
     pub(crate) fn forgotten(&self) -> u64 {
         self.0.forgotten.load(Ordering::SeqCst)
+    }
+
+    /// How often it was asked to write past the memory of the system.
+    pub(crate) fn past_cache(&self) -> u64 {
+        self.0.past_cache.load(Ordering::SeqCst)
     }
 
     pub(crate) fn end_power_at(&self, operation: u64) {
@@ -292,6 +299,11 @@ impl DiskFile for SimulatedFile {
         }
         content.now[at..at + written.len()].copy_from_slice(written);
         stopped
+    }
+
+    fn write_past_cache(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        self.shared.past_cache.fetch_add(1, Ordering::SeqCst);
+        self.write_at(bytes, at)
     }
 
     fn allocate(&self, length: u64) -> io::Result<()> {

@@ -88,6 +88,30 @@ async fn a_sealed_segment_is_forgotten_unless_someone_reads_behind() {
     assert!(fill(false).await > first);
 }
 
+/// What is written at once in large pieces goes past the memory of the system, until someone would read it there.
+#[tokio::test]
+async fn a_large_frame_is_written_past_the_cache_unless_someone_reads_behind() {
+    let stage = Stage::open(&SimulatedDisk::new());
+    let past_cache = async |records| {
+        let before = stage.disk.past_cache();
+        stage.owe(&["t"], records, 1_000).await;
+        stage.disk.past_cache() - before
+    };
+    assert_eq!(past_cache(10).await, 0);
+    assert_eq!(past_cache(RECORDS).await, 1);
+    let read = stage.log.read(0, 0, PLENTY).await.expect("records are readable");
+    assert_eq!(read.len() as u64, RECORDS + 10);
+    assert_eq!(past_cache(RECORDS).await, 0);
+    // Twice other segments are sealed: meanwhile nobody read behind.
+    for _ in 0..2 {
+        for _ in 0..RECORDS / 10 * 4 {
+            assert_eq!(past_cache(10).await, 0);
+        }
+        stage.flush();
+    }
+    assert_eq!(past_cache(RECORDS).await, 1);
+}
+
 /// Sealed files are opened by their footers, and tell the same as before.
 #[tokio::test]
 async fn a_start_finds_what_sealed_files_hold() {
