@@ -308,7 +308,8 @@ impl Segment {
         start
     }
 
-    /// Writes a frame and syncs it, past the memory of the system where nobody is to read it soon. Only the writer calls this, and nothing is shown before [`Segment::publish`].
+    /// Writes a frame and syncs it, past the memory of the system where nobody is to read it soon. Only the writer
+    /// calls this, and nothing is shown before [`Segment::publish`].
     pub(super) fn write(&self, frame: &[u8], past_cache: bool) -> io::Result<()> {
         let (at, touched, capacity, before) = {
             let state = self.state.read();

@@ -7,10 +7,15 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
-use rustix::fs::OFlags;
 
 /// What has to be whole and in its place, in the file and in memory. A device that wants more refuses the first write.
 const BLOCK: usize = 4096;
+
+/// How a file is opened for such writes; none where a system has no such way.
+#[cfg(target_os = "linux")]
+const FLAGS: Option<i32> = Some(rustix::fs::OFlags::DIRECT.bits().cast_signed());
+#[cfg(not(target_os = "linux"))]
+const FLAGS: Option<i32> = None;
 
 /// A second handle on a file, for such writes.
 #[derive(Debug)]
@@ -52,7 +57,7 @@ impl Direct {
     }
 
     fn open(&self, file: &File) -> io::Result<File> {
-        let flags = OFlags::DIRECT.bits().cast_signed();
+        let flags = FLAGS.ok_or(io::ErrorKind::Unsupported)?;
         let direct = OpenOptions::new().write(true).custom_flags(flags).open(&self.path)?;
         let (one, other) = (file.metadata()?, direct.metadata()?);
         // Somebody may have put another file there.
