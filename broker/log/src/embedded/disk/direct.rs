@@ -28,7 +28,8 @@ pub(super) struct Direct {
 enum Handle {
     Untried,
     Open(File),
-    /// The file system or the device takes no such writes.
+    /// There is none, or the file system or the device takes no such writes: from now on all of this file goes the usual
+    /// way, and what is wrong beyond that shows there.
     Refused,
 }
 
