@@ -80,7 +80,19 @@ pub(super) trait DiskFile: fmt::Debug + Send + Sync {
     /// reads soon. It can be done for whole blocks of a file that are blocks of memory too, see [`place`]; what is before
     /// and behind them goes the usual way.
     fn write_past_cache(&self, bytes: &[u8], at: u64) -> io::Result<()> {
-        self.write_at(bytes, at)
+        let (before, blocks, behind) = direct::split(bytes, at);
+        let (blocks_at, behind_at) = (at + before.len() as u64, at + (before.len() + blocks.len()) as u64);
+        if blocks.is_empty() || !self.write_blocks(blocks, blocks_at)? {
+            return self.write_at(bytes, at);
+        }
+        self.write_at(before, at)?;
+        self.write_at(behind, behind_at)
+    }
+
+    /// Writes whole blocks past the memory of the system; false where that cannot be done, and they are to be written the
+    /// usual way.
+    fn write_blocks(&self, _blocks: &[u8], _at: u64) -> io::Result<bool> {
+        Ok(false)
     }
 
     /// Takes room on the disk up to `length`, so that writes below it need none; new bytes are zero.
@@ -212,14 +224,8 @@ impl DiskFile for SystemFile {
         self.file.write_all_at(bytes, at)
     }
 
-    fn write_past_cache(&self, bytes: &[u8], at: u64) -> io::Result<()> {
-        let (before, blocks, behind) = direct::split(bytes, at);
-        let (blocks_at, behind_at) = (at + before.len() as u64, at + (before.len() + blocks.len()) as u64);
-        if blocks.is_empty() || !self.direct.write_at(&self.file, blocks, blocks_at)? {
-            return self.write_at(bytes, at);
-        }
-        self.write_at(before, at)?;
-        self.write_at(behind, behind_at)
+    fn write_blocks(&self, blocks: &[u8], at: u64) -> io::Result<bool> {
+        self.direct.write_at(&self.file, blocks, at)
     }
 
     fn allocate(&self, length: u64) -> io::Result<()> {

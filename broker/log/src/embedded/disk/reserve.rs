@@ -172,9 +172,9 @@ impl DiskFile for ReservedFile {
         self.file.write_at(bytes, at)
     }
 
-    fn write_past_cache(&self, bytes: &[u8], at: u64) -> io::Result<()> {
-        self.make_room(bytes, at)?;
-        self.file.write_past_cache(bytes, at)
+    fn write_blocks(&self, blocks: &[u8], at: u64) -> io::Result<bool> {
+        self.make_room(blocks, at)?;
+        self.file.write_blocks(blocks, at)
     }
 
     fn allocate(&self, length: u64) -> io::Result<()> {

@@ -301,9 +301,9 @@ impl DiskFile for SimulatedFile {
         stopped
     }
 
-    fn write_past_cache(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+    fn write_blocks(&self, blocks: &[u8], at: u64) -> io::Result<bool> {
         self.shared.past_cache.fetch_add(1, Ordering::SeqCst);
-        self.write_at(bytes, at)
+        self.write_at(blocks, at).map(|()| true)
     }
 
     fn allocate(&self, length: u64) -> io::Result<()> {

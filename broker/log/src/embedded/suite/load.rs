@@ -112,6 +112,34 @@ async fn a_large_frame_is_written_past_the_cache_unless_someone_reads_behind() {
     assert_eq!(past_cache(RECORDS).await, 1);
 }
 
+/// Its parts are written one after the other: wherever the power goes it is there as a whole, or not at all.
+#[tokio::test]
+async fn a_large_frame_is_whole_or_not_there() {
+    for loss in [Loss::All, Loss::Nothing, Loss::Some(1), Loss::Some(2)] {
+        for operation in 1.. {
+            let stage = Stage::open(&SimulatedDisk::new());
+            stage.owe(&["t"], 10, 1_000).await;
+            stage.disk.end_power_at(stage.disk.operations() + operation);
+            let records = (10..10 + RECORDS).map(|id| super::stage::record(&id.to_string(), 1_000));
+            let acknowledged = match stage.log.append(Batch::of(records)) {
+                Ok(commit) => commit.await.is_ok(),
+                Err(_) => false,
+            };
+            let disk = stage.disk.after_power_loss(loss);
+            drop(stage);
+            let stage = Stage::open(&disk);
+            let end = stage.log.bounds(0).end;
+            assert!(end == 10 + RECORDS || (end == 10 && !acknowledged), "{end} after {operation}");
+            let read = stage.log.read(0, 0, PLENTY).await.expect("records are readable");
+            assert_eq!(read.len() as u64, end);
+            if acknowledged {
+                assert!(operation > 4, "three parts and a sync");
+                break;
+            }
+        }
+    }
+}
+
 /// Sealed files are opened by their footers, and tell the same as before.
 #[tokio::test]
 async fn a_start_finds_what_sealed_files_hold() {
