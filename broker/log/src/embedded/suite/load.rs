@@ -120,7 +120,7 @@ async fn a_large_frame_is_whole_or_not_there() {
             let stage = Stage::open(&SimulatedDisk::new());
             stage.owe(&["t"], 10, 1_000).await;
             stage.disk.end_power_at(stage.disk.operations() + operation);
-            let records = (10..10 + RECORDS).map(|id| super::stage::record(&id.to_string(), 1_000));
+            let records = (10..10 + RECORDS).map(|id| stage::record(&id.to_string(), 1_000));
             let acknowledged = match stage.log.append(Batch::of(records)) {
                 Ok(commit) => commit.await.is_ok(),
                 Err(_) => false,
