@@ -24,6 +24,9 @@ use waypost_core::manifest::{FieldProblem, ResourceName};
 use waypost_core::sink::{BoxFuture, ComponentContext};
 use waypost_core::source::{EmitError, Emitter, Source, SourceConfig, SourceError};
 
+use self::pattern::Pattern;
+
+mod pattern;
 mod record;
 
 /// The most records in one commit.
@@ -236,6 +239,7 @@ struct Taken {
     bytes: usize,
     /// Of the last record, which mostly is beside the next.
     last: Option<((String, i32), i64)>,
+    pattern: Option<Box<Pattern>>,
 }
 
 impl Taken {
@@ -303,7 +307,7 @@ impl Kafka {
     }
 
     fn take(&self, taken: &mut Taken, message: &BorrowedMessage<'_>) {
-        let event = record::event_of(&self.config, &self.name, message);
+        let event = record::event_of(&self.config, &self.name, message, &mut taken.pattern);
         taken.take(event, message.topic(), message.partition(), message.offset() + 1);
     }
 }

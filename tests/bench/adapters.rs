@@ -13,6 +13,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
+use self::kafka::Records;
 use crate::clock::{self, SECOND};
 use crate::failure::Failure;
 use crate::figures::Spread;
@@ -38,6 +39,8 @@ const DELIVERED: &str = "kn_eventing_dispatch_duration_seconds_count";
 enum Adapter {
     /// The Kafka source beside the same client that reads and drops.
     KafkaSource,
+    /// The same with records that carry no CloudEvent.
+    KafkaSourcePlain,
     /// The Kafka sink beside a bare producer of the same client.
     KafkaSink,
     /// Documents in bulk requests of many beside requests of one.
@@ -53,7 +56,7 @@ pub(crate) struct Arguments {
     waypost: Option<PathBuf>,
 
     /// The adapters to measure.
-    #[arg(long, value_enum, value_delimiter = ',', default_values = ["kafka-source", "kafka-sink", "elasticsearch", "s3"])]
+    #[arg(long, value_enum, value_delimiter = ',', default_values = ["kafka-source", "kafka-source-plain", "kafka-sink", "elasticsearch", "s3"])]
     adapters: Vec<Adapter>,
 
     /// How often each is measured.
@@ -193,7 +196,8 @@ pub(crate) fn measure(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let runtime = Runtime::new().map_err(Failure::io("starting a runtime for the servers"))?;
     for adapter in &arguments.adapters {
         let trial = match adapter {
-            Adapter::KafkaSource => kafka::source(&stage, &runtime, settings)?,
+            Adapter::KafkaSource => kafka::source(&stage, &runtime, settings, Records::Events)?,
+            Adapter::KafkaSourcePlain => kafka::source(&stage, &runtime, settings, Records::Plain)?,
             Adapter::KafkaSink => kafka::sink(&stage, &runtime, settings)?,
             Adapter::Elasticsearch => requests::elasticsearch(&stage, &runtime, settings)?,
             Adapter::S3 => requests::s3(&stage, &runtime, settings)?,

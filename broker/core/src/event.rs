@@ -243,6 +243,23 @@ impl Event {
         draft.finish()
     }
 
+    /// An event that is like this one but for some attributes and its data: a change sets an attribute, or takes it away where
+    /// it has no value. Data is bytes as they come. What is not changed is not checked again.
+    ///
+    /// # Errors
+    /// [`InvalidEvent`] for the first change that breaks a rule of the norm, or whose name was changed before.
+    pub fn with_changes(
+        &self,
+        changes: &[(&str, Option<(&str, AttributeType)>)],
+        data: Option<&[u8]>,
+    ) -> Result<Self, InvalidEvent> {
+        let twice = |number: usize| changes[..number].iter().any(|(name, _)| *name == changes[number].0);
+        if let Some(number) = (1..changes.len()).find(|number| twice(*number)) {
+            return Err(InvalidEvent::repeated(changes[number].0));
+        }
+        self.changed(changes, 0, data.map(|data| (data, DataForm::Raw)))
+    }
+
     /// The same event with attributes and data changed, each name once. Only the changed are checked, and of these not the
     /// first ones, `known` by number to be valid. The content type and the form of the data are kept true to each other, as
     /// in every event. Who takes `id`, `source` or `type` away sets it again.

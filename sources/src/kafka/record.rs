@@ -8,10 +8,17 @@ use waypost_core::event::{AttributeValue, EventBuilder};
 use waypost_core::manifest::ResourceName;
 use waypost_core::{Code, Event, codes};
 
+use super::pattern::Pattern;
 use super::{KafkaConfig, RecordNaming};
 
-/// The event that a record becomes. There is always one: what cannot be taken over is left out.
-pub(super) fn event_of(config: &KafkaConfig, name: &ResourceName, record: &impl Message) -> Event {
+/// The event that a record becomes. There is always one: what cannot be taken over is left out. `pattern` is kept from one
+/// record to the next.
+pub(super) fn event_of(
+    config: &KafkaConfig,
+    name: &ResourceName,
+    record: &impl Message,
+    pattern: &mut Option<Box<Pattern>>,
+) -> Event {
     let headers: Vec<Header<'_>> = record
         .headers()
         .map(|headers| headers.iter().map(|header| (header.key, header.value)).collect())
@@ -22,7 +29,15 @@ pub(super) fn event_of(config: &KafkaConfig, name: &ResourceName, record: &impl 
         Err(error) => Some(error.code),
     };
     let plain = Plain { config, name, record, headers: &headers, fault };
-    plain.event(true).or_else(|| plain.event(false)).unwrap_or_else(|| plain.bare())
+    let has_pattern = headers.is_empty();
+    if has_pattern && let Some(event) = pattern.as_mut().and_then(|pattern| pattern.event_of(record)) {
+        return event;
+    }
+    let event = plain.event(true);
+    if let Some(event) = event.as_ref().filter(|_| has_pattern) {
+        *pattern = Some(Box::new(Pattern::of(config.record_naming, record, event.clone())));
+    }
+    event.or_else(|| plain.event(false)).unwrap_or_else(|| plain.bare())
 }
 
 /// Adds the key of the record where the event says nothing about it.
@@ -35,10 +50,25 @@ fn with_key(event: Event, key: Option<&[u8]>) -> Event {
 }
 
 /// Bytes as an attribute: text where they are text, else base64.
-fn value_of(bytes: &[u8]) -> AttributeValue {
+pub(super) fn value_of(bytes: &[u8]) -> AttributeValue {
     match std::str::from_utf8(bytes) {
         Ok(text) if !text.chars().any(char::is_control) => AttributeValue::from(text.to_owned()),
         _ => AttributeValue::binary(bytes),
+    }
+}
+
+impl RecordNaming {
+    /// What the id of an event begins with; the offset follows.
+    pub(super) fn id_prefix(self, topic: &str, partition: i32) -> String {
+        match self {
+            Self::Waypost | Self::TriggerMesh => format!("{topic}/{partition}/"),
+            Self::Knative => format!("partition:{partition}/offset:"),
+        }
+    }
+
+    /// What the subject of an event begins with under Knative's names; the offset follows.
+    pub(super) fn knative_subject_prefix(partition: i32) -> String {
+        format!("partition:{partition}#")
     }
 }
 
@@ -61,17 +91,17 @@ impl<M: Message> Plain<'_, M> {
             })
         };
         let named = |default: &str| self.config.event_type.clone().unwrap_or_else(|| default.to_owned());
-        let place = format!("{topic}/{partition}/{offset}");
-        match self.config.record_naming {
-            RecordNaming::Waypost => Event::builder(place, source(), named("dev.waypost.kafka.record")),
+        let naming = self.config.record_naming;
+        let id = naming.id_prefix(topic, partition) + &offset.to_string();
+        match naming {
+            RecordNaming::Waypost => Event::builder(id, source(), named("dev.waypost.kafka.record")),
             RecordNaming::Knative => {
-                let id = format!("partition:{partition}/offset:{offset}");
                 Event::builder(id, format!("{}#{topic}", source()), named("dev.knative.kafka.event"))
-                    .subject(format!("partition:{partition}#{offset}"))
+                    .subject(RecordNaming::knative_subject_prefix(partition) + &offset.to_string())
             }
             RecordNaming::TriggerMesh => {
                 let source = self.config.event_source.clone().unwrap_or_else(|| topic.to_owned());
-                Event::builder(place, source, named("io.triggermesh.kafka.event"))
+                Event::builder(id, source, named("io.triggermesh.kafka.event"))
                     .subject("kafka/event")
                     .data_content_type("application/json")
             }

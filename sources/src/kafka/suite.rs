@@ -1,3 +1,4 @@
+use proptest::prelude::*;
 use serde_json::json;
 use waypost_clients::kafka::rdkafka::Timestamp;
 use waypost_clients::kafka::rdkafka::message::{Header, OwnedHeaders, OwnedMessage};
@@ -23,7 +24,7 @@ fn record(key: Option<&[u8]>, value: Option<&[u8]>, headers: &[(&str, Option<&[u
 }
 
 fn event_of(record: &OwnedMessage) -> Event {
-    record::event_of(&config(&json!({})), &ResourceName::new("shop", "in"), record)
+    record::event_of(&config(&json!({})), &ResourceName::new("shop", "in"), record, &mut None)
 }
 
 fn text<'e>(event: &'e Event, name: &str) -> Option<&'e str> {
@@ -146,4 +147,53 @@ fn the_offset_of_each_partition_is_that_behind_its_last_record() {
     let place = |topic: &str, partition| (topic.to_owned(), partition);
     assert_eq!(offsets, Offsets::from([(place("a", 0), 7), (place("a", 1), 5), (place("b", 0), 9)]));
     assert_eq!(Taken::default().into_parts(), (Vec::new(), Offsets::new()));
+}
+
+/// What a producer may write: a partition, key, value, time in milliseconds, and whether there is a header.
+type Written = (i32, Option<Vec<u8>>, Option<Vec<u8>>, Option<i64>, bool);
+
+fn written() -> impl Strategy<Value = Written> {
+    let key = prop_oneof![
+        Just(None),
+        Just(Some(Vec::new())),
+        Just(Some(b"k1".to_vec())),
+        Just(Some(b"a\nb".to_vec())),
+        Just(Some("\u{fdd0}".into())),
+        proptest::collection::vec(any::<u8>(), 1..4).prop_map(Some),
+    ];
+    let value = prop_oneof![Just(None), proptest::collection::vec(any::<u8>(), 0..9).prop_map(Some)];
+    let time = prop_oneof![
+        Just(None),
+        Just(Some(1_700_000_000_000)),
+        (0..2_000_i64).prop_map(|at| Some(1_700_000_000_000 + at)),
+        any::<i64>().prop_map(Some)
+    ];
+    (0..2_i32, key, value, time, proptest::bool::weighted(0.2))
+}
+
+proptest! {
+    /// What was kept of the record before changes nothing.
+    #[test]
+    fn each_record_becomes_what_it_becomes_alone(
+        all in proptest::collection::vec(written(), 1..20),
+        first in 0..i64::MAX - 20,
+        naming in prop_oneof![Just("waypost"), Just("knative"), Just("triggerMesh")],
+    ) {
+        let config = config(&json!({"recordNaming": naming}));
+        let name = ResourceName::new("shop", "in");
+        let mut pattern = None;
+        for (offset, (partition, key, value, time, header)) in (first..).zip(all) {
+            let time = time.map_or(Timestamp::NotAvailable, Timestamp::CreateTime);
+            let headers = header.then(|| OwnedHeaders::new().insert(Header { key: "h", value: Some("v") }));
+            let topic = "orders".to_owned();
+            let record = OwnedMessage::new(value, key, topic, time, partition, offset, headers);
+            let after = record::event_of(&config, &name, &record, &mut pattern);
+            let alone = record::event_of(&config, &name, &record, &mut None);
+            prop_assert_eq!(&after, &alone);
+            let types = |event: &Event| -> BTreeMap<String, AttributeType> {
+                event.attributes().map(|(name, value)| (name.to_owned(), value.attribute_type)).collect()
+            };
+            prop_assert_eq!(types(&after), types(&alone));
+        }
+    }
 }

@@ -28,13 +28,30 @@ fn failed(doing: &str) -> impl Fn(KafkaError) -> Failure {
     move |error| Failure::Protocol { what: "Kafka", detail: format!("{doing}: {error}") }
 }
 
+/// What stands in the records of a topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Records {
+    /// CloudEvents in binary mode: attributes in headers.
+    Events,
+    /// Data alone.
+    Plain,
+}
+
 /// The source, with no trigger, beside a consumer that drops what it reads.
-pub(super) fn source(stage: &Stage, runtime: &Runtime, settings: Settings) -> Result<Option<Trial>, Failure> {
+pub(super) fn source(
+    stage: &Stage,
+    runtime: &Runtime,
+    settings: Settings,
+    of: Records,
+) -> Result<Option<Trial>, Failure> {
     let Some(kafka) = runtime.block_on(Kafka::start()) else { return Ok(None) };
     runtime.block_on(kafka.create("bench", 1));
-    produced(&kafka.address(), "bench", settings.records.into())?;
+    produced(&kafka.address(), "bench", of, settings.records.into())?;
     let trial = Trial {
-        name: "Kafka source",
+        name: match of {
+            Records::Events => "Kafka source",
+            Records::Plain => "Kafka source plain",
+        },
         beside: "the same client reading and dropping",
         wanted_ratio: 0.6,
         other: Vec::new(),
@@ -70,7 +87,7 @@ pub(super) fn sink(stage: &Stage, runtime: &Runtime, settings: Settings) -> Resu
     let bare = |round| {
         let topic = format!("bare-{round}");
         runtime.block_on(kafka.create(&topic, 1));
-        produced(&kafka.address(), &topic, records.get())
+        produced(&kafka.address(), &topic, Records::Events, records.get())
     };
     let ours = |round| {
         let topic = format!("ours-{round}");
@@ -84,7 +101,7 @@ pub(super) fn sink(stage: &Stage, runtime: &Runtime, settings: Settings) -> Resu
 }
 
 /// How fast a producer sends records like those of the sink, with all its guarantees, until the last is acknowledged.
-fn produced(address: &str, topic: &str, records: u64) -> Result<f64, Failure> {
+fn produced(address: &str, topic: &str, of: Records, records: u64) -> Result<f64, Failure> {
     let producer: ThreadedProducer<_> = ClientConfig::new()
         .set("bootstrap.servers", address)
         .set("enable.idempotence", "true")
@@ -101,10 +118,13 @@ fn produced(address: &str, topic: &str, records: u64) -> Result<f64, Failure> {
             ("ce_source", "/bench"),
             ("ce_type", "bench.event"),
         ];
-        let headers = attributes.iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
-            headers.insert(Header { key, value: Some(*value) })
-        });
-        let mut record = BaseRecord::<(), [u8]>::to(topic).payload(&data).headers(headers);
+        let mut record = BaseRecord::<(), [u8]>::to(topic).payload(&data);
+        if of == Records::Events {
+            let headers = attributes.iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
+                headers.insert(Header { key, value: Some(*value) })
+            });
+            record = record.headers(headers);
+        }
         loop {
             match producer.send(record) {
                 Ok(()) => break,
