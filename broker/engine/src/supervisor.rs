@@ -73,6 +73,12 @@ struct RunningBroker {
     triggers_detached_since: BTreeMap<ResourceName, Timestamp>,
 }
 
+/// A broker whose newest set of triggers is in force.
+struct Switched {
+    broker: Arc<Broker>,
+    wanted: BTreeMap<ResourceName, Arc<TriggerPlan>>,
+}
+
 impl Supervisor {
     pub(crate) fn new(context: Arc<Context>) -> Self {
         let applied = Applied { plan: Arc::default(), version: 0, at: context.clock.now() };
@@ -99,17 +105,30 @@ impl Supervisor {
         let transformations = plan.transformations.clone();
         self.0.context.directory.set_transformations(transformations);
         self.apply_brokers(&plan).await;
-        for name in self.broker_names() {
-            self.apply_triggers(&plan, &name, PlanVersion(version)).await;
+        let version = PlanVersion(version);
+        let (there, new): (Vec<_>, Vec<_>) =
+            self.broker_names().into_iter().partition(|name| self.is_published(name));
+        let mut switched = Vec::new();
+        for name in new {
+            switched.extend(self.switch_triggers(&plan, name, version).await);
+        }
+        // A new broker takes events once its readers know what decides about them, and before a trigger of any broker sends
+        // to it.
+        self.publish_brokers(&there);
+        for name in there {
+            switched.extend(self.switch_triggers(&plan, name, version).await);
+        }
+        for switched in switched {
+            self.attach_triggers(&plan, switched);
         }
         self.apply_replays(&plan).await;
-        // A new broker takes events once its readers know what decides about them.
-        self.publish_brokers();
+        self.publish_brokers(&[]);
         for sink in retired {
             sink.retire();
         }
         self.start_sources(&plan);
-        self.0.applied.store(Arc::new(Applied { plan, version, at: self.0.context.clock.now() }));
+        let at = self.0.context.clock.now();
+        self.0.applied.store(Arc::new(Applied { plan, version: version.0, at }));
     }
 
     /// Starts the sinks that are new or changed. Returns those that they replace, and those that are gone, which
@@ -177,14 +196,19 @@ impl Supervisor {
         }
     }
 
-    /// Lets the brokers that are in service be found.
-    fn publish_brokers(&self) {
-        let context = &self.0.context;
+    /// Lets the brokers that are in service be found, and those that are `kept`.
+    fn publish_brokers(&self, kept: &[ResourceName]) {
         let running = self.0.running.lock();
-        let attached = running.brokers.iter().filter(|(_, broker)| broker.detached_since.is_none());
-        context
-            .directory
-            .set_brokers(attached.map(|(name, broker)| (name.clone(), Arc::clone(&broker.broker))));
+        let found = running
+            .brokers
+            .iter()
+            .filter(|(name, broker)| broker.detached_since.is_none() || kept.contains(name))
+            .map(|(name, broker)| (name.clone(), Arc::clone(&broker.broker)));
+        self.0.context.directory.set_brokers(found);
+    }
+
+    fn is_published(&self, name: &ResourceName) -> bool {
+        self.0.context.directory.broker(&name.namespace, &name.name).is_some()
     }
 
     fn broker_names(&self) -> Vec<ResourceName> {
@@ -192,17 +216,22 @@ impl Supervisor {
     }
 
     /// Brings the triggers of one broker into line: those that changed what they match switch at one position, all
-    /// others change how they deliver at once, and those that are gone are detached.
-    async fn apply_triggers(&self, plan: &Plan, name: &ResourceName, version: PlanVersion) {
+    /// others change how they deliver at once. None where the new set is not in force.
+    async fn switch_triggers(
+        &self,
+        plan: &Plan,
+        name: ResourceName,
+        version: PlanVersion,
+    ) -> Option<Switched> {
         let (broker, in_force, attached) = {
             let running = self.0.running.lock();
-            let Some(broker) = running.brokers.get(name) else { return };
+            let broker = running.brokers.get(&name)?;
             (Arc::clone(&broker.broker), broker.in_force.clone(), broker.detached_since.is_none())
         };
         let wanted: BTreeMap<_, _> = plan
             .triggers
             .iter()
-            .filter(|(_, trigger)| attached && trigger.broker == *name)
+            .filter(|(_, trigger)| attached && trigger.broker == name)
             .map(|(name, trigger)| (name.clone(), Arc::clone(trigger)))
             .collect();
         let known = broker.log().triggers().into_iter().map(|(_, name)| name);
@@ -224,9 +253,15 @@ impl Supervisor {
                 "the new set of triggers cannot be recorded; the one before stays in force, and it is tried again"
             );
             broker.switched(Some(error.to_string()));
-            return;
+            return None;
         }
         broker.switched(None);
+        Some(Switched { broker, wanted })
+    }
+
+    /// Lets the triggers of a broker deliver that are declared, and detaches those that are gone.
+    fn attach_triggers(&self, plan: &Plan, switched: Switched) {
+        let Switched { broker, wanted } = switched;
         for subscription in broker.subscriptions() {
             if wanted.contains_key(&subscription.name) {
                 subscription.attach();
@@ -234,7 +269,7 @@ impl Supervisor {
                 subscription.detach();
             }
         }
-        self.note_in_force(plan, name, wanted);
+        self.note_in_force(plan, broker.name(), wanted);
     }
 
     /// Tries again to bring the newest triggers of a broker into force where they could not be recorded.
@@ -247,7 +282,11 @@ impl Supervisor {
         }
         let applied = self.0.applied.load_full();
         for broker in self.brokers().into_iter().filter(failed) {
-            self.apply_triggers(&applied.plan, broker.name(), PlanVersion(applied.version)).await;
+            let version = PlanVersion(applied.version);
+            let switched = self.switch_triggers(&applied.plan, broker.name().clone(), version).await;
+            if let Some(switched) = switched {
+                self.attach_triggers(&applied.plan, switched);
+            }
         }
         self.begin_again(&applied.plan).await;
     }

@@ -235,3 +235,30 @@ fn a_broker_that_becomes_strict_is_so_for_all_its_triggers() {
         stage.shut_down().await;
     });
 }
+
+/// A trigger that is led elsewhere by the change that makes the broker there finds it.
+#[test]
+fn a_new_broker_is_there_before_anything_is_sent_to_it() {
+    on_one_thread(async {
+        let hand = Hand::takes_all("rend");
+        let broker = |name: &str| BROKER.replace("name: b", &format!("name: {name}"));
+        let leads = |name: &str, of: &str, to: &str| {
+            let trigger = trigger(name, to, "").replace("kind: Sink", "kind: Broker");
+            trigger.replace("broker: b", &format!("broker: {of}"))
+        };
+        let paused = [BROKER, &sink("rend"), &trigger("t", "rend", "paused: true")].concat();
+        let mut stage = Stage::of(&paused).await;
+        stage.publish("b", 0..4).await;
+        let last = trigger("last", "rend", "").replace("broker: b", "broker: d");
+        let brokers = [broker("a"), broker("b"), broker("c"), broker("d")].concat();
+        let triggers = [leads("t", "b", "c"), leads("on", "c", "a"), leads("off", "a", "d"), last].concat();
+        let begun = Instant::now();
+        stage.apply(&[brokers, sink("rend"), triggers].concat()).await;
+        assert_eq!(stage.plan.problems, []);
+        stage.until("last", |line| line.delivered == 4).await;
+        let took = begun.elapsed();
+        assert!(took < Duration::from_millis(500), "none was taken for one that is not there: {took:?}");
+        assert_eq!(hand.sent().len(), 4);
+        stage.shut_down().await;
+    });
+}
