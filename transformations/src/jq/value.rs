@@ -4,10 +4,12 @@
 //! dropping it overruns the stack. Each value therefore carries an upper bound of both, which is enough to tell in most
 //! cases that it is small; where it is not, the value is measured.
 
+mod arithmetic;
+mod comparison;
+
 use std::cell::Cell;
-use std::cmp::Ordering;
 use std::fmt;
-use std::ops::{Add, Div, Mul, Neg, Range, Rem, Sub};
+use std::ops::Range;
 
 use jaq_core::path::Opt;
 use jaq_core::{Error, Exn, ValR, ValX};
@@ -24,9 +26,6 @@ pub(super) const MAX_VALUE_DEPTH: u16 = MAX_DEPTH as u16;
 
 /// The longest array that an assignment fills up with nulls.
 const MAX_FILLED: usize = 100_000;
-
-/// The largest whole number, in bits.
-const MAX_NUMBER_BITS: u64 = 4_096;
 
 /// What a place in an array or object counts for.
 const PLACE: u32 = 16;
@@ -574,205 +573,6 @@ impl FromIterator<Self> for Value {
         let items: Vec<Val> = items.collect();
         Self::whole(Val::Arr(Rc::new(items)), bytes, depth + 1)
     }
-}
-
-impl PartialEq for Value {
-    fn eq(&self, other: &Self) -> bool {
-        equal(&self.val, &other.val)
-    }
-}
-
-impl Eq for Value {}
-
-fn equal(one: &Val, other: &Val) -> bool {
-    step(1);
-    match (one, other) {
-        (Val::Arr(one), Val::Arr(other)) => {
-            one.len() == other.len() && one.iter().zip(other.iter()).all(|(one, other)| equal(one, other))
-        }
-        (Val::Obj(one), Val::Obj(other)) => {
-            one.len() == other.len()
-                && one.iter().all(|(name, one)| other.get(name).is_some_and(|other| equal(one, other)))
-        }
-        (Val::Arr(_) | Val::Obj(_), _) | (_, Val::Arr(_) | Val::Obj(_)) => false,
-        _ => {
-            step(u64::from(own_bytes(one).min(own_bytes(other)) / 256));
-            one == other
-        }
-    }
-}
-
-impl PartialOrd for Value {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Value {
-    fn cmp(&self, other: &Self) -> Ordering {
-        order(&self.val, &other.val)
-    }
-}
-
-fn order(one: &Val, other: &Val) -> Ordering {
-    step(1);
-    match (one, other) {
-        (Val::Arr(one), Val::Arr(other)) => {
-            let mut pairs = one.iter().zip(other.iter()).map(|(one, other)| order(one, other));
-            pairs.find(|order| order.is_ne()).unwrap_or_else(|| one.len().cmp(&other.len()))
-        }
-        (Val::Obj(one), Val::Obj(other)) => {
-            let sorted = |members: &Map| {
-                step(members.len() as u64);
-                let mut names: Vec<Val> = members.keys().cloned().collect();
-                names.sort();
-                names
-            };
-            let (names, others) = (sorted(one), sorted(other));
-            names.cmp(&others).then_with(|| {
-                let null = Val::Null;
-                let value = |members: &Map, name: &Val| members.get(name).unwrap_or(&null).clone();
-                let mut orders = names.iter().map(|name| order(&value(one, name), &value(other, name)));
-                orders.find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
-            })
-        }
-        // Null, false, true, numbers, strings, arrays, objects: the crate looks at the kind first.
-        _ => {
-            step(u64::from(own_bytes(one).min(own_bytes(other)) / 256));
-            one.cmp(other)
-        }
-    }
-}
-
-impl Add for Value {
-    type Output = ValR<Self>;
-
-    fn add(self, other: Self) -> Self::Output {
-        step(1);
-        match (&self.val, &other.val) {
-            (Val::Null, _) => return Ok(other),
-            (_, Val::Null) => return Ok(self),
-            (Val::Num(_), Val::Num(_)) => {}
-            _ => {
-                self.change();
-                other.append();
-            }
-        }
-        let (bytes, depth) = (self.bytes.saturating_add(other.bytes), self.depth.max(other.depth));
-        let added = plainly(self.val + other.val)?;
-        Ok(if depth == 0 { Self::plain(number(added)) } else { Self::whole(added, bytes, depth) })
-    }
-}
-
-impl Sub for Value {
-    type Output = ValR<Self>;
-
-    fn sub(self, other: Self) -> Self::Output {
-        step(1);
-        if self.depth > 0 {
-            let (one, other) = (self.tight(), other.tight());
-            one.look_at_all();
-            other.look_at_all();
-            one.change();
-            let depth = one.depth;
-            return Ok(Self::whole(plainly(one.val - other.val)?, one.bytes, depth));
-        }
-        Ok(Self::plain(number(plainly(self.val - other.val)?)))
-    }
-}
-
-impl Mul for Value {
-    type Output = ValR<Self>;
-
-    fn mul(self, other: Self) -> Self::Output {
-        step(1);
-        let depth = self.depth.max(other.depth);
-        match (&self.val, &other.val) {
-            (Val::TStr(text) | Val::BStr(text), count @ Val::Num(_))
-            | (count @ Val::Num(_), Val::TStr(text) | Val::BStr(text)) => {
-                let times = jaq_std::ValT::as_f64(count).unwrap_or(0.0).max(0.0);
-                let bytes = text.len() as f64 * times;
-                if bytes > f64::from(MAX_VALUE_BYTES) {
-                    stop(Stop::Value("larger than 16 MiB"));
-                }
-                make(bytes as usize);
-                // As jq has it, a part of a time is a time.
-                let count = if times > 0.0 { times.ceil() } else { 0.0 };
-                return plainly(Val::TStr(text.clone()) * Val::from(count as isize)).map(Self::plain);
-            }
-            (Val::Num(_), Val::Num(_)) => {}
-            _ => {
-                let (one, other) = (self.tight(), other.tight());
-                one.look_at_all();
-                other.look_at_all();
-                make((one.bytes as usize).saturating_add(other.bytes as usize));
-                let bytes = one.bytes.saturating_add(other.bytes);
-                return Ok(Self::whole(plainly(one.val * other.val)?, bytes, depth));
-            }
-        }
-        Ok(Self::plain(number(plainly(self.val * other.val)?)))
-    }
-}
-
-impl Div for Value {
-    type Output = ValR<Self>;
-
-    fn div(self, other: Self) -> Self::Output {
-        step(1);
-        if let (Val::TStr(text), Val::TStr(separator)) = (&self.val, &other.val) {
-            step(text.len() as u64 / 64);
-            let item = |part: &[u8]| jaq_std::ValT::as_sub_str(&self, part);
-            if text.is_empty() {
-                return Ok(std::iter::empty().collect());
-            }
-            if separator.is_empty() {
-                let text = String::from_utf8_lossy(text);
-                return Ok(text.chars().map(|one| Self::text(one.to_string())).collect());
-            }
-            let mut start = 0;
-            let ends = memchr::memmem::find_iter(text, &separator[..]).chain([text.len()]);
-            return Ok(ends
-                .map(|end| {
-                    let part = item(&text[start..end]);
-                    start = end + separator.len();
-                    part
-                })
-                .collect());
-        }
-        if let (Val::Num(_), Val::Num(_)) = (&self.val, &other.val)
-            && jaq_std::ValT::as_f64(&other.val) == Some(0.0)
-        {
-            return Err(Error::str(format!("{self} cannot be divided by zero")));
-        }
-        Ok(Self::plain(number(plainly(self.val / other.val)?)))
-    }
-}
-
-impl Rem for Value {
-    type Output = ValR<Self>;
-
-    fn rem(self, other: Self) -> Self::Output {
-        step(1);
-        Ok(Self::plain(number(plainly(self.val % other.val)?)))
-    }
-}
-
-impl Neg for Value {
-    type Output = ValR<Self>;
-
-    fn neg(self) -> Self::Output {
-        plainly(-self.val).map(Self::plain)
-    }
-}
-
-/// Ends the program where a whole number is too long to be worked with.
-fn number(val: Val) -> Val {
-    if let Val::Num(Num::BigInt(number)) = &val
-        && number.bits() > MAX_NUMBER_BITS
-    {
-        stop(Stop::Value("a number of more than 4,096 bits"));
-    }
-    val
 }
 
 impl fmt::Display for Value {
