@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::{Child, Command};
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::{free_ports, installed};
 
@@ -24,8 +24,8 @@ pub const PASSWORD: &str = "alice-secret";
 /// How long a Kafka may take to start on a busy machine, and a client for what it does.
 const START_PATIENCE: Duration = Duration::from_secs(60);
 
-/// One at a time: each is a Java machine.
-static TURN: Mutex<()> = Mutex::const_new(());
+/// Two at a time: each is a Java machine, and mostly waited for.
+static TURNS: Semaphore = Semaphore::const_new(2);
 
 /// A running Kafka.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ pub struct Kafka {
     certificate: String,
     client: (String, String),
     child: Child,
-    _turn: MutexGuard<'static, ()>,
+    _turn: SemaphorePermit<'static>,
 }
 
 impl Kafka {
@@ -46,7 +46,7 @@ impl Kafka {
     /// If it does not start.
     pub async fn start() -> Option<Self> {
         let folder = installed("kafka")?;
-        let turn = TURN.lock().await;
+        let turn = TURNS.acquire().await.expect("it is never closed");
         let data = tempfile::tempdir().expect("the machine has room for a directory");
         let ports = free_ports();
         let (certificate, client) = write_certificates(data.path());
