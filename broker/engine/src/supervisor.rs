@@ -25,7 +25,10 @@ use crate::context::Context;
 use crate::engine::RecountLine;
 use crate::logs::past_name;
 use crate::matching::recorded;
-use crate::plan::{Family, Plan, ResourceKey, SinkPlan, SourcePlan, TriggerPlan, declared_for, stored_names};
+use crate::plan::{
+    Family, Plan, ResourceKey, SinkPlan, SourcePlan, TransformationPlan, TriggerPlan, declared_for,
+    stored_names,
+};
 use crate::replay::replay_of;
 use crate::sinks::RunningSink;
 use crate::sources::RunningSource;
@@ -73,6 +76,14 @@ struct RunningBroker {
     triggers_detached_since: BTreeMap<ResourceName, Timestamp>,
 }
 
+/// What triggers may send to until they have changed.
+#[derive(Default)]
+struct Gone {
+    /// Also those that others of the same name replace.
+    sinks: Vec<(ResourceName, Arc<RunningSink>)>,
+    transformations: BTreeMap<ResourceName, Arc<TransformationPlan>>,
+}
+
 /// A broker whose newest set of triggers is in force.
 struct Switched {
     broker: Arc<Broker>,
@@ -101,9 +112,11 @@ impl Supervisor {
             return;
         }
         self.stop_sources(&plan);
-        let retired = self.apply_sinks(&plan);
-        let transformations = plan.transformations.clone();
-        self.0.context.directory.set_transformations(transformations);
+        let gone = Gone {
+            sinks: self.apply_sinks(&plan),
+            transformations: self.0.applied.load().plan.transformations.clone(),
+        };
+        self.publish_components(&plan, &gone);
         self.apply_brokers(&plan).await;
         let version = PlanVersion(version);
         let (there, new): (Vec<_>, Vec<_>) =
@@ -123,7 +136,8 @@ impl Supervisor {
         }
         self.apply_replays(&plan).await;
         self.publish_brokers(&[]);
-        for sink in retired {
+        self.publish_components(&plan, &Gone::default());
+        for (_, sink) in gone.sinks {
             sink.retire();
         }
         self.start_sources(&plan);
@@ -133,7 +147,7 @@ impl Supervisor {
 
     /// Starts the sinks that are new or changed. Returns those that they replace, and those that are gone, which
     /// are retired once no trigger sends to them any more.
-    fn apply_sinks(&self, plan: &Plan) -> Vec<Arc<RunningSink>> {
+    fn apply_sinks(&self, plan: &Plan) -> Vec<(ResourceName, Arc<RunningSink>)> {
         let mut running = self.0.running.lock();
         let mut before = std::mem::take(&mut running.sinks);
         for (name, planned) in &plan.sinks {
@@ -150,11 +164,18 @@ impl Supervisor {
             };
             running.sinks.insert(name.clone(), (Arc::clone(planned), sink));
         }
+        before.into_iter().map(|(name, (_, sink))| (name, sink)).collect()
+    }
+
+    /// Lets the sinks and transformations of a plan be found, and where it has none of that name those that are gone.
+    fn publish_components(&self, plan: &Plan, gone: &Gone) {
+        let directory = &self.0.context.directory;
+        let running = self.0.running.lock();
         let sinks = running.sinks.iter().map(|(name, (_, sink))| (name.clone(), Arc::clone(sink)));
-        self.0.context.directory.set_sinks(sinks);
-        let kept: HashSet<*const RunningSink> =
-            running.sinks.values().map(|(_, sink)| Arc::as_ptr(sink)).collect();
-        before.into_values().map(|(_, sink)| sink).filter(|sink| !kept.contains(&Arc::as_ptr(sink))).collect()
+        directory.set_sinks(gone.sinks.iter().cloned().chain(sinks));
+        let transformations = gone.transformations.iter().chain(&plan.transformations);
+        directory
+            .set_transformations(transformations.map(|(name, planned)| (name.clone(), Arc::clone(planned))));
     }
 
     /// Starts new brokers, and takes those that no manifest declares out of service.

@@ -262,3 +262,35 @@ fn a_new_broker_is_there_before_anything_is_sent_to_it() {
         stage.shut_down().await;
     });
 }
+
+/// A trigger that is led away from what the same change takes away never finds it gone.
+#[test]
+fn what_is_gone_is_there_until_nothing_is_sent_to_it() {
+    on_one_thread(async {
+        let (old, new) = (Hand::takes_all("rgone"), Hand::takes_all("rcame"));
+        old.shut();
+        let before = [BROKER, &sink("rgone"), &trigger("t", "rgone", "delivery: {maxInFlight: 1}")].concat();
+        let mut stage = Stage::of(&before).await;
+        stage.publish("b", 0..1_000).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        // From here on its worker goes from one event to the next whenever the reload waits for something.
+        old.open();
+        let another = BROKER.replace("name: b", "name: a");
+        let after = [BROKER, &another, &sink("rcame"), &trigger("t", "rcame", "delivery: {maxInFlight: 1}")];
+        stage.apply(&after.concat()).await;
+        assert_eq!(stage.plan.problems, []);
+        stage.until("t", |line| line.delivered == 1_000).await;
+        let failed = stage.engine.metrics();
+        let failed: Vec<_> =
+            failed.lines().filter(|line| line.starts_with("waypost_attempts_failed")).collect();
+        assert!(failed.is_empty(), "{failed:?}");
+        assert_eq!(old.sent().len() + new.sent().len(), 1_000);
+        assert!(
+            old.sent().len() > 1 && !new.sent().is_empty(),
+            "{} and {}",
+            old.sent().len(),
+            new.sent().len()
+        );
+        stage.shut_down().await;
+    });
+}
