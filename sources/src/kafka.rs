@@ -239,6 +239,7 @@ struct Taken {
     bytes: usize,
     /// Of the last record, which mostly is beside the next.
     last: Option<((String, i32), i64)>,
+    /// What the next record of the same partition is made of.
     pattern: Option<Box<Pattern>>,
 }
 

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 use waypost_clients::kafka::rdkafka::Message;
 use waypost_core::Event;
-use waypost_core::event::{AttributeType, AttributeValue};
+use waypost_core::event::AttributeType;
 
 use super::RecordNaming;
 use super::record::value_of;
@@ -19,6 +19,7 @@ pub(super) struct Pattern {
     event: Event,
     id: Numbered,
     knative_subject: Numbered,
+    /// That of the record before, where it had one.
     time: Option<Time>,
 }
 
@@ -46,21 +47,23 @@ impl Pattern {
         let offset = digits.format(record.offset());
         let string = |text| Some((text, AttributeType::String));
         let key = record.key().filter(|key| !key.is_empty()).map(value_of);
-        let key = key.as_ref().map(|key: &AttributeValue| (key.text(), key.attribute_type()));
+        let key = key.as_ref().map(|key| (key.text(), key.attribute_type()));
         let at = record.timestamp().to_millis().and_then(|at| Timestamp::from_millisecond(at).ok());
-        let changes = [
-            ("id", string(self.id.with(offset))),
-            ("kafkaoffset", string(offset)),
-            ("time", at.and_then(|at| string(Time::text(&mut self.time, at)))),
-            ("partitionkey", key),
-            ("key", key),
-            ("subject", string(self.knative_subject.with(offset))),
-        ];
-        let changed = match self.naming {
-            RecordNaming::Knative => &changes[..],
-            RecordNaming::Waypost | RecordNaming::TriggerMesh => &changes[..4],
+        let id = ("id", string(self.id.with(offset)));
+        let number = ("kafkaoffset", string(offset));
+        let time = ("time", at.and_then(|at| string(Time::text(&mut self.time, at))));
+        let partition_key = ("partitionkey", key);
+        let data = record.payload();
+        let event = match self.naming {
+            RecordNaming::Waypost | RecordNaming::TriggerMesh => {
+                self.event.with_changes(&[id, number, time, partition_key], data)
+            }
+            RecordNaming::Knative => {
+                let subject = ("subject", string(self.knative_subject.with(offset)));
+                self.event.with_changes(&[id, subject, number, time, partition_key, ("key", key)], data)
+            }
         };
-        self.event.with_changes(changed, record.payload()).ok()
+        event.ok()
     }
 }
 

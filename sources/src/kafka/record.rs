@@ -28,13 +28,14 @@ pub(super) fn event_of(
         Ok(None) => None,
         Err(error) => Some(error.code),
     };
-    let plain = Plain { config, name, record, headers: &headers, fault };
-    let has_pattern = headers.is_empty();
-    if has_pattern && let Some(event) = pattern.as_mut().and_then(|pattern| pattern.event_of(record)) {
+    // Headers may make any attribute differ from that of the record before.
+    let follows = headers.is_empty();
+    if follows && let Some(event) = pattern.as_mut().and_then(|pattern| pattern.event_of(record)) {
         return event;
     }
+    let plain = Plain { config, name, record, headers: &headers, fault };
     let event = plain.event(true);
-    if let Some(event) = event.as_ref().filter(|_| has_pattern) {
+    if follows && let Some(event) = &event {
         *pattern = Some(Box::new(Pattern::of(config.record_naming, record, event.clone())));
     }
     event.or_else(|| plain.event(false)).unwrap_or_else(|| plain.bare())
