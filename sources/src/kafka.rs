@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use futures_util::{FutureExt as _, StreamExt as _};
 use schemars::JsonSchema;
 use serde::Deserialize;
+use smallvec::SmallVec;
 use tokio_util::sync::CancellationToken;
 use waypost_clients::Problem;
 use waypost_clients::kafka::rdkafka::config::FromClientConfigAndContext as _;
@@ -21,10 +22,11 @@ use waypost_clients::kafka::{
 };
 use waypost_core::Event;
 use waypost_core::manifest::{FieldProblem, ResourceName};
+use waypost_core::prefetch::{TOGETHER, prefetch};
 use waypost_core::sink::{BoxFuture, ComponentContext};
 use waypost_core::source::{EmitError, Emitter, Source, SourceConfig, SourceError};
 
-use self::pattern::Pattern;
+use self::pattern::Before;
 
 mod pattern;
 mod record;
@@ -32,11 +34,12 @@ mod record;
 /// The most records in one commit.
 const MOST_RECORDS: usize = 1_000;
 
-/// The most bytes of events in one commit, beyond its last event.
-const MOST_BYTES: usize = 1024 * 1024;
+/// The most bytes of events in one commit, beyond its last event. Two such commits of small records fit into the largest frame
+/// of the embedded log, which is what makes syncs few.
+const MOST_BYTES: usize = 900 * 1000;
 
 /// The most commits under way.
-const MOST_COMMITS: usize = 8;
+const MOST_COMMITS: usize = 16;
 
 /// What the client reads ahead, in KiB.
 const READ_AHEAD_KIB: u32 = 16 * 1024;
@@ -239,8 +242,8 @@ struct Taken {
     bytes: usize,
     /// Of the last record, which mostly is beside the next.
     last: Option<((String, i32), i64)>,
-    /// What the next record of the same partition is made of.
-    pattern: Option<Box<Pattern>>,
+    /// What the next records are made of.
+    before: Before,
 }
 
 impl Taken {
@@ -308,7 +311,7 @@ impl Kafka {
     }
 
     fn take(&self, taken: &mut Taken, message: &BorrowedMessage<'_>) {
-        let event = record::event_of(&self.config, &self.name, message, &mut taken.pattern);
+        let event = record::event_of(&self.config, &self.name, message, &mut taken.before);
         taken.take(event, message.topic(), message.partition(), message.offset() + 1);
     }
 }
@@ -466,15 +469,26 @@ async fn take(kafka: &Kafka, consumer: &Consumer, ahead: &mut Option<Taken>) -> 
     let mut taken = Taken::default();
     // One for all of them: each is entered among those who wait for records.
     let mut messages = consumer.stream();
-    kafka.take(&mut taken, &next(&mut messages).await?);
-    while taken.events.len() < MOST_RECORDS && taken.bytes < MOST_BYTES {
-        match next(&mut messages).now_or_never() {
-            Some(Ok(message)) => kafka.take(&mut taken, &message),
+    let mut together: SmallVec<[BorrowedMessage<'_>; TOGETHER]> = SmallVec::new();
+    together.push(next(&mut messages).await?);
+    loop {
+        let mut bytes = taken.bytes + together.iter().map(BorrowedMessage::payload_len).sum::<usize>();
+        let room = MOST_RECORDS.saturating_sub(taken.events.len()).min(TOGETHER);
+        while together.len() < room && bytes < MOST_BYTES {
             // An error is told again by the next call.
-            Some(Err(_)) | None => break,
+            let Some(Ok(message)) = next(&mut messages).now_or_never() else { break };
+            bytes += message.payload_len();
+            together.push(message);
+        }
+        if together.is_empty() {
+            return Ok(taken);
+        }
+        // The client put them where they are in a thread of its own. The headers stand behind the last byte.
+        prefetch(together.iter().filter_map(|record| record.payload()));
+        for message in together.drain(..) {
+            kafka.take(&mut taken, &message);
         }
     }
-    Ok(taken)
 }
 
 async fn next<'c>(messages: &mut MessageStream<'c, KafkaContext>) -> Result<BorrowedMessage<'c>, KafkaError> {

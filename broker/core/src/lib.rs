@@ -10,6 +10,7 @@ pub mod error;
 pub mod event;
 pub mod filter;
 pub mod manifest;
+pub mod prefetch;
 pub mod receive;
 pub mod secret;
 pub mod sink;

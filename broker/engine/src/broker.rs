@@ -246,14 +246,14 @@ impl Broker {
         share: Option<Share>,
     ) -> Result<Commit, PublishError> {
         let batch = Batch { only_waits: true, ..Batch::of(records) };
-        self.append(match share {
+        self.offer(&mut match share {
             Some(share) => batch.holding(share),
             None => batch,
         })
     }
 
-    /// Takes a batch as a producer's.
-    pub(crate) fn append(&self, batch: Batch) -> Result<Commit, PublishError> {
+    /// Takes a batch as a producer's. Where it is refused, nothing is taken out of it.
+    pub(crate) fn offer(&self, batch: &mut Batch) -> Result<Commit, PublishError> {
         let count = batch.records.len() as u64;
         if !self.accepting.load(Ordering::Relaxed) {
             return Err(PublishError::NotReady {
@@ -277,7 +277,7 @@ impl Broker {
             self.refused.fetch_add(count, Ordering::Relaxed);
             return Err(PublishError::Backlog(reason));
         }
-        match self.log.append(batch) {
+        match self.log.offer(batch) {
             Ok(commit) => {
                 self.received.fetch_add(count, Ordering::Relaxed);
                 Ok(commit)
@@ -297,10 +297,10 @@ impl Broker {
     }
 
     /// Takes events that a delivery of another broker caused, and waits until they are durable.
-    pub(crate) async fn append_caused(&self, batch: Batch) -> Result<(), DeliveryError> {
+    pub(crate) async fn append_caused(&self, mut batch: Batch) -> Result<(), DeliveryError> {
         let refused =
             |detail: String| DeliveryError::retryable(codes::REPLY_NOT_APPENDED, detail).congested();
-        let commit = self.append(batch).map_err(|error| refused(error.to_string()))?;
+        let commit = self.offer(&mut batch).map_err(|error| refused(error.to_string()))?;
         commit.await.map(|_| ()).map_err(|error| {
             self.not_committed(&error);
             refused(error.to_string())

@@ -13,7 +13,7 @@ use waypost_core::receive::Receive;
 use waypost_core::sink::{BoxFuture, ComponentContext};
 use waypost_core::source::{BuildSource, Commit, Emit, EmitError, Emitter, SourceError};
 use waypost_core::{Class, Code, Event, codes};
-use waypost_log::{Batch, Checkpoint, Metadata, Origin, Record};
+use waypost_log::{Batch, Checkpoint, Hold, Metadata, Origin, Record};
 
 use self::oversize::in_place_of;
 use crate::context::Context;
@@ -188,7 +188,7 @@ impl Emit for BrokerEmit {
         checkpoint: Option<Bytes>,
     ) -> BoxFuture<'_, Result<Commit, EmitError>> {
         Box::pin(async move {
-            let events = self.source.within_limits(events);
+            let mut batch = self.source.batch(events, checkpoint);
             let stop = &self.source.stop;
             let mut pause = FIRST_OFFER_PAUSE;
             // What the source itself said before the broker refused its events.
@@ -198,7 +198,7 @@ impl Emit for BrokerEmit {
                     return Err(EmitError::Closed);
                 }
                 let offered = tokio::select! {
-                    offered = self.source.offer(&events, checkpoint.clone()) => offered,
+                    offered = self.source.offer(&mut batch) => offered,
                     () = stop.cancelled() => return Err(EmitError::Closed),
                 };
                 match offered {
@@ -243,6 +243,22 @@ impl Emit for BrokerEmit {
 }
 
 impl RunningSource {
+    /// One commit of these events and the checkpoint behind them.
+    fn batch(&self, events: Vec<Event>, checkpoint: Option<Bytes>) -> Batch {
+        let records = self.within_limits(events).into_iter().map(|event| {
+            let (event, hops) = take_hops(event);
+            let metadata = Metadata { origin: Origin::Source, ..Metadata::default() };
+            let hops = hops.unwrap_or(metadata.hops);
+            Record { metadata: Metadata { hops, ..metadata }, event }
+        });
+        Batch {
+            checkpoint: checkpoint.map(|value| Checkpoint { source: self.name.clone(), value }),
+            // One partition for one source: its checkpoints commit in the order in which it emits.
+            key: Some(key_of(&self.name)),
+            ..Batch::of(records)
+        }
+    }
+
     /// The events, with those that are too large told of instead.
     fn within_limits(&self, mut events: Vec<Event>) -> Vec<Event> {
         let limit = self.context.max_event_bytes;
@@ -258,30 +274,22 @@ impl RunningSource {
         events
     }
 
-    /// Offers events to the broker once, and takes nothing where it refuses them.
-    async fn offer(&self, events: &[Event], checkpoint: Option<Bytes>) -> Result<Commit, SourceError> {
-        let Self { name, broker, context, .. } = self;
-        let share = context.ingest.take(events.iter().map(Event::size).sum()).await;
+    /// Offers a batch to the broker once. Where that refuses it, nothing is taken out of it. Cancel-safe.
+    async fn offer(&self, batch: &mut Batch) -> Result<Commit, SourceError> {
+        let Self { broker, context, .. } = self;
+        let share = context.ingest.take(batch.size()).await;
         let refused = |code: Code, detail: String| SourceError { code, class: Class::Retryable, detail };
         let Some(broker) = context.directory.broker(&broker.namespace, &broker.name) else {
             let detail =
                 format!("the broker {broker} does not exist; declare it, or change the source's sink");
             return Err(refused(codes::SUBSCRIBER_NOT_RESOLVED, detail));
         };
-        let records = events.iter().map(|event| {
-            let (event, hops) = take_hops(event);
-            let metadata = Metadata { origin: Origin::Source, ..Metadata::default() };
-            let hops = hops.unwrap_or(metadata.hops);
-            Record { metadata: Metadata { hops, ..metadata }, event }
-        });
-        let batch = Batch {
-            checkpoint: checkpoint.map(|value| Checkpoint { source: name.clone(), value }),
-            // One partition for one source: its checkpoints commit in the order in which it emits.
-            key: Some(key_of(name)),
-            ..Batch::of(records)
-        };
-        let commit =
-            broker.append(batch.holding(share)).map_err(|error| refused(error.code(), error.to_string()))?;
+        batch.hold = Some(Hold::of(share));
+        let commit = broker.offer(batch).map_err(|error| {
+            // While the broker takes nothing, others may use the budget.
+            batch.hold = None;
+            refused(error.code(), error.to_string())
+        })?;
         Ok(Commit::new(async move {
             commit.await.map(|_| ()).map_err(|error| {
                 broker.not_committed(&error);

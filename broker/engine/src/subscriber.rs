@@ -2,9 +2,9 @@
 
 mod http;
 
-use smallvec::smallvec;
 use waypost_core::delivery::Format;
 use waypost_core::error::DeliveryError;
+use waypost_core::event::Value;
 use waypost_core::manifest::ResourceName;
 use waypost_core::sink::{Batching, Outcome};
 use waypost_core::transformation::{Moment, Transformed};
@@ -261,7 +261,7 @@ pub(crate) fn caused_batch(events: &[Event], sending: &Sending<'_>) -> Result<Ba
              what they cause",
         ));
     }
-    if events.iter().any(|event| take_hops(event).1 == Some(0)) {
+    if events.iter().any(|event| event.attribute(HOPS_ATTRIBUTE).and_then(hops_of) == Some(0)) {
         return Err(DeliveryError::permanent(
             codes::REPLY_HOPS_SPENT,
             "the reply says by its `knativebrokerttl` that it has no hops left",
@@ -272,11 +272,11 @@ pub(crate) fn caused_batch(events: &[Event], sending: &Sending<'_>) -> Result<Ba
         let metadata = Metadata {
             hops,
             origin: Origin::Delivery,
-            cause: Some(Cause { output, ..sending.cause.clone() }),
+            cause: Some(Box::new(Cause { output, ..sending.cause.clone() })),
             headers: sending.entry.metadata.headers.clone(),
-            unknown: smallvec![],
+            ..Metadata::default()
         };
-        let (event, given) = take_hops(event);
+        let (event, given) = take_hops(event.clone());
         let metadata = Metadata { hops: given.map_or(hops, |given| given.min(hops)), ..metadata };
         Record { metadata, event }
     });
@@ -294,12 +294,16 @@ pub fn is_passed_header(name: &str) -> bool {
 }
 
 /// Takes Knative's loop counter out of an event: what it says, where it says a number from 0 to 255 or more.
-pub fn take_hops(event: &Event) -> (Event, Option<u8>) {
-    let Some(value) = event.attribute(HOPS_ATTRIBUTE) else {
-        return (event.clone(), None);
-    };
-    let hops = value.text.parse::<i64>().ok().map(|hops| u8::try_from(hops.clamp(0, 255)).unwrap_or(u8::MAX));
+pub fn take_hops(event: Event) -> (Event, Option<u8>) {
+    let Some(value) = event.attribute(HOPS_ATTRIBUTE) else { return (event, None) };
+    let hops = hops_of(value);
     // Only an optional attribute goes, so what remains is still valid.
-    let event = event.without_attribute(HOPS_ATTRIBUTE).unwrap_or_else(|_| event.clone());
-    (event, hops)
+    let without = event.without_attribute(HOPS_ATTRIBUTE).unwrap_or(event);
+    (without, hops)
+}
+
+/// What a loop counter says, where it is a number.
+fn hops_of(counter: Value<'_>) -> Option<u8> {
+    let hops = counter.text.parse::<i64>().ok()?;
+    Some(u8::try_from(hops.clamp(0, 255)).unwrap_or(u8::MAX))
 }

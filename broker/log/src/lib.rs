@@ -57,5 +57,5 @@ pub use log::{
     Records, Scope, TriggerNumber, Usage,
 };
 pub use record::{
-    Batch, Cause, Checkpoint, Entry, InvalidPosition, Metadata, Offset, Origin, Position, Record,
+    Batch, Cause, Checkpoint, Entry, Hold, InvalidPosition, Metadata, Offset, Origin, Position, Record,
 };

@@ -44,7 +44,13 @@ pub trait Records: Send + Sync + fmt::Debug + 'static {
     /// commit in that order. An empty batch commits at once.
     ///
     /// The batch counts as accepted only when the commit resolves. Dropping the commit does not undo it.
-    fn append(&self, batch: Batch) -> Result<Commit, AppendError>;
+    fn append(&self, mut batch: Batch) -> Result<Commit, AppendError> {
+        self.offer(&mut batch)
+    }
+
+    /// The same for who offers a batch again when it is refused: nothing is then taken out of it. What is taken leaves an
+    /// empty batch behind.
+    fn offer(&self, batch: &mut Batch) -> Result<Commit, AppendError>;
 
     /// The oldest offset that can be read and the first that is not committed yet.
     fn bounds(&self, partition: u16) -> Bounds;

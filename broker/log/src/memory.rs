@@ -195,7 +195,7 @@ impl Records for MemoryLog {
         self.options.partitions
     }
 
-    fn append(&self, batch: Batch) -> Result<Commit, AppendError> {
+    fn offer(&self, batch: &mut Batch) -> Result<Commit, AppendError> {
         let turn = || self.turn.fetch_add(1, Ordering::Relaxed);
         let number = batch.key.map_or_else(turn, |key| key as usize) % self.partitions.len();
         let partition = &self.partitions[number];
@@ -210,6 +210,7 @@ impl Records for MemoryLog {
         if self.books.closed() {
             return Err(AppendError::Closed);
         }
+        let batch = std::mem::take(batch);
         let first = Position { partition: ring.partition(), offset: ring.end() };
         let arrived = self.clock.now();
         let count = u32::try_from(batch.records.len()).unwrap_or(u32::MAX);

@@ -67,7 +67,8 @@ pub struct Record {
 
 /// What travels with an event in the log and is not part of it.
 ///
-/// Stored as tagged fields. A tag that this version does not know is kept and written back unchanged.
+/// Stored as tagged fields. A tag that this version does not know is kept and written back unchanged. What most records
+/// have none of stands elsewhere, so that a record is small where it is moved and kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Metadata {
     /// How many more times an event may be caused by this one.
@@ -75,11 +76,11 @@ pub struct Metadata {
     /// How the event came in.
     pub origin: Origin,
     /// The delivery that caused the event, where one did.
-    pub cause: Option<Cause>,
+    pub cause: Option<Box<Cause>>,
     /// Request headers that are passed on to subscribers: `x-request-id` and `knative-*`.
-    pub headers: SmallVec<[(Bytes, Bytes); 1]>,
+    pub headers: Box<[(Bytes, Bytes)]>,
     /// Fields of later versions: tag and value.
-    pub unknown: SmallVec<[(u16, Bytes); 0]>,
+    pub unknown: Box<[(u16, Bytes)]>,
 }
 
 /// The hops of an event that nothing caused.
@@ -91,8 +92,8 @@ impl Default for Metadata {
             hops: DEFAULT_HOPS,
             origin: Origin::Ingress,
             cause: None,
-            headers: SmallVec::new(),
-            unknown: SmallVec::new(),
+            headers: Box::default(),
+            unknown: Box::default(),
         }
     }
 }
@@ -122,7 +123,7 @@ pub struct Cause {
 }
 
 /// What one commit appends: all of it or nothing.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Batch {
     /// The records, in order. They stand one after the other in one partition.
     pub records: SmallVec<[Record; 1]>,
@@ -143,21 +144,14 @@ pub struct Batch {
 impl Batch {
     /// A batch without checkpoint, within the size limit.
     pub fn of(records: impl IntoIterator<Item = Record>) -> Self {
-        Self {
-            records: records.into_iter().collect(),
-            checkpoint: None,
-            key: None,
-            from_reserve: false,
-            only_waits: false,
-            hold: None,
-        }
+        Self { records: records.into_iter().collect(), ..Self::default() }
     }
 
     /// The same batch, keeping `held` until the log no longer holds it for its commit: the share of a budget that
     /// must not be given back when the one who waits for the commit goes away.
     #[must_use]
     pub fn holding(mut self, held: impl Send + Sync + 'static) -> Self {
-        self.hold = Some(Hold(Box::new(held)));
+        self.hold = Some(Hold::of(held));
         self
     }
 
@@ -169,6 +163,13 @@ impl Batch {
 
 /// Something that is kept for as long as a batch is on its way.
 pub struct Hold(#[expect(dead_code, reason = "kept for its drop")] Box<dyn std::any::Any + Send + Sync>);
+
+impl Hold {
+    /// Keeps `held`.
+    pub fn of(held: impl Send + Sync + 'static) -> Self {
+        Self(Box::new(held))
+    }
+}
 
 impl fmt::Debug for Hold {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

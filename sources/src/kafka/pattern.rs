@@ -1,4 +1,4 @@
-//! The events of plain records that follow each other in a partition, which differ in few attributes.
+//! The events of records that follow each other in a partition, which mostly differ in few attributes.
 
 use std::fmt::Write as _;
 
@@ -6,13 +6,51 @@ use jiff::Timestamp;
 use waypost_clients::kafka::rdkafka::Message;
 use waypost_core::Event;
 use waypost_core::event::AttributeType;
+use waypost_core::event::kafka::{Header, Precedent};
 
 use super::RecordNaming;
-use super::record::value_of;
+use super::record::{PARTITION_KEY, value_of};
+
+/// How often the records of one commit may each be kept as what the next ones are like: where none is like the one before
+/// it, keeping them all would cost more than it saves.
+const MOST_PRECEDENTS: u8 = 16;
+
+/// What is kept of the records before, of which the events of those behind them are made.
+#[derive(Default)]
+pub(super) struct Before {
+    plain: Option<Box<Pattern>>,
+    event: Option<Precedent>,
+    precedents: u8,
+}
+
+impl Before {
+    /// The event of a record that is like one before it.
+    pub(super) fn event_of(&mut self, record: &impl Message, headers: &[Header<'_>]) -> Option<Event> {
+        if headers.is_empty() {
+            return self.plain.as_mut()?.event_of(record);
+        }
+        let key = record.key().filter(|key| !key.is_empty()).map(value_of);
+        let key = key.as_ref().map(|key| (PARTITION_KEY, (key.text(), key.attribute_type())));
+        self.event.as_ref()?.decode(headers, record.payload(), key)
+    }
+
+    /// Keeps a plain record without headers, which became `event` by `naming`.
+    pub(super) fn keep_plain(&mut self, naming: RecordNaming, record: &impl Message, event: &Event) {
+        self.plain = Some(Box::new(Pattern::of(naming, record, event.clone())));
+    }
+
+    /// Keeps a record that carries `event`.
+    pub(super) fn keep_event(&mut self, headers: &[Header<'_>], event: &Event) {
+        if self.precedents < MOST_PRECEDENTS {
+            self.precedents += 1;
+            self.event = Precedent::of(headers, event.clone());
+        }
+    }
+}
 
 /// The event of a plain record without headers, of which those of the records behind it are made: they have most
 /// of it in common.
-pub(super) struct Pattern {
+struct Pattern {
     naming: RecordNaming,
     topic: String,
     partition: i32,
@@ -25,7 +63,7 @@ pub(super) struct Pattern {
 
 impl Pattern {
     /// `event` is that of `record`, made by `naming`.
-    pub(super) fn of(naming: RecordNaming, record: &impl Message, event: Event) -> Self {
+    fn of(naming: RecordNaming, record: &impl Message, event: Event) -> Self {
         let (topic, partition) = (record.topic().to_owned(), record.partition());
         Self {
             naming,
@@ -39,7 +77,7 @@ impl Pattern {
     }
 
     /// The event of a record without headers; none where it is of another partition, or holds what no event may.
-    pub(super) fn event_of(&mut self, record: &impl Message) -> Option<Event> {
+    fn event_of(&mut self, record: &impl Message) -> Option<Event> {
         if record.partition() != self.partition || record.topic() != self.topic {
             return None;
         }
@@ -52,7 +90,7 @@ impl Pattern {
         let id = ("id", string(self.id.with(offset)));
         let number = ("kafkaoffset", string(offset));
         let time = ("time", at.and_then(|at| string(Time::text(&mut self.time, at))));
-        let partition_key = ("partitionkey", key);
+        let partition_key = (PARTITION_KEY, key);
         let data = record.payload();
         let event = match self.naming {
             RecordNaming::Waypost | RecordNaming::TriggerMesh => {

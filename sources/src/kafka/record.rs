@@ -1,6 +1,7 @@
 //! What event a record of Kafka becomes.
 
 use jiff::Timestamp;
+use smallvec::SmallVec;
 use waypost_clients::kafka::rdkafka::Message;
 use waypost_clients::kafka::rdkafka::message::Headers as _;
 use waypost_core::event::kafka::{Header, decode};
@@ -8,35 +9,45 @@ use waypost_core::event::{AttributeValue, EventBuilder};
 use waypost_core::manifest::ResourceName;
 use waypost_core::{Code, Event, codes};
 
-use super::pattern::Pattern;
+use super::pattern::Before;
 use super::{KafkaConfig, RecordNaming};
 
-/// The event that a record becomes. There is always one: what cannot be taken over is left out. `pattern` is kept from one
-/// record to the next.
+/// The attribute that the key of a record is.
+pub(super) const PARTITION_KEY: &str = "partitionkey";
+
+/// As many headers as most records have.
+type Headers<'r> = SmallVec<[Header<'r>; 8]>;
+
+/// The event that a record becomes. There is always one: what cannot be taken over is left out. `before` is kept from one
+/// record to the next, and changes nothing but the time that it takes.
 pub(super) fn event_of(
     config: &KafkaConfig,
     name: &ResourceName,
     record: &impl Message,
-    pattern: &mut Option<Box<Pattern>>,
+    before: &mut Before,
 ) -> Event {
-    let headers: Vec<Header<'_>> = record
+    let headers: Headers<'_> = record
         .headers()
         .map(|headers| headers.iter().map(|header| (header.key, header.value)).collect())
         .unwrap_or_default();
+    if let Some(event) = before.event_of(record, &headers) {
+        return event;
+    }
     let fault = match decode(&headers, record.payload()) {
-        Ok(Some(event)) => return with_key(event, record.key()),
+        Ok(Some(event)) => {
+            before.keep_event(&headers, &event);
+            return with_key(event, record.key());
+        }
         Ok(None) => None,
         Err(error) => Some(error.code),
     };
-    // Headers may make any attribute differ from that of the record before.
-    let follows = headers.is_empty();
-    if follows && let Some(event) = pattern.as_mut().and_then(|pattern| pattern.event_of(record)) {
-        return event;
-    }
     let plain = Plain { config, name, record, headers: &headers, fault };
     let event = plain.event(true);
-    if follows && let Some(event) = &event {
-        *pattern = Some(Box::new(Pattern::of(config.record_naming, record, event.clone())));
+    // Headers may make any attribute differ from that of the record before.
+    if headers.is_empty()
+        && let Some(event) = &event
+    {
+        before.keep_plain(config.record_naming, record, event);
     }
     event.or_else(|| plain.event(false)).unwrap_or_else(|| plain.bare())
 }
@@ -44,10 +55,10 @@ pub(super) fn event_of(
 /// Adds the key of the record where the event says nothing about it.
 fn with_key(event: Event, key: Option<&[u8]>) -> Event {
     let Some(key) = key.filter(|key| !key.is_empty()) else { return event };
-    if event.attribute("partitionkey").is_some() {
+    if event.attribute(PARTITION_KEY).is_some() {
         return event;
     }
-    event.with_attribute("partitionkey", value_of(key)).unwrap_or(event)
+    event.with_attribute(PARTITION_KEY, value_of(key)).unwrap_or(event)
 }
 
 /// Bytes as an attribute: text where they are text, else base64.
@@ -126,7 +137,7 @@ impl<M: Message> Plain<'_, M> {
         }
         if with_headers {
             if let Some(key) = record.key().filter(|key| !key.is_empty()) {
-                builder = builder.attribute("partitionkey", value_of(key));
+                builder = builder.attribute(PARTITION_KEY, value_of(key));
                 if self.config.record_naming == RecordNaming::Knative {
                     builder = builder.attribute("key", value_of(key));
                 }

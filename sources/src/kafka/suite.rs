@@ -24,7 +24,7 @@ fn record(key: Option<&[u8]>, value: Option<&[u8]>, headers: &[(&str, Option<&[u
 }
 
 fn event_of(record: &OwnedMessage) -> Event {
-    record::event_of(&config(&json!({})), &ResourceName::new("shop", "in"), record, &mut None)
+    record::event_of(&config(&json!({})), &ResourceName::new("shop", "in"), record, &mut Before::default())
 }
 
 fn text<'e>(event: &'e Event, name: &str) -> Option<&'e str> {
@@ -149,8 +149,8 @@ fn the_offset_of_each_partition_is_that_behind_its_last_record() {
     assert_eq!(Taken::default().into_parts(), (Vec::new(), Offsets::new()));
 }
 
-/// What a producer may write: a partition, key, value, time in milliseconds, and whether there is a header.
-type Written = (i32, Option<Vec<u8>>, Option<Vec<u8>>, Option<i64>, bool);
+/// What a producer may write: a partition, key, value, time in milliseconds, and headers.
+type Written = (i32, Option<Vec<u8>>, Option<Vec<u8>>, Option<i64>, Vec<(&'static str, String)>);
 
 fn written() -> impl Strategy<Value = Written> {
     let key = prop_oneof![
@@ -168,7 +168,24 @@ fn written() -> impl Strategy<Value = Written> {
         (0..2_000_i64).prop_map(|at| Some(1_700_000_000_000 + at)),
         any::<i64>().prop_map(Some)
     ];
-    (0..2_i32, key, value, time, proptest::bool::weighted(0.2))
+    (0..2_i32, key, value, time, headers())
+}
+
+/// None, one that is no attribute of an event, or those of an event, which may be wrong.
+fn headers() -> impl Strategy<Value = Vec<(&'static str, String)>> {
+    let event = ("[a-c]{0,2}", "/[ab]", "[a-z\n]{0,2}", proptest::option::of("[a-b]"));
+    let event = event.prop_map(|(id, source, subject, key)| {
+        let mut headers = vec![
+            ("ce_specversion", "1.0".to_owned()),
+            ("ce_id", id),
+            ("ce_source", source),
+            ("ce_type", "t".to_owned()),
+            ("ce_subject", subject),
+        ];
+        headers.extend(key.map(|key| ("ce_partitionkey", key)));
+        headers
+    });
+    prop_oneof![3 => Just(Vec::new()), 1 => Just(vec![("h", "v".to_owned())]), 3 => event]
 }
 
 proptest! {
@@ -181,14 +198,17 @@ proptest! {
     ) {
         let config = config(&json!({"recordNaming": naming}));
         let name = ResourceName::new("shop", "in");
-        let mut pattern = None;
-        for (offset, (partition, key, value, time, header)) in (first..).zip(all) {
+        let mut before = Before::default();
+        for (offset, (partition, key, value, time, headers)) in (first..).zip(all) {
             let time = time.map_or(Timestamp::NotAvailable, Timestamp::CreateTime);
-            let headers = header.then(|| OwnedHeaders::new().insert(Header { key: "h", value: Some("v") }));
+            let add = |all: OwnedHeaders, (key, value): (&str, String)| {
+                all.insert(Header { key, value: Some(&value) })
+            };
+            let headers = (!headers.is_empty()).then(|| headers.into_iter().fold(OwnedHeaders::new(), add));
             let topic = "orders".to_owned();
             let record = OwnedMessage::new(value, key, topic, time, partition, offset, headers);
-            let after = record::event_of(&config, &name, &record, &mut pattern);
-            let alone = record::event_of(&config, &name, &record, &mut None);
+            let after = record::event_of(&config, &name, &record, &mut before);
+            let alone = record::event_of(&config, &name, &record, &mut Before::default());
             prop_assert_eq!(&after, &alone);
             let types = |event: &Event| -> BTreeMap<String, AttributeType> {
                 event.attributes().map(|(name, value)| (name.to_owned(), value.attribute_type)).collect()

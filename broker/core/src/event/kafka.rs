@@ -10,6 +10,10 @@ use super::http::{ContentMode, claimed_mode};
 use super::{AttributeType, DataForm, DecodeError, Event, json};
 use crate::codes;
 
+pub use precedent::Precedent;
+
+mod precedent;
+
 /// The header that tells the content mode, and in binary mode carries `datacontenttype`.
 pub const CONTENT_TYPE: &str = "content-type";
 
@@ -27,11 +31,7 @@ pub type Header<'r> = (&'r str, Option<&'r [u8]>);
 /// # Errors
 /// The first fault of a record that claims to be an event.
 pub fn decode(headers: &[Header<'_>], value: Option<&[u8]>) -> Result<Option<Event>, DecodeError> {
-    let content_type = headers
-        .iter()
-        .find(|(name, value)| name.eq_ignore_ascii_case(CONTENT_TYPE) && value.is_some())
-        .and_then(|(_, value)| *value);
-    if let Some((ContentMode::Structured, format)) = content_type.and_then(claimed_mode) {
+    if let Some(format) = structured(headers) {
         let name = format.split(|byte| matches!(byte, b';' | b' ' | b'\t')).next().unwrap_or_default();
         if !name.eq_ignore_ascii_case(b"+json") {
             return Err(DecodeError::unsupported(format!(
@@ -42,16 +42,26 @@ pub fn decode(headers: &[Header<'_>], value: Option<&[u8]>) -> Result<Option<Eve
         return json::decode(value.unwrap_or_default()).map(Some);
     }
     if headers.iter().any(|(name, value)| *name == "ce_specversion" && value.is_some()) {
-        return decode_binary(headers, content_type, value).map(Some);
+        return decode_binary(headers, value).map(Some);
     }
     Ok(None)
 }
 
-fn decode_binary(
-    headers: &[Header<'_>],
-    content_type: Option<&[u8]>,
-    value: Option<&[u8]>,
-) -> Result<Event, DecodeError> {
+fn content_type<'h>(headers: &[Header<'h>]) -> Option<&'h [u8]> {
+    let (_, value) =
+        headers.iter().find(|(name, value)| name.eq_ignore_ascii_case(CONTENT_TYPE) && value.is_some())?;
+    *value
+}
+
+/// What follows `application/cloudevents` in the content type of a record that claims to be in structured mode.
+fn structured<'h>(headers: &[Header<'h>]) -> Option<&'h [u8]> {
+    match content_type(headers).and_then(claimed_mode) {
+        Some((ContentMode::Structured, format)) => Some(format),
+        _ => None,
+    }
+}
+
+fn decode_binary(headers: &[Header<'_>], value: Option<&[u8]>) -> Result<Event, DecodeError> {
     let mut draft = Draft::default();
     for (header, text) in headers {
         let (Some(name), Some(text)) = (header.strip_prefix(PREFIX), text) else { continue };
@@ -59,7 +69,7 @@ fn decode_binary(
             draft.add(name, Cow::Borrowed(utf8(header, text)?), AttributeType::Untyped)?;
         }
     }
-    if let Some(content_type) = content_type {
+    if let Some(content_type) = content_type(headers) {
         let text = Cow::Borrowed(utf8(CONTENT_TYPE, content_type)?);
         draft.add("datacontenttype", text, AttributeType::Untyped)?;
     }

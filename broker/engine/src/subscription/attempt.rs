@@ -387,9 +387,9 @@ impl Subscription {
         let log = other.as_ref().map_or(&self.log, |broker| broker.log());
         let give_up = tokio::time::Instant::now() + REPLY_PATIENCE.min(delivering.terms.timeout / 2);
         let mut pause = FIRST_REPLY_WAIT;
+        let mut batch = Batch { from_reserve: true, ..caused_batch(events, sending)? };
         loop {
-            let batch = Batch { from_reserve: true, ..caused_batch(events, sending)? };
-            let refused = match log.append(batch) {
+            let refused = match log.offer(&mut batch) {
                 Ok(commit) => {
                     return commit.await.map(|_| self.context.metrics.replied()).map_err(|error| {
                         DeliveryError::retryable(codes::REPLY_NOT_APPENDED, error.to_string())

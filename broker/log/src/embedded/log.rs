@@ -273,7 +273,7 @@ impl Records for BrokerLog {
         1
     }
 
-    fn append(&self, batch: Batch) -> Result<Commit, AppendError> {
+    fn offer(&self, batch: &mut Batch) -> Result<Commit, AppendError> {
         self.enqueue(batch)
     }
 

@@ -65,22 +65,25 @@ impl Metadata {
         let mut metadata = Self::default();
         let mut rest = bytes.clone();
         let (mut hops, mut origin) = (None, None);
+        let (mut headers, mut unknown) = (Vec::new(), Vec::new());
         while rest.has_remaining() {
             let tag = rest.try_get_u16_le().map_err(|_| cut())?;
             let mut value = take_counted(&mut rest)?;
             match tag {
                 HOPS => once(&mut hops, single(&value)?)?,
                 ORIGIN => once(&mut origin, origin_of(single(&value)?)?)?,
-                CAUSE => once(&mut metadata.cause, decode_cause(value)?)?,
+                CAUSE => once(&mut metadata.cause, Box::new(decode_cause(value)?))?,
                 HEADER => {
                     let name = take_counted(&mut value)?;
-                    metadata.headers.push((name, value));
+                    headers.push((name, value));
                 }
-                _ => metadata.unknown.push((tag, value)),
+                _ => unknown.push((tag, value)),
             }
         }
         metadata.hops = hops.unwrap_or(metadata.hops);
         metadata.origin = origin.unwrap_or(metadata.origin);
+        metadata.headers = headers.into();
+        metadata.unknown = unknown.into();
         Ok(metadata)
     }
 }
@@ -210,7 +213,7 @@ mod tests {
             |(hops, origin, cause, headers, unknown)| Metadata {
                 hops,
                 origin,
-                cause,
+                cause: cause.map(Box::new),
                 headers: headers.into_iter().collect(),
                 unknown: unknown.into_iter().collect(),
             },

@@ -258,12 +258,12 @@ pub(super) async fn metadata_comes_back_unchanged(bench: &dyn Bench) {
     let metadata = Metadata {
         hops: 7,
         origin: Origin::Delivery,
-        cause: Some(Cause {
+        cause: Some(Box::new(Cause {
             broker: name("broker"),
             position: Position { partition: 3, offset: 1 << 40 },
             trigger: TriggerNumber(9),
             output: 2,
-        }),
+        })),
         headers: [(Bytes::from_static(b"x-request-id"), Bytes::from_static(b"\xff"))].into_iter().collect(),
         unknown: [(999, Bytes::from_static(b"later"))].into_iter().collect(),
     };

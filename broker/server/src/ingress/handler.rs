@@ -185,7 +185,7 @@ pub(super) async fn publish(
     let Received { events, held, batch } = received;
     let passed = metadata::passed_headers(headers);
     let mut records: SmallVec<[Record; 1]> = SmallVec::with_capacity(events.len());
-    for (index, event) in events.iter().enumerate() {
+    for (index, event) in events.into_iter().enumerate() {
         let record = metadata::record(event, passed.clone(), origin);
         records.push(record.map_err(|problem| problem.at(batch.then_some(index)))?);
     }

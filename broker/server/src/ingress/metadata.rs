@@ -2,7 +2,6 @@
 
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderValue};
-use smallvec::SmallVec;
 use waypost_core::{Event, codes};
 use waypost_engine::{is_passed_header, take_hops};
 use waypost_log::record::DEFAULT_HOPS;
@@ -16,11 +15,11 @@ const MAX_PASSED_HEADERS: usize = 16;
 const MAX_PASSED_BYTES: usize = 8 * 1024;
 
 /// Headers of a request that are passed on to subscribers.
-pub(super) type PassedHeaders = SmallVec<[(Bytes, Bytes); 1]>;
+pub(super) type PassedHeaders = Box<[(Bytes, Bytes)]>;
 
 /// The headers of a request that go with its events to subscribers.
 pub(super) fn passed_headers(headers: &HeaderMap) -> PassedHeaders {
-    let mut passed = PassedHeaders::new();
+    let mut passed = Vec::new();
     let mut bytes = 0;
     for (name, value) in headers {
         if !is_passed_header(name.as_str()) {
@@ -32,7 +31,7 @@ pub(super) fn passed_headers(headers: &HeaderMap) -> PassedHeaders {
         }
         passed.push((Bytes::copy_from_slice(name.as_str().as_bytes()), copy(value)));
     }
-    passed
+    passed.into()
 }
 
 /// A copy, since a slice would keep the connection's whole read buffer for as long as the log keeps the record.
@@ -41,7 +40,7 @@ fn copy(value: &HeaderValue) -> Bytes {
 }
 
 /// An event as it goes into the log: `knativebrokerttl` becomes its hops, one less than it says.
-pub(super) fn record(event: &Event, headers: PassedHeaders, origin: Origin) -> Result<Record, Problem> {
+pub(super) fn record(event: Event, headers: PassedHeaders, origin: Origin) -> Result<Record, Problem> {
     let (event, given) = take_hops(event);
     let hops = given.map_or(DEFAULT_HOPS, |hops| hops.saturating_sub(1));
     if hops == 0 {
@@ -52,7 +51,7 @@ pub(super) fn record(event: &Event, headers: PassedHeaders, origin: Origin) -> R
              receive back to where it came from",
         ));
     }
-    let metadata = Metadata { hops, origin, cause: None, headers, unknown: SmallVec::new() };
+    let metadata = Metadata { hops, origin, headers, ..Metadata::default() };
     Ok(Record { metadata, event })
 }
 
@@ -106,7 +105,7 @@ mod tests {
             Some(given) => event.attribute("knativebrokerttl", given),
             None => event,
         };
-        record(&event.build().unwrap(), PassedHeaders::new(), Origin::Ingress)
+        record(event.build().unwrap(), PassedHeaders::default(), Origin::Ingress)
             .map(|record| (record.metadata.hops, record.event.attribute("knativebrokerttl").is_some()))
             .map_err(|problem| problem.code)
     }

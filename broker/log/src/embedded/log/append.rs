@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use smallvec::SmallVec;
+use waypost_core::prefetch::{TOGETHER, prefetch};
 
 use crate::clock::Timestamp;
 use crate::commit::{Answer, Commit, Committed};
@@ -23,7 +24,7 @@ const QUEUE_BYTES: u64 = 64 * 1024 * 1024;
 /// The batches that may wait for the disk in one log.
 const QUEUE_BATCHES: usize = 65_536;
 /// The bytes of a frame, unless one batch is larger.
-const FRAME_BYTES: u64 = 1024 * 1024;
+const FRAME_BYTES: u64 = 2 * 1024 * 1024;
 /// The batches that are written in one frame.
 const FRAME_BATCHES: usize = 4096;
 /// How many segments there are at least when the limit is met, so that giving one up is a small step.
@@ -32,7 +33,7 @@ const SEGMENTS_IN_LIMIT: u64 = 64;
 /// cost as much as making them. For smaller ones, each with two writes more for its ends, it made no difference when measured.
 const PAST_CACHE: usize = 256 * 1024;
 /// A buffer that grew beyond this is not kept. One frame of the usual size fits.
-const BUFFER_KEPT: usize = 2 * 1024 * 1024;
+const BUFFER_KEPT: usize = 4 * 1024 * 1024;
 
 /// What waits for the disk.
 #[derive(Debug, Default)]
@@ -46,8 +47,8 @@ pub(super) struct Queue {
 #[derive(Debug)]
 struct Queued {
     records: SmallVec<[Record; 1]>,
-    /// The number of records, also when they have been taken out.
-    count: u32,
+    /// One for each record, of its source and id; kept when the records have been taken out.
+    hashes: SmallVec<[u64; 1]>,
     checkpoint: Option<Checkpoint>,
     arrived: Timestamp,
     /// The share of the limit.
@@ -90,8 +91,8 @@ fn bytes_of(record: &Record) -> u64 {
 }
 
 impl BrokerLog {
-    /// Takes a batch into the queue.
-    pub(super) fn enqueue(&self, batch: Batch) -> Result<Commit, AppendError> {
+    /// Takes a batch into the queue, or nothing of it.
+    pub(super) fn enqueue(&self, batch: &mut Batch) -> Result<Commit, AppendError> {
         self.check_append()?;
         let nothing = batch.records.is_empty() && batch.checkpoint.is_none();
         let Some(log) = self.me.upgrade().filter(|_| !nothing) else {
@@ -103,6 +104,9 @@ impl BrokerLog {
         let records: u64 = batch.records.iter().map(bytes_of).sum();
         let bytes = records + (checkpoint + FRAME_HEADER) as u64;
         let charge = self.shared.admit(bytes, batch.from_reserve)?;
+        // Here, where what was just made is near at hand: for the writer it may be far away.
+        let hash = |record: &Record| ids::hash(record.event.source(), record.event.id());
+        let hashes = batch.records.iter().map(hash).collect();
         let (answer, commit) = Answer::channel();
         let mut queue = self.queue.lock();
         // Again, now that `stop` waits for this lock.
@@ -111,9 +115,10 @@ impl BrokerLog {
         if full && !queue.batches.is_empty() {
             return Err(AppendError::Busy);
         }
+        let batch = std::mem::take(batch);
         queue.bytes += bytes;
         queue.batches.push_back(Queued {
-            count: u32::try_from(batch.records.len()).unwrap_or(u32::MAX),
+            hashes,
             records: batch.records,
             checkpoint: batch.checkpoint,
             arrived: self.shared.clock.now(),
@@ -228,25 +233,8 @@ impl BrokerLog {
             *buffer = Vec::new();
         }
         let room = usize::try_from(bytes).expect("it is at most MAX_BODY");
-        let start = segment.encode(buffer, room, (first, count), |into| {
-            let mut offset = first;
-            let mut newest = written.newest;
-            for batch in batches {
-                newest = newest.max(batch.arrived);
-                for record in &batch.records {
-                    if offset == first {
-                        written.oldest = newest;
-                    }
-                    written.hashes.push(ids::hash(record.event.source(), record.event.id()));
-                    put_record(into, offset, newest, record);
-                    offset += 1;
-                }
-                if let Some(checkpoint) = &batch.checkpoint {
-                    put_checkpoint(into, checkpoint);
-                }
-            }
-            written.newest = newest;
-        });
+        let start =
+            segment.encode(buffer, room, (first, count), |into| put_batches(into, batches, &mut written));
         let frame = &buffer[start..];
         written.bytes = frame.len() as u64;
         let past_cache = frame.len() >= PAST_CACHE && !self.read_behind.load(Ordering::Relaxed);
@@ -346,8 +334,9 @@ impl BrokerLog {
         let mut offset = written.first;
         let mut together = Vec::with_capacity(batches.len());
         for batch in batches.drain(..) {
-            let Queued { count, answer, charge, only_waits, _hold, .. } = batch;
+            let Queued { hashes, answer, charge, only_waits, _hold, .. } = batch;
             drop((charge, _hold));
+            let count = u32::try_from(hashes.len()).unwrap_or(u32::MAX);
             let committed = Committed { first: Position { partition: PARTITION, offset }, count };
             offset += u64::from(count);
             if only_waits {
@@ -418,6 +407,31 @@ impl Queue {
         into.extend(self.batches.drain(..count));
         let gone: u64 = into.iter().map(|batch| batch.charge.bytes()).sum();
         self.bytes = self.bytes.saturating_sub(gone);
+    }
+}
+
+/// Appends the records and checkpoints of batches, and notes what the segment has to know of them.
+fn put_batches(into: &mut Vec<u8>, batches: &[Queued], written: &mut Written) {
+    // Threads that may have run on other processors made them.
+    let mut ahead = batches.iter().flat_map(|batch| &batch.records).map(|record| &**record.event.packed());
+    let mut offset = written.first;
+    for batch in batches {
+        written.newest = written.newest.max(batch.arrived);
+        written.hashes.extend_from_slice(&batch.hashes);
+        for record in &batch.records {
+            let number = offset - written.first;
+            if number == 0 {
+                written.oldest = written.newest;
+            }
+            if number.is_multiple_of(TOGETHER as u64) {
+                prefetch(ahead.by_ref().take(TOGETHER));
+            }
+            put_record(into, offset, written.newest, record);
+            offset += 1;
+        }
+        if let Some(checkpoint) = &batch.checkpoint {
+            put_checkpoint(into, checkpoint);
+        }
     }
 }
 

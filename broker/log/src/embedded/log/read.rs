@@ -23,7 +23,7 @@ const RECORDS_AT_ONCE: usize = 4096;
 /// The buffers for reading that are kept.
 const BUFFERS_KEPT: usize = 4;
 /// A buffer that grew beyond this is not kept. One frame of the usual size fits.
-const BUFFER_KEPT: usize = 2 * 1024 * 1024;
+const BUFFER_KEPT: usize = 4 * 1024 * 1024;
 /// The threads that search the segments of a log for an id, at most: each may wait for the disk.
 const SEARCHERS: usize = 8;
 /// The segments for which one thread is enough.
