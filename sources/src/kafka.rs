@@ -469,26 +469,47 @@ async fn take(kafka: &Kafka, consumer: &Consumer, ahead: &mut Option<Taken>) -> 
     let mut taken = Taken::default();
     // One for all of them: each is entered among those who wait for records.
     let mut messages = consumer.stream();
-    let mut together: SmallVec<[BorrowedMessage<'_>; TOGETHER]> = SmallVec::new();
+    let mut together: Together<'_> = SmallVec::new();
     together.push(next(&mut messages).await?);
     loop {
-        let mut bytes = taken.bytes + together.iter().map(BorrowedMessage::payload_len).sum::<usize>();
-        let room = MOST_RECORDS.saturating_sub(taken.events.len()).min(TOGETHER);
-        while together.len() < room && bytes < MOST_BYTES {
-            // An error is told again by the next call.
-            let Some(Ok(message)) = next(&mut messages).now_or_never() else { break };
-            bytes += message.payload_len();
-            together.push(message);
-        }
-        if together.is_empty() {
-            return Ok(taken);
-        }
+        let records = MOST_RECORDS.saturating_sub(taken.events.len());
+        let more = gather(&mut messages, &mut together, records, MOST_BYTES.saturating_sub(taken.bytes));
         // The client put them where they are in a thread of its own. The headers stand behind the last byte.
         prefetch(together.iter().filter_map(|record| record.payload()));
         for message in together.drain(..) {
             kafka.take(&mut taken, &message);
         }
+        if !more {
+            return Ok(taken);
+        }
     }
+}
+
+/// Records that are looked at before they are decoded.
+type Together<'c> = SmallVec<[BorrowedMessage<'c>; TOGETHER]>;
+
+/// Adds what has come, at most as many records and, but for the last, bytes as are given. Whether there may be more to take.
+fn gather<'c>(
+    messages: &mut MessageStream<'c, KafkaContext>,
+    together: &mut Together<'c>,
+    records: usize,
+    bytes: usize,
+) -> bool {
+    let mut size: usize = together.iter().map(BorrowedMessage::payload_len).sum();
+    while together.len() < TOGETHER {
+        if together.len() >= records || size >= bytes {
+            return false;
+        }
+        match next(messages).now_or_never() {
+            Some(Ok(message)) => {
+                size += message.payload_len();
+                together.push(message);
+            }
+            // An error is told again by the next call.
+            Some(Err(_)) | None => return false,
+        }
+    }
+    true
 }
 
 async fn next<'c>(messages: &mut MessageStream<'c, KafkaContext>) -> Result<BorrowedMessage<'c>, KafkaError> {

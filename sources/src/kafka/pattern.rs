@@ -29,9 +29,10 @@ impl Before {
         if headers.is_empty() {
             return self.plain.as_mut()?.event_of(record);
         }
+        let precedent = self.event.as_ref()?;
         let key = record.key().filter(|key| !key.is_empty()).map(value_of);
         let key = key.as_ref().map(|key| (PARTITION_KEY, (key.text(), key.attribute_type())));
-        self.event.as_ref()?.decode(headers, record.payload(), key)
+        precedent.decode(headers, record.payload(), key)
     }
 
     /// Keeps a plain record without headers, which became `event` by `naming`.
