@@ -9,8 +9,8 @@ use crate::ledger::Settlement;
 use crate::log::Log;
 use crate::record::{Batch, Checkpoint, Position};
 use crate::suite::stage::{
-    PARTITION, PLENTY, append, examine, failed, fill, given_up, name, open, owing, pends, plan, record,
-    record_of, take,
+    PARTITION, PLENTY, examine, failed, fill, given_up, name, open, owing, pends, plan, record, record_of,
+    take,
 };
 use crate::suite::{Bench, Hands, MEBIBYTE, Setup};
 use waypost_core::codes;
