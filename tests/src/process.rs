@@ -28,6 +28,7 @@ pub struct Setup {
     token: Option<String>,
     unread: bool,
     memory: bool,
+    open_files: Option<usize>,
 }
 
 impl Setup {
@@ -46,6 +47,7 @@ impl Setup {
             token: None,
             unread: false,
             memory: false,
+            open_files: None,
         }
     }
 
@@ -106,6 +108,13 @@ impl Setup {
         self
     }
 
+    /// Allows it so many open files.
+    #[must_use]
+    pub fn open_files(mut self, count: usize) -> Self {
+        self.open_files = Some(count);
+        self
+    }
+
     /// The directory that `-f` names.
     pub fn manifests(&self) -> PathBuf {
         self.directory.path().join("manifests")
@@ -121,7 +130,8 @@ impl Setup {
     /// # Panics
     /// If it does not become ready.
     pub async fn start(self) -> Waypost {
-        let mut child = Command::new(binary::path())
+        let mut child = self
+            .command()
             .arg("run")
             .arg("-f")
             .arg(self.manifests())
@@ -157,6 +167,14 @@ impl Setup {
         eventually("readiness", async || (waypost.admin_get("/readyz").await.status == 200).then_some(()))
             .await;
         waypost
+    }
+
+    /// The binary, by a shell that sets a limit where there is one.
+    fn command(&self) -> Command {
+        let Some(open_files) = self.open_files else { return Command::new(binary::path()) };
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("ulimit -n {open_files} && exec \"$0\" \"$@\"")]).arg(binary::path());
+        command
     }
 }
 

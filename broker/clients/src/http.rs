@@ -18,6 +18,7 @@ mod error;
 mod google_identity;
 mod lane;
 mod oauth;
+mod places;
 mod pool;
 mod settings;
 mod site;

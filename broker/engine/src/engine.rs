@@ -63,6 +63,8 @@ pub struct Limits {
     pub delivery_budget_bytes: usize,
     /// Bytes that one broker's log in memory may hold.
     pub memory_log_bytes: u64,
+    /// HTTP connections of deliveries that may be open, idle ones included.
+    pub connections: usize,
 }
 
 /// One event may be this large unless set otherwise.
@@ -82,6 +84,7 @@ impl Default for Limits {
             ingest_budget_bytes: DEFAULT_INGEST_BUDGET_BYTES,
             delivery_budget_bytes: DEFAULT_DELIVERY_BUDGET_BYTES,
             memory_log_bytes: waypost_log::memory::DEFAULT_LIMIT,
+            connections: usize::MAX,
         }
     }
 }
@@ -128,7 +131,7 @@ impl Engine {
             clock,
             disk_full: false.into(),
             detached_retention,
-            pool: Arc::new(Pool::new(PoolOptions::default())),
+            pool: Arc::new(Pool::new(PoolOptions::with_open_in_all(limits.connections))),
             directory: Directory::default(),
             metrics: Metrics::default(),
             ingest: Budget::new(limits.ingest_budget_bytes),

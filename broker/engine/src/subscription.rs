@@ -399,7 +399,7 @@ impl Subscription {
                 Next::Refill => self.refill().await,
                 Next::Rest => {
                     // Of many triggers that have an event now and then, each would keep a connection from the others.
-                    if attempts < 2 {
+                    if attempts < 2 || self.context.pool.is_crowded() {
                         kept.let_go();
                     }
                     // Not counted from here until it is called.

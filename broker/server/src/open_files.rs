@@ -1,13 +1,24 @@
-//! The limit of open files: every connection is one, and subscribers, manifests and the admin API need some too.
+//! The limit of open files: every connection is one, and logs, manifests, sources and the admin API need some too.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// The part of the open files that is kept from producers' connections: one of this many.
-const KEPT_BACK: u64 = 2;
+/// Producers' connections take at most one of so many open files.
+const OF_PRODUCERS: u64 = 2;
+/// The connections of deliveries take at most one of so many open files. What is left is for all else.
+const OF_DELIVERIES: u64 = 4;
 
-/// Raises the limit as far as this process may, and returns how many connections of producers there may be: what is
-/// asked for, or half of the limit where that is less.
-pub(crate) fn raise(connections: usize) -> usize {
+/// How many connections may be open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Connections {
+    /// Of producers.
+    pub(crate) producers: usize,
+    /// Of deliveries over HTTP.
+    pub(crate) deliveries: usize,
+}
+
+/// Raises the limit as far as this process may, and says how many connections there may be: of producers what is asked
+/// for, or half of the limit where that is less, and of deliveries a quarter.
+pub(crate) fn raise(producers: usize) -> Connections {
     let before = getrlimit(Resource::Nofile);
     if before.current != before.maximum {
         let raised = Rlimit { current: before.maximum, maximum: before.maximum };
@@ -15,14 +26,35 @@ pub(crate) fn raise(connections: usize) -> usize {
             tracing::debug!(%error, "the limit of open files cannot be raised");
         }
     }
-    let Some(limit) = getrlimit(Resource::Nofile).current else { return connections };
-    let most = usize::try_from(limit / KEPT_BACK).unwrap_or(usize::MAX).max(1);
-    if most < connections {
+    let Some(limit) = getrlimit(Resource::Nofile).current else {
+        return Connections { producers, deliveries: usize::MAX };
+    };
+    let connections = shares(limit, producers);
+    if connections.producers < producers {
         tracing::info!(
-            connections = most,
+            connections = connections.producers,
+            deliveries = connections.deliveries,
             open_files = limit,
             "fewer connections than asked for, because of the limit of open files"
         );
     }
-    connections.min(most)
+    connections
+}
+
+fn shares(limit: u64, producers: usize) -> Connections {
+    let share = |part: u64| usize::try_from(limit / part).unwrap_or(usize::MAX).max(1);
+    Connections { producers: share(OF_PRODUCERS).min(producers), deliveries: share(OF_DELIVERIES) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn some_open_files_are_left_for_all_else() {
+        let connections = |producers, deliveries| Connections { producers, deliveries };
+        assert_eq!(shares(1024, 10_000), connections(512, 256));
+        assert_eq!(shares(1_048_576, 10_000), connections(10_000, 262_144));
+        assert_eq!(shares(1, 10), connections(1, 1));
+    }
 }

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use serde_json::json;
+use tokio::task::JoinSet;
 use waypost_tests::binary::{Finished, run};
-use waypost_tests::client::event;
+use waypost_tests::client::{event, send};
 use waypost_tests::eventually;
 use waypost_tests::ledger::count;
 use waypost_tests::process::{Setup, Waypost};
@@ -200,5 +201,29 @@ async fn an_operator_skips_one_event_and_moves_a_trigger_on() {
     let row = &status["triggers"][0];
     assert_eq!((count(row, "delivered"), count(row, "dropped")), (9, 6), "{row}");
     assert_eq!(row["droppedByReason"]["operator"], 6, "{row}");
+    waypost.stop().await;
+}
+
+#[tokio::test]
+async fn few_open_files_are_enough_for_all_who_want_some() {
+    const EVENTS: usize = 150;
+    const TRIGGERS: usize = 8;
+    let subscriber =
+        Subscriber::new(|_| Behaviour::Later(Duration::from_millis(20), answer(200, &[], ""))).await;
+    let triggers: Vec<_> = (0..TRIGGERS)
+        .map(|number| trigger(&format!("t{number}"), &subscriber.url(&format!("/{number}")), json!({})))
+        .collect();
+    // Of these 80 are for producers and 40 for deliveries, which have 64 each in flight when they may.
+    let waypost = Setup::new(&default_broker(&triggers)).open_files(160).start().await;
+    let address = waypost.ingress;
+    let mut sending: JoinSet<_> =
+        (0..EVENTS).map(|id| send(address, event(INGRESS, &id.to_string(), "t", &[], ""))).collect();
+    while let Some(answer) = sending.join_next().await {
+        assert_eq!(answer.unwrap().status, 202);
+    }
+    subscriber.wait_for(EVENTS * TRIGGERS).await;
+    let status = waypost.settled().await;
+    assert!(status["triggers"].as_array().unwrap().iter().all(|row| row["delivered"] == EVENTS), "{status}");
+    assert_eq!(subscriber.count(), EVENTS * TRIGGERS, "none was sent twice");
     waypost.stop().await;
 }

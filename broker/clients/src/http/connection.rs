@@ -24,6 +24,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::error::SendError;
+use super::places::Place;
 use super::target::Authority;
 
 /// The most headers that an answer may have: those of an event with as many attributes as one may have, and
@@ -53,6 +54,8 @@ pub(super) struct Connection {
     driver: Option<Pin<Box<Driver>>>,
     /// How long the other side keeps the connection when idle, where it said so.
     keep_alive: Option<Duration>,
+    /// Behind the driver: it is free once the connection is closed.
+    _place: Place,
 }
 
 /// Why an exchange gave no answer.
@@ -73,11 +76,12 @@ pub struct Body {
 }
 
 impl Connection {
-    /// Opens a connection, trying every address of the host, before `deadline` for all of them together, of which
-    /// `limit` is told.
+    /// Opens a connection in its place, trying every address of the host, before `deadline` for all of them together, of
+    /// which `limit` is told.
     pub(super) async fn open(
         authority: &Authority,
         tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+        place: Place,
         deadline: Instant,
         limit: Duration,
     ) -> Result<Self, SendError> {
@@ -99,7 +103,7 @@ impl Connection {
             .handshake(TokioIo::new(stream))
             .await
             .map_err(SendError::of_exchange)?;
-        Ok(Self { sender, driver: Some(Box::pin(driver)), keep_alive: None })
+        Ok(Self { sender, driver: Some(Box::pin(driver)), keep_alive: None, _place: place })
     }
 
     /// Sends a request and waits for the head of its answer. A connection that the other side has closed meanwhile is
@@ -110,7 +114,7 @@ impl Connection {
         &mut self,
         request: Request<Full<Bytes>>,
     ) -> Result<Response<Incoming>, ExchangeError> {
-        let Self { sender, driver, keep_alive } = self;
+        let Self { sender, driver, keep_alive, .. } = self;
         let mut sending = pin!(sender.try_send_request(request));
         let sent = poll_fn(|cx| {
             drive(driver, cx);

@@ -83,9 +83,9 @@ impl Lane {
         self.connection.take().or_else(|| self.pool.check_out(self.target.authority()))
     }
 
-    /// Keeps a connection whose answer was read, if it is fit for another request.
+    /// Keeps a connection whose answer was read, if it is fit for another request and nobody waits for its place.
     fn keep(&mut self, mut connection: Connection, ended: bool) {
-        if ended && connection.is_reusable() {
+        if ended && connection.is_reusable() && !self.pool.is_crowded() {
             self.connection = Some(connection);
         }
     }

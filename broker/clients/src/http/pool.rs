@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::connection::Connection;
 use super::error::SendError;
 use super::lane::Lane;
+use super::places::Places;
 use super::target::{Authority, Security, Target, Trust};
 use super::tls::PlatformRoots;
 use super::turns::Turns;
@@ -31,6 +32,9 @@ pub struct PoolOptions {
     pub opening_per_authority: usize,
     /// The most connections that are being opened.
     pub opening_in_all: usize,
+    /// The most connections that are open, idle ones included. Whoever needs one more waits: that says nothing about the
+    /// other side, and whoever sends bounds it. Meanwhile nobody keeps a connection for another request.
+    pub open_in_all: usize,
 }
 
 impl Default for PoolOptions {
@@ -42,6 +46,25 @@ impl Default for PoolOptions {
             connect_timeout: Duration::from_secs(10),
             opening_per_authority: 2048,
             opening_in_all: 4096,
+            open_in_all: usize::MAX,
+        }
+    }
+}
+
+/// The part of open connections that may be being opened to one authority, one of so many: one that is down leaves the
+/// others places.
+const OPENING_SHARE: usize = 4;
+
+impl PoolOptions {
+    /// The usual limits where so many connections may be open.
+    pub fn with_open_in_all(open_in_all: usize) -> Self {
+        let usual = Self::default();
+        let share = open_in_all / OPENING_SHARE;
+        Self {
+            opening_per_authority: usual.opening_per_authority.min(share),
+            opening_in_all: usual.opening_in_all.min(share * 2),
+            open_in_all,
+            ..usual
         }
     }
 }
@@ -54,6 +77,7 @@ pub struct Pool {
     platform_roots: PlatformRoots,
     idle: Mutex<Idle>,
     turns: Turns,
+    places: Places,
 }
 
 #[derive(Default)]
@@ -72,7 +96,8 @@ impl Pool {
     /// A pool without connections.
     pub fn new(options: PoolOptions) -> Self {
         let turns = Turns::new(options.opening_per_authority, options.opening_in_all);
-        Self { options, platform_roots: PlatformRoots::default(), idle: Mutex::default(), turns }
+        let places = Places::new(options.open_in_all);
+        Self { options, platform_roots: PlatformRoots::default(), idle: Mutex::default(), turns, places }
     }
 
     /// A lane to a target. It has no connection until its first request.
@@ -93,6 +118,11 @@ impl Pool {
         idle.sweep(Instant::now());
     }
 
+    /// Whether somebody waits until one connection fewer is open. Whoever has one that is not in use lets go of it then.
+    pub fn is_crowded(&self) -> bool {
+        self.places.are_wanted()
+    }
+
     /// The connection that was used last, since it is the likeliest to be open still.
     pub(super) fn check_out(&self, authority: &Authority) -> Option<Connection> {
         let now = Instant::now();
@@ -106,7 +136,8 @@ impl Pool {
         if idle.count >= self.options.idle_in_all {
             idle.sweep(now);
         }
-        if until > now && idle.count < self.options.idle_in_all {
+        // Under the lock: see `Places::take`.
+        if until > now && !self.is_crowded() && idle.count < self.options.idle_in_all {
             idle.push(authority, Waiting { connection, until }, self.options.idle_per_authority);
         }
     }
@@ -114,6 +145,7 @@ impl Pool {
     /// Opens a connection, when it is its turn: to wait for that says nothing about the other side, and is no failure.
     pub(super) async fn open(&self, authority: &Authority) -> Result<Connection, SendError> {
         let _turn = self.turns.turn(authority).await;
+        let place = self.places.take(|| self.idle.lock().close_oldest()).await;
         let limit = self.options.connect_timeout;
         let deadline = Instant::now() + limit;
         let tls = match &authority.security {
@@ -129,7 +161,7 @@ impl Pool {
                 Some((config, name.clone()))
             }
         };
-        Connection::open(authority, tls, deadline, limit).await
+        Connection::open(authority, tls, place, deadline, limit).await
     }
 }
 
@@ -170,6 +202,20 @@ impl Idle {
         } else {
             self.by_authority.insert(authority.clone(), VecDeque::from([waiting]));
             self.count += 1;
+        }
+    }
+
+    /// Closes the connection whose time is up first.
+    fn close_oldest(&mut self) {
+        let until = |queue: &VecDeque<Waiting>| queue.front().map(|waiting| waiting.until);
+        let oldest = self.by_authority.iter().min_by_key(|(_, queue)| until(queue));
+        let Some(authority) = oldest.map(|(authority, _)| authority.clone()) else { return };
+        let Some(queue) = self.by_authority.get_mut(&authority) else { return };
+        if queue.pop_front().is_some() {
+            self.count -= 1;
+        }
+        if queue.is_empty() {
+            self.by_authority.remove(&authority);
         }
     }
 

@@ -11,9 +11,11 @@ use std::sync::Arc;
 
 use rustix::fs::{FallocateFlags, fallocate};
 
+use descriptors::with_descriptor;
 use direct::Direct;
 pub(super) use direct::place;
 
+mod descriptors;
 mod direct;
 pub(super) mod overlay;
 pub(super) mod reserve;
@@ -132,7 +134,7 @@ impl Disk for SystemDisk {
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {
-        let entries = match fs::read_dir(path) {
+        let entries = match with_descriptor(|| fs::read_dir(path)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             entries => entries?,
         };
@@ -152,7 +154,7 @@ impl Disk for SystemDisk {
             Opening::Existing | Opening::Reading => &mut options,
             Opening::Either => options.create(true).truncate(false),
         };
-        let file = options.open(path)?;
+        let file = with_descriptor(|| options.open(path))?;
         Ok(Arc::new(SystemFile { file, direct: Direct::new(path) }))
     }
 
@@ -172,7 +174,7 @@ impl Disk for SystemDisk {
     }
 
     fn sync_directory(&self, path: &Path) -> io::Result<()> {
-        File::open(path)?.sync_all()
+        with_descriptor(|| File::open(path))?.sync_all()
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Any + Send + Sync>> {

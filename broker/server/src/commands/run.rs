@@ -30,7 +30,7 @@ use crate::files::Files;
 use crate::ingress::{Ingress, RequestLimits};
 use crate::listener::{Bound, ConnectionLimits, Server};
 use crate::logging;
-use crate::open_files;
+use crate::open_files::{self, Connections};
 use crate::present::{self, Addresses};
 use crate::registry::REGISTRY;
 use crate::shutdown::{StopSignals, shut_down};
@@ -189,7 +189,7 @@ struct Parts {
     clock: Clock,
     store: Option<Arc<EmbeddedStore>>,
     token: Option<AdminToken>,
-    connections: usize,
+    connections: Connections,
     /// The runtime of producers' connections.
     ingress: Handle,
 }
@@ -221,7 +221,7 @@ async fn serve(
     let log = if store.is_some() { "embedded" } else { "memory" };
     let options = EngineOptions {
         clock: clock.clone(),
-        limits: engine_limits(arguments),
+        limits: engine_limits(arguments, connections),
         store: store.clone(),
         detached_retention: arguments.detached_retention,
     };
@@ -237,7 +237,7 @@ async fn serve(
         },
     );
     let connections = ConnectionLimits {
-        connections,
+        connections: connections.producers,
         head_timeout: limits.head_timeout,
         idle_timeout: limits.idle_timeout,
     };
@@ -322,7 +322,7 @@ async fn poison(poisoned: Option<&mut watch::Receiver<Option<String>>>) -> Strin
     std::future::pending().await
 }
 
-fn engine_limits(arguments: &Run) -> waypost_engine::Limits {
+fn engine_limits(arguments: &Run, connections: Connections) -> waypost_engine::Limits {
     let limits = &arguments.limits;
     waypost_engine::Limits {
         max_event_bytes: limits.max_event_bytes,
@@ -330,6 +330,7 @@ fn engine_limits(arguments: &Run) -> waypost_engine::Limits {
         ingest_budget_bytes: limits.ingest_budget,
         delivery_budget_bytes: limits.delivery_budget,
         memory_log_bytes: limits.memory_log_limit as u64,
+        connections: connections.deliveries,
     }
 }
 

@@ -356,3 +356,55 @@ async fn a_connection_that_is_never_taken_times_out() {
     assert!(matches!(error, SendError::ConnectTimeout { .. }), "{error:?}");
     assert_eq!(classify(&error).code, codes::SUBSCRIBER_TIMEOUT);
 }
+
+#[tokio::test]
+async fn an_idle_connection_is_closed_for_one_that_needs_its_place() {
+    let pool = Arc::new(Pool::new(PoolOptions::with_open_in_all(2)));
+    let servers = [Server::plain([answers(1)]).await, Server::plain([answers(1)]).await];
+    let third = Server::plain([answers(1)]).await;
+    for server in &servers {
+        post(&mut pool.lane(&target(server))).await.expect("an answer");
+    }
+    assert_eq!(pool.idle_count(), 2);
+    let mut lane = pool.lane(&target(&third));
+    post(&mut lane).await.expect("an answer");
+    servers[0].closed().await;
+    assert_eq!((pool.idle_count(), pool.is_crowded()), (1, false));
+    drop(lane);
+    assert_eq!(pool.idle_count(), 2);
+}
+
+#[tokio::test]
+async fn a_busy_lane_does_not_keep_its_place_from_one_that_waits() {
+    let pool = Arc::new(Pool::new(PoolOptions::with_open_in_all(1)));
+    let go_on = Arc::new(Notify::new());
+    let held = vec![
+        Step::Take,
+        say(ACCEPTED),
+        Step::Take,
+        Step::Wait(Arc::clone(&go_on)),
+        say(ACCEPTED),
+        Step::Hold,
+    ];
+    let (busy, other) = (Server::plain([held, answers(1)]).await, Server::plain([answers(1)]).await);
+    let mut lane = pool.lane(&target(&busy));
+    post(&mut lane).await.expect("an answer");
+    let waiting = async {
+        while !pool.is_crowded() {
+            tokio::task::yield_now().await;
+        }
+        go_on.notify_one();
+    };
+    let mut one_more = pool.lane(&target(&other));
+    let (first, second, ()) = tokio::join!(post(&mut lane), post(&mut one_more), waiting);
+    assert_eq!(
+        (first.expect("an answer").0, second.expect("an answer").0),
+        (StatusCode::ACCEPTED, StatusCode::ACCEPTED)
+    );
+    // The other one keeps it now that nobody waits.
+    assert!(!pool.is_crowded());
+    drop(one_more);
+    assert_eq!(pool.idle_count(), 1);
+    post(&mut lane).await.expect("an answer");
+    assert_eq!((busy.connections(), other.connections()), (2, 1));
+}

@@ -1,0 +1,76 @@
+//! File descriptors. None may be free for a while, because connections have them all, which says nothing about the disk.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+
+/// How long one is waited for. After that what needs it fails, as with a disk that does.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long until the next try.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Does what needs a file descriptor, again and again for a while where this process or the machine has none left. It
+/// blocks the thread for as long.
+pub(super) fn with_descriptor<T>(open: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    within(PATIENCE, open)
+}
+
+fn within<T>(patience: Duration, mut open: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    let mut opened = open();
+    if !is_out_of_descriptors(&opened) {
+        return opened;
+    }
+    tracing::warn!(
+        "no file descriptor is free for the log, which waits for one; raise the limit of open files"
+    );
+    let until = Instant::now() + patience;
+    while is_out_of_descriptors(&opened) && Instant::now() < until {
+        #[expect(clippy::disallowed_methods, reason = "files are opened in threads that may block")]
+        std::thread::sleep(PAUSE);
+        opened = open();
+    }
+    opened
+}
+
+fn is_out_of_descriptors<T>(opened: &io::Result<T>) -> bool {
+    let errno = opened.as_ref().err().and_then(Errno::from_io_error);
+    matches!(errno, Some(Errno::MFILE | Errno::NFILE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failing(times: usize, errno: Errno) -> (impl FnMut() -> io::Result<usize>, impl Fn() -> usize) {
+        let tried = std::rc::Rc::new(std::cell::Cell::new(0));
+        let told = std::rc::Rc::clone(&tried);
+        let open = move || {
+            tried.set(tried.get() + 1);
+            if tried.get() > times { Ok(tried.get()) } else { Err(errno.into()) }
+        };
+        (open, move || told.get())
+    }
+
+    #[test]
+    fn a_descriptor_is_waited_for() {
+        for errno in [Errno::MFILE, Errno::NFILE] {
+            let (open, _) = failing(3, errno);
+            assert_eq!(within(Duration::from_secs(600), open).expect("it comes"), 4);
+        }
+    }
+
+    #[test]
+    fn it_is_not_waited_for_for_ever() {
+        let (open, tried) = failing(usize::MAX, Errno::MFILE);
+        let error = within(Duration::ZERO, open).expect_err("none comes");
+        assert_eq!((Errno::from_io_error(&error), tried()), (Some(Errno::MFILE), 1));
+    }
+
+    #[test]
+    fn another_failure_is_told_at_once() {
+        let (open, tried) = failing(1, Errno::NOENT);
+        assert_eq!(with_descriptor(open).expect_err("it is not there").kind(), io::ErrorKind::NotFound);
+        assert_eq!(tried(), 1);
+    }
+}
