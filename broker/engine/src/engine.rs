@@ -63,7 +63,7 @@ pub struct Limits {
     pub delivery_budget_bytes: usize,
     /// Bytes that one broker's log in memory may hold.
     pub memory_log_bytes: u64,
-    /// HTTP connections of deliveries that may be open, idle ones included.
+    /// HTTP connections to subscribers that may be open, idle ones included.
     pub connections: usize,
 }
 

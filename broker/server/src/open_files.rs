@@ -4,7 +4,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Producers' connections take at most one of so many open files.
 const OF_PRODUCERS: u64 = 2;
-/// The connections of deliveries take at most one of so many open files. What is left is for all else.
+/// The connections to subscribers take at most one of so many open files. What is left is for all else.
 const OF_DELIVERIES: u64 = 4;
 
 /// How many connections may be open.
@@ -12,7 +12,7 @@ const OF_DELIVERIES: u64 = 4;
 pub(crate) struct Connections {
     /// Of producers.
     pub(crate) producers: usize,
-    /// Of deliveries over HTTP.
+    /// To subscribers.
     pub(crate) deliveries: usize,
 }
 

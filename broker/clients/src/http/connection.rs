@@ -45,6 +45,10 @@ pub const DRAIN_TIME: Duration = Duration::from_secs(1);
 /// request does not cross its end.
 const KEEP_ALIVE_MARGIN: Duration = Duration::from_secs(1);
 
+/// How long a connection is used again and again although others wait for its place. Each that we close takes a port for a
+/// minute more, so that to close one after each request would leave none.
+const LEAST_USE: Duration = Duration::from_secs(1);
+
 type Driver = http1::Connection<TokioIo<Stream>, Full<Bytes>>;
 
 /// A connection that is open, as far as is known.
@@ -54,6 +58,7 @@ pub(super) struct Connection {
     driver: Option<Pin<Box<Driver>>>,
     /// How long the other side keeps the connection when idle, where it said so.
     keep_alive: Option<Duration>,
+    opened: Instant,
     /// Behind the driver: it is free once the connection is closed.
     _place: Place,
 }
@@ -103,7 +108,13 @@ impl Connection {
             .handshake(TokioIo::new(stream))
             .await
             .map_err(SendError::of_exchange)?;
-        Ok(Self { sender, driver: Some(Box::pin(driver)), keep_alive: None, _place: place })
+        Ok(Self {
+            sender,
+            driver: Some(Box::pin(driver)),
+            keep_alive: None,
+            opened: Instant::now(),
+            _place: place,
+        })
     }
 
     /// Sends a request and waits for the head of its answer. A connection that the other side has closed meanwhile is
@@ -184,6 +195,11 @@ impl Connection {
     /// Looks whether the connection has ended, without waiting.
     pub(super) fn glance(&mut self) {
         drive(&mut self.driver, &mut Context::from_waker(std::task::Waker::noop()));
+    }
+
+    /// Whether the connection was used long enough for another to have its place.
+    pub(super) fn may_make_place(&self) -> bool {
+        self.opened.elapsed() >= LEAST_USE
     }
 
     /// How long the connection may be idle, at most `limit`.

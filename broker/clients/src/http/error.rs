@@ -28,6 +28,12 @@ pub enum SendError {
         /// What the last address said.
         source: io::Error,
     },
+    /// As many connections are open as may be, and none ended in time. Nothing was sent.
+    #[error("no connection to {authority} was made: as many are open as may be")]
+    Crowded {
+        /// Host and port.
+        authority: String,
+    },
     /// The connection, its handshake included, took longer than a connection may.
     #[error("no connection to {authority} could be made within {limit:?}")]
     ConnectTimeout {
@@ -105,12 +111,15 @@ impl SendError {
 
     /// Whether no connection was made, so that certainly nothing was received.
     pub fn is_unconnected(&self) -> bool {
-        matches!(self, Self::Resolve { .. } | Self::Connect { .. } | Self::ConnectTimeout { .. })
+        matches!(
+            self,
+            Self::Resolve { .. } | Self::Connect { .. } | Self::Crowded { .. } | Self::ConnectTimeout { .. }
+        )
     }
 
     fn code(&self) -> Code {
         match self {
-            Self::Resolve { .. } | Self::Connect { .. } | Self::Broken { .. } => {
+            Self::Resolve { .. } | Self::Connect { .. } | Self::Crowded { .. } | Self::Broken { .. } => {
                 codes::SUBSCRIBER_UNREACHABLE
             }
             Self::ConnectTimeout { .. } | Self::Timeout { .. } => codes::SUBSCRIBER_TIMEOUT,
@@ -129,6 +138,7 @@ impl SendError {
                 format!("{source}; raise the limit of open files of this process")
             }
             Self::Connect { source, .. } => source.to_string(),
+            Self::Crowded { .. } => "raise the limit of open files of this process".to_owned(),
             Self::ConnectTimeout { .. } => "check host, port and network policies".to_owned(),
             Self::Tls { source, .. } => tls_advice(source),
             Self::PlatformRoots { source } => format!("{source}; install them, or give `CACerts`"),
@@ -144,9 +154,12 @@ impl SendError {
 /// What a failure to get an answer means for a delivery: it may pass, and fewer attempts at a time should be made
 /// until it does. Certificates are no exception, since they are renewed while events wait.
 pub fn classify(error: &SendError) -> DeliveryError {
-    if let SendError::Connect { source, .. } | SendError::Resolve { source, .. } = error
-        && is_out_of_files(source)
-    {
+    let is_ours = match error {
+        SendError::Connect { source, .. } | SendError::Resolve { source, .. } => is_out_of_files(source),
+        SendError::Crowded { .. } => true,
+        _ => false,
+    };
+    if is_ours {
         // Says nothing of the subscriber, so no attempt is spent for it.
         return DeliveryError::misconfigured(error.code(), format!("{error}: {}", error.advice()));
     }

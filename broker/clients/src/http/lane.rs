@@ -22,11 +22,20 @@ pub struct Lane {
     target: Target,
     /// Between requests, and only if the next one can use it.
     connection: Option<Connection>,
+    /// What it waits for before it opens a connection, or waited for when the call was dropped.
+    waits_for: Option<WaitsFor>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum WaitsFor {
+    /// Others open connections to the same authority, or wait for places.
+    Turn,
+    Place,
 }
 
 impl Lane {
     pub(super) fn new(pool: Arc<Pool>, target: Target) -> Self {
-        Self { pool, target, connection: None }
+        Self { pool, target, connection: None, waits_for: None }
     }
 
     /// Where the lane leads.
@@ -47,6 +56,7 @@ impl Lane {
     /// # Errors
     /// [`SendError`], for all of which [`classify`](super::classify) knows what they mean for a delivery.
     pub async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<Received<'_>, SendError> {
+        self.waits_for = None;
         let mut request = request;
         while let Some(mut connection) = self.open_connection() {
             match connection.exchange(request).await {
@@ -55,7 +65,7 @@ impl Lane {
                 Err(ExchangeError::Failed(error)) => return Err(SendError::of_exchange(error)),
             }
         }
-        let mut connection = self.pool.open(self.target.authority()).await?;
+        let mut connection = self.open().await?;
         match connection.exchange(request).await {
             Ok(response) => Ok(Received::new(self, connection, response.into_parts())),
             Err(ExchangeError::Unsent(_, error) | ExchangeError::Failed(error)) => {
@@ -72,10 +82,29 @@ impl Lane {
         if self.connection.is_none() {
             self.connection = match self.pool.check_out(self.target.authority()) {
                 Some(connection) => Some(connection),
-                None => Some(self.pool.open(self.target.authority()).await?),
+                None => Some(self.open().await?),
             };
         }
         Ok(())
+    }
+
+    /// Where the last call was dropped while it waited because too many connections were open: that. It had sent nothing.
+    pub fn crowded_out(&self) -> Option<SendError> {
+        let was_crowded = match self.waits_for? {
+            WaitsFor::Turn => self.pool.is_crowded(),
+            WaitsFor::Place => true,
+        };
+        was_crowded.then(|| SendError::Crowded { authority: self.target.authority().to_string() })
+    }
+
+    async fn open(&mut self) -> Result<Connection, SendError> {
+        let authority = self.target.authority();
+        self.waits_for = Some(WaitsFor::Turn);
+        let _turn = self.pool.turn(authority).await;
+        self.waits_for = Some(WaitsFor::Place);
+        let place = self.pool.place().await;
+        self.waits_for = None;
+        self.pool.open(authority, place).await
     }
 
     /// The lane's connection, else one of the pool. Each that turns out to be closed is gone, so asking again ends.
@@ -83,9 +112,10 @@ impl Lane {
         self.connection.take().or_else(|| self.pool.check_out(self.target.authority()))
     }
 
-    /// Keeps a connection whose answer was read, if it is fit for another request and nobody waits for its place.
+    /// Keeps a connection whose answer was read, if it is fit for another request and need not make place for another.
     fn keep(&mut self, mut connection: Connection, ended: bool) {
-        if ended && connection.is_reusable() && !self.pool.is_crowded() {
+        let makes_place = self.pool.is_crowded() && connection.may_make_place();
+        if ended && connection.is_reusable() && !makes_place {
             self.connection = Some(connection);
         }
     }

@@ -11,10 +11,10 @@ use tokio::time::Instant;
 use super::connection::Connection;
 use super::error::SendError;
 use super::lane::Lane;
-use super::places::Places;
+use super::places::{Place, Places};
 use super::target::{Authority, Security, Target, Trust};
 use super::tls::PlatformRoots;
-use super::turns::Turns;
+use super::turns::{Turn, Turns};
 
 /// The limits of a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,13 +59,8 @@ impl PoolOptions {
     /// The usual limits where so many connections may be open.
     pub fn with_open_in_all(open_in_all: usize) -> Self {
         let usual = Self::default();
-        let share = open_in_all / OPENING_SHARE;
-        Self {
-            opening_per_authority: usual.opening_per_authority.min(share),
-            opening_in_all: usual.opening_in_all.min(share * 2),
-            open_in_all,
-            ..usual
-        }
+        let opening_per_authority = usual.opening_per_authority.min(open_in_all / OPENING_SHARE);
+        Self { opening_per_authority, open_in_all, ..usual }
     }
 }
 
@@ -142,10 +137,18 @@ impl Pool {
         }
     }
 
-    /// Opens a connection, when it is its turn: to wait for that says nothing about the other side, and is no failure.
-    pub(super) async fn open(&self, authority: &Authority) -> Result<Connection, SendError> {
-        let _turn = self.turns.turn(authority).await;
-        let place = self.places.take(|| self.idle.lock().close_oldest()).await;
+    /// Waits for the turn to open a connection: that says nothing about the other side, and is no failure.
+    pub(super) async fn turn<'t>(&'t self, authority: &'t Authority) -> Turn<'t> {
+        self.turns.turn(authority).await
+    }
+
+    /// Waits for the place of a connection, for which one that is idle is closed.
+    pub(super) async fn place(&self) -> Place {
+        self.places.take(|| self.idle.lock().close_oldest()).await
+    }
+
+    /// Opens a connection in its place.
+    pub(super) async fn open(&self, authority: &Authority, place: Place) -> Result<Connection, SendError> {
         let limit = self.options.connect_timeout;
         let deadline = Instant::now() + limit;
         let tls = match &authority.security {

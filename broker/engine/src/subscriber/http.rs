@@ -130,9 +130,11 @@ impl HttpLane {
         let timer = set(timer, limit);
         tokio::select! {
             biased;
-            answer = terms.attempt(lane, outgoing) => answer,
-            () = timer => Answer::Failed(classify(&SendError::Timeout { limit })),
+            answer = terms.attempt(lane, outgoing) => return answer,
+            () = timer => {}
         }
+        let error = lane.crowded_out().unwrap_or(SendError::Timeout { limit });
+        Answer::Failed(classify(&error))
     }
 }
 

@@ -35,6 +35,8 @@ pub(super) enum Opening {
     Existing,
     /// It must exist, and is only read.
     Reading,
+    /// It must exist, and what waits for the disk is written to it.
+    Writing,
     /// It is made where it does not exist.
     Either,
 }
@@ -47,7 +49,8 @@ pub(super) trait Disk: fmt::Debug + Send + Sync {
     /// The names in a directory; none where it does not exist.
     fn list(&self, path: &Path) -> io::Result<Vec<String>>;
 
-    /// Opens a file for reading and writing.
+    /// Opens a file for reading and writing. What is to be written waits for a free file descriptor, and blocks the thread
+    /// for as long.
     fn open(&self, path: &Path, how: Opening) -> io::Result<Arc<dyn DiskFile>>;
 
     /// Removes a file; one that is gone already is no error.
@@ -56,7 +59,7 @@ pub(super) trait Disk: fmt::Debug + Send + Sync {
     /// Removes an empty directory; one that is gone already is no error.
     fn remove_directory(&self, path: &Path) -> io::Result<()>;
 
-    /// Makes what was made and removed in a directory durable.
+    /// Makes what was made and removed in a directory durable. It may wait as [`Disk::open`] does.
     fn sync_directory(&self, path: &Path) -> io::Result<()>;
 
     /// Takes a lock that no other process gets as long as what is returned lives.
@@ -134,7 +137,7 @@ impl Disk for SystemDisk {
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {
-        let entries = match with_descriptor(|| fs::read_dir(path)) {
+        let entries = match fs::read_dir(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             entries => entries?,
         };
@@ -151,10 +154,14 @@ impl Disk for SystemDisk {
         options.read(true).write(how != Opening::Reading).mode(OWNERS_FILE);
         match how {
             Opening::New => options.create_new(true),
-            Opening::Existing | Opening::Reading => &mut options,
+            Opening::Existing | Opening::Reading | Opening::Writing => &mut options,
             Opening::Either => options.create(true).truncate(false),
         };
-        let file = with_descriptor(|| options.open(path))?;
+        let file = match how {
+            Opening::New | Opening::Writing | Opening::Either => with_descriptor(|| options.open(path)),
+            // Whoever reads tries again by itself, or does without.
+            Opening::Existing | Opening::Reading => options.open(path),
+        }?;
         Ok(Arc::new(SystemFile { file, direct: Direct::new(path) }))
     }
 

@@ -196,7 +196,7 @@ impl Journal {
             file.sealed = true;
         }
         // It may have been made before, when there was no room for more.
-        let how = if new { Opening::Either } else { Opening::Existing };
+        let how = if new { Opening::Either } else { Opening::Writing };
         let stored = self.disk.open(&path_of(&self.directory, file.number), how)?;
         stored.write_at(&bytes, start)?;
         stored.sync()?;

@@ -363,7 +363,7 @@ impl Leaving {
             stored.sealed = true;
         }
         let file =
-            disk.open(&path_of(directory, base), if made { Opening::Either } else { Opening::Existing })?;
+            disk.open(&path_of(directory, base), if made { Opening::Either } else { Opening::Writing })?;
         file.write_at(&bytes, start)?;
         file.sync()?;
         stored.length = start + bytes.len() as u64;

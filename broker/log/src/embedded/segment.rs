@@ -165,8 +165,10 @@ impl Segment {
 
     /// The file, opened anew where it is not kept open.
     fn file(&self) -> io::Result<Arc<dyn DiskFile>> {
-        match &*self.growing.lock() {
-            Some(file) => Ok(Arc::clone(file)),
+        // Not under the lock: others read as well.
+        let growing = self.growing.lock().clone();
+        match growing {
+            Some(file) => Ok(file),
             None => self.disk.open(&self.path, Opening::Existing),
         }
     }

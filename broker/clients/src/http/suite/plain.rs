@@ -1,3 +1,4 @@
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -375,36 +376,62 @@ async fn an_idle_connection_is_closed_for_one_that_needs_its_place() {
 }
 
 #[tokio::test]
-async fn a_busy_lane_does_not_keep_its_place_from_one_that_waits() {
+async fn a_busy_lane_keeps_its_place_from_one_that_waits_for_a_moment_only() {
     let pool = Arc::new(Pool::new(PoolOptions::with_open_in_all(1)));
-    let go_on = Arc::new(Notify::new());
-    let held = vec![
-        Step::Take,
-        say(ACCEPTED),
-        Step::Take,
-        Step::Wait(Arc::clone(&go_on)),
-        say(ACCEPTED),
-        Step::Hold,
-    ];
-    let (busy, other) = (Server::plain([held, answers(1)]).await, Server::plain([answers(1)]).await);
+    let (busy, other) = (Server::plain([answers(2), answers(1)]).await, Server::plain([answers(1)]).await);
     let mut lane = pool.lane(&target(&busy));
-    post(&mut lane).await.expect("an answer");
-    let waiting = async {
-        while !pool.is_crowded() {
-            tokio::task::yield_now().await;
-        }
-        go_on.notify_one();
-    };
     let mut one_more = pool.lane(&target(&other));
-    let (first, second, ()) = tokio::join!(post(&mut lane), post(&mut one_more), waiting);
-    assert_eq!(
-        (first.expect("an answer").0, second.expect("an answer").0),
-        (StatusCode::ACCEPTED, StatusCode::ACCEPTED)
-    );
-    // The other one keeps it now that nobody waits.
+    post(&mut lane).await.expect("an answer");
+    {
+        let mut waiting = pin!(post(&mut one_more));
+        assert!(futures_util::poll!(waiting.as_mut()).is_pending());
+        assert!(pool.is_crowded());
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        tokio::time::resume();
+        post(&mut lane).await.expect("an answer");
+        busy.closed().await;
+        waiting.await.expect("an answer");
+    }
     assert!(!pool.is_crowded());
+    // The other one keeps it now that nobody waits.
     drop(one_more);
     assert_eq!(pool.idle_count(), 1);
     post(&mut lane).await.expect("an answer");
     assert_eq!((busy.connections(), other.connections()), (2, 1));
+}
+
+#[tokio::test]
+async fn a_new_connection_is_used_again_though_one_waits_for_its_place() {
+    let pool = Arc::new(Pool::new(PoolOptions::with_open_in_all(1)));
+    let (busy, other) = (Server::plain([answers(20)]).await, Server::plain([answers(1)]).await);
+    let (mut lane, mut one_more) = (pool.lane(&target(&busy)), pool.lane(&target(&other)));
+    post(&mut lane).await.expect("an answer");
+    let mut waiting = pin!(post(&mut one_more));
+    assert!(futures_util::poll!(waiting.as_mut()).is_pending());
+    // However slow the machine is, no time passes.
+    tokio::time::pause();
+    post(&mut lane).await.expect("an answer");
+    tokio::time::resume();
+    assert!(futures_util::poll!(waiting.as_mut()).is_pending());
+    assert!(pool.is_crowded());
+    drop(lane);
+    waiting.await.expect("an answer");
+}
+
+#[tokio::test]
+async fn a_call_dropped_for_want_of_a_place_says_so() {
+    let pool = Arc::new(Pool::new(PoolOptions::with_open_in_all(1)));
+    let (held, other) = (Server::plain([answers(1)]).await, Server::plain([answers(1)]).await);
+    let mut holding = pool.lane(&target(&held));
+    post(&mut holding).await.expect("an answer");
+    let mut lane = pool.lane(&target(&other));
+    assert!(lane.crowded_out().is_none());
+    tokio::time::timeout(Duration::from_millis(1), post(&mut lane)).await.expect_err("it waits");
+    let error = lane.crowded_out().expect("it was for want of a place");
+    assert_eq!(classify(&error).class, waypost_core::Class::Misconfigured, "no attempt is spent for it");
+    assert_eq!(other.connections(), 0);
+    drop(holding);
+    post(&mut lane).await.expect("an answer");
+    assert!(lane.crowded_out().is_none());
 }

@@ -5,37 +5,39 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-/// How long one is waited for. After that what needs it fails, as with a disk that does.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long one is waited for. After that what needs it fails, as with a disk that does. It fits into the time that a process
+/// has to end.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// How long until the next try.
 const PAUSE: Duration = Duration::from_millis(20);
+/// A wait as long as this is told.
+const NOTABLE: Duration = Duration::from_secs(1);
 
 /// Does what needs a file descriptor, again and again for a while where this process or the machine has none left. It
-/// blocks the thread for as long.
+/// blocks the thread for as long: it is for the threads that write logs.
 pub(super) fn with_descriptor<T>(open: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     within(PATIENCE, open)
 }
 
 fn within<T>(patience: Duration, mut open: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     let mut opened = open();
-    if !is_out_of_descriptors(&opened) {
-        return opened;
-    }
-    tracing::warn!(
-        "no file descriptor is free for the log, which waits for one; raise the limit of open files"
-    );
-    let until = Instant::now() + patience;
-    while is_out_of_descriptors(&opened) && Instant::now() < until {
-        #[expect(clippy::disallowed_methods, reason = "files are opened in threads that may block")]
+    let mut told = false;
+    let began = Instant::now();
+    while opened.as_ref().is_err_and(is_out_of_descriptors) && began.elapsed() < patience {
+        if !told && began.elapsed() >= NOTABLE {
+            told = true;
+            tracing::warn!("no file descriptor is free for the log; raise the limit of open files");
+        }
+        #[expect(clippy::disallowed_methods, reason = "the threads that write logs may block")]
         std::thread::sleep(PAUSE);
         opened = open();
     }
     opened
 }
 
-fn is_out_of_descriptors<T>(opened: &io::Result<T>) -> bool {
-    let errno = opened.as_ref().err().and_then(Errno::from_io_error);
-    matches!(errno, Some(Errno::MFILE | Errno::NFILE))
+/// Whether this process, or the machine, has no file descriptor left.
+pub(super) fn is_out_of_descriptors(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
 }
 
 #[cfg(test)]

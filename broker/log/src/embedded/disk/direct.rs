@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
 
+use super::descriptors::is_out_of_descriptors;
+
 /// What has to be whole and in its place, in the file and in memory. A device that wants more refuses the first write.
 const BLOCK: usize = 4096;
 
@@ -44,7 +46,12 @@ impl Direct {
     pub(super) fn write_at(&self, file: &File, blocks: &[u8], at: u64) -> io::Result<bool> {
         let mut handle = self.handle.lock();
         if matches!(*handle, Handle::Untried) {
-            *handle = self.open(file).map_or(Handle::Refused, Handle::Open);
+            *handle = match self.open(file) {
+                Ok(file) => Handle::Open(file),
+                // The next write may find one.
+                Err(error) if is_out_of_descriptors(&error) => Handle::Untried,
+                Err(_) => Handle::Refused,
+            };
         }
         let Handle::Open(direct) = &*handle else { return Ok(false) };
         match direct.write_all_at(blocks, at) {

@@ -70,7 +70,9 @@ impl Disk for Overlay {
         let there = known.map_or(below.is_some(), Option::is_some);
         match how {
             Opening::New if there => return Err(io::ErrorKind::AlreadyExists.into()),
-            Opening::Existing | Opening::Reading if !there => return Err(io::ErrorKind::NotFound.into()),
+            Opening::Existing | Opening::Reading | Opening::Writing if !there => {
+                return Err(io::ErrorKind::NotFound.into());
+            }
             _ => {}
         }
         let content = match known {

@@ -225,7 +225,9 @@ impl Disk for SimulatedDisk {
         let content = match (files.now.get(path), how) {
             (Some(_), Opening::New) => return Err(io::ErrorKind::AlreadyExists.into()),
             (Some(content), _) => Arc::clone(content),
-            (None, Opening::Existing | Opening::Reading) => return Err(io::ErrorKind::NotFound.into()),
+            (None, Opening::Existing | Opening::Reading | Opening::Writing) => {
+                return Err(io::ErrorKind::NotFound.into());
+            }
             (None, _) => {
                 self.0.step()?;
                 let content = Arc::<Mutex<Content>>::default();
