@@ -379,9 +379,15 @@ impl Supervisor {
         self.0.context.look_at_rest();
     }
 
-    /// Closes connections to subscribers that were idle for too long.
+    /// Closes connections to subscribers that were idle for too long, and says where there are too few.
     pub(crate) fn sweep_connections(&self) {
-        self.0.context.pool.sweep();
+        let pool = &self.0.context.pool;
+        pool.sweep();
+        if pool.is_crowded() {
+            tracing::warn!(
+                "deliveries wait for each other: as many connections to subscribers are open as may be; raise the limit of open files"
+            );
+        }
     }
 
     pub(crate) async fn limit_backlogs(&self) {
