@@ -401,6 +401,19 @@ impl Waypost {
         assert!(sent.success(), "{line}");
     }
 
+    /// Allows it so many open files from now on; what it has open stays open. Returns how many it was allowed.
+    ///
+    /// # Panics
+    /// If the process has ended.
+    pub fn limit_open_files(&self, count: u64) -> u64 {
+        use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+        let pid = i32::try_from(self.id()).ok().and_then(Pid::from_raw).expect("a process has a number");
+        // Its highest is ours, which it was started with.
+        let new = Rlimit { current: Some(count), maximum: getrlimit(Resource::Nofile).maximum };
+        let before = prlimit(Some(pid), Resource::Nofile, new).expect("the child is ours");
+        before.current.unwrap_or(u64::MAX)
+    }
+
     /// Waits for the end of the process.
     ///
     /// # Panics

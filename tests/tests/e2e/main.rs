@@ -28,6 +28,7 @@ mod kafka;
 mod limits;
 mod manifests;
 mod nats;
+mod open_files;
 mod passthrough;
 mod processes;
 mod reference;
