@@ -33,7 +33,7 @@ pub struct PoolOptions {
     /// The most connections that are being opened.
     pub opening_in_all: usize,
     /// The most connections that are open, idle ones included. Whoever needs one more waits: that says nothing about the
-    /// other side, and whoever sends bounds it. Meanwhile nobody keeps a connection for another request.
+    /// other side, and whoever sends bounds it. Meanwhile a connection is not kept idle, and used again for a moment only.
     pub open_in_all: usize,
 }
 
