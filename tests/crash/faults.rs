@@ -89,7 +89,7 @@ fn fault(directory: &Path, injection: &Injection, may: May) -> Result<&'static s
     let came = if ended.is_none() && may != May::End {
         // Deliveries need no room, and go on.
         delivered(&broker, &book, &subscriber)?;
-        drop(injected);
+        injected.end(&broker)?;
         takes_events_again(&book)?;
         producers.stop();
         broker.stop()?;

@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::broker::{Broker, wait};
 use crate::failure::{Failure, ensure};
 
 /// Whether strace is there and may attach.
@@ -91,6 +92,43 @@ impl Injection {
 /// An injection into a running process. It ends when this is dropped, or with the process.
 #[derive(Debug)]
 pub(crate) struct Injected(Child);
+
+impl Injected {
+    /// Ends while the broker goes on. It is stopped meanwhile, so that none of its threads is within a call: one that is left
+    /// in the middle of a call that was to fail gets an error that no file system gives (ENOSYS).
+    pub(crate) fn end(self, broker: &Broker) -> Result<(), Failure> {
+        broker.signal(Signal::STOP);
+        let mut looks = 0;
+        let stopped = wait(|| {
+            // For a moment a thread stands still at each call as well, until strace has it go on.
+            looks = if all_stopped(broker.id())? { looks + 1 } else { 0 };
+            Ok((looks >= STANDS_STILL).then_some(()))
+        })?;
+        drop(self);
+        broker.signal(Signal::CONT);
+        stopped
+            .ok_or_else(|| Failure::Broken("the broker does not stop for strace to let go of it".to_owned()))
+    }
+}
+
+/// Looks in a row at which all threads are stopped before they are taken to stay so.
+const STANDS_STILL: u32 = 5;
+
+/// Whether all threads of a process are stopped, by a signal or by strace.
+fn all_stopped(process: u32) -> Result<bool, Failure> {
+    let threads =
+        std::fs::read_dir(format!("/proc/{process}/task")).map_err(Failure::io("listing threads"))?;
+    for thread in threads {
+        let path = thread.map_err(Failure::io("listing threads"))?.path().join("stat");
+        // One that has ended meanwhile needs no stop.
+        let Ok(stat) = std::fs::read_to_string(path) else { continue };
+        let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+        if !matches!(state, Some('T' | 't' | 'Z' | 'X')) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
 
 impl Drop for Injected {
     fn drop(&mut self) {
