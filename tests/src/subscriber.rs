@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Response};
@@ -34,6 +34,8 @@ pub struct Received {
     pub attempt: usize,
     /// The connection that it came over, counted from 1.
     pub connection: usize,
+    /// When it came.
+    pub at: Instant,
 }
 
 impl Received {
@@ -208,6 +210,15 @@ impl Subscriber {
         self.shared.noted.lock().received.clone()
     }
 
+    /// The most requests that came within less than `time`. Where each is answered that [late](Behaviour::Later), no more were
+    /// under way at a time.
+    pub fn most_within(&self, time: Duration) -> usize {
+        let received = self.received();
+        let within =
+            |first: &Received| received.partition_point(|one| one.at.duration_since(first.at) < time);
+        received.iter().enumerate().map(|(before, first)| within(first) - before).max().unwrap_or_default()
+    }
+
     /// How many requests came so far.
     pub fn count(&self) -> usize {
         *self.shared.count.borrow()
@@ -297,16 +308,19 @@ async fn respond(
     let (parts, body) = request.into_parts();
     let body = body.collect().await.map_err(|_| Closed)?.to_bytes();
     let path = parts.uri.path_and_query().map_or_else(String::new, ToString::to_string);
-    let mut received =
-        Received { method: parts.method, path, headers: parts.headers, body, attempt: 0, connection };
-    {
+    let received = {
+        let (method, headers) = (parts.method, parts.headers);
         let mut noted = shared.noted.lock();
+        // Under the lock, so that their order is that of their times.
+        let at = Instant::now();
+        let mut received = Received { method, path, headers, body, attempt: 0, connection, at };
         let attempt = noted.attempts.entry((received.path.clone(), received.id())).or_default();
         *attempt += 1;
         received.attempt = *attempt;
         noted.received.push(received.clone());
         shared.count.send_replace(noted.received.len());
-    }
+        received
+    };
     let answer = match (shared.script)(&received) {
         Behaviour::Answer(answer) => answer,
         Behaviour::Later(wait, answer) => {
