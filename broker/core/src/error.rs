@@ -1,5 +1,6 @@
 //! How a failure is classified. Adapters classify, only the engine's delivery state machine acts.
 
+use std::io;
 use std::time::Duration;
 
 use crate::Code;
@@ -15,6 +16,12 @@ pub enum Class {
     Permanent,
     /// No event will be accepted until someone changes something. Nothing is dead-lettered for it.
     Misconfigured,
+}
+
+/// Whether something failed because this process, or the machine, has no file descriptor left (EMFILE, ENFILE), which says
+/// nothing about what was to be opened.
+pub fn is_out_of_files(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(24 | 23))
 }
 
 /// Why one attempt at one event failed.

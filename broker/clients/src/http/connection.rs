@@ -46,7 +46,7 @@ pub const DRAIN_TIME: Duration = Duration::from_secs(1);
 const KEEP_ALIVE_MARGIN: Duration = Duration::from_secs(1);
 
 /// How long a connection is used again and again although others wait for its place. Each that we close takes a port for a
-/// minute more, so that to close one after each request would leave none.
+/// minute more (TIME_WAIT), so that to close one after each request would leave none.
 const LEAST_USE: Duration = Duration::from_secs(1);
 
 type Driver = http1::Connection<TokioIo<Stream>, Full<Bytes>>;

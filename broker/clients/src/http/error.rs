@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use rustls::CertificateError;
-use waypost_core::error::DeliveryError;
+use waypost_core::error::{DeliveryError, is_out_of_files};
 use waypost_core::{Code, codes};
 
 use super::tls::{self, NoPlatformRoots};
@@ -204,11 +204,6 @@ fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
 }
 
 const MAX_CAUSES: usize = 16;
-
-/// Whether this process, or the machine, has no file descriptor left (EMFILE, ENFILE).
-fn is_out_of_files(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(24 | 23))
-}
 
 #[cfg(test)]
 mod tests {

@@ -435,3 +435,10 @@ async fn a_call_dropped_for_want_of_a_place_says_so() {
     post(&mut lane).await.expect("an answer");
     assert!(lane.crowded_out().is_none());
 }
+
+#[test]
+fn those_that_open_connections_to_one_authority_leave_places_to_others() {
+    let few = PoolOptions::with_open_in_all(40);
+    assert_eq!((few.opening_per_authority, few.open_in_all), (10, 40));
+    assert_eq!(PoolOptions::with_open_in_all(usize::MAX), PoolOptions::default());
+}

@@ -3,10 +3,10 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use rustix::io::Errno;
+use waypost_core::error::is_out_of_files;
 
-/// How long one is waited for. After that what needs it fails, as with a disk that does. It fits into the time that a process
-/// has to end.
+/// How long one is waited for. After that what needs it fails, as with a disk that does. One such wait fits into the time that
+/// a process has to end.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long until the next try.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -23,7 +23,7 @@ fn within<T>(patience: Duration, mut open: impl FnMut() -> io::Result<T>) -> io:
     let mut opened = open();
     let mut told = false;
     let began = Instant::now();
-    while opened.as_ref().is_err_and(is_out_of_descriptors) && began.elapsed() < patience {
+    while opened.as_ref().is_err_and(is_out_of_files) && began.elapsed() < patience {
         if !told && began.elapsed() >= NOTABLE {
             told = true;
             tracing::warn!("no file descriptor is free for the log; raise the limit of open files");
@@ -35,13 +35,10 @@ fn within<T>(patience: Duration, mut open: impl FnMut() -> io::Result<T>) -> io:
     opened
 }
 
-/// Whether this process, or the machine, has no file descriptor left.
-pub(super) fn is_out_of_descriptors(error: &io::Error) -> bool {
-    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
-}
-
 #[cfg(test)]
 mod tests {
+    use rustix::io::Errno;
+
     use super::*;
 
     fn failing(times: usize, errno: Errno) -> (impl FnMut() -> io::Result<usize>, impl Fn() -> usize) {

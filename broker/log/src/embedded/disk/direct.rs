@@ -7,8 +7,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
-
-use super::descriptors::is_out_of_descriptors;
+use waypost_core::error::is_out_of_files;
 
 /// What has to be whole and in its place, in the file and in memory. A device that wants more refuses the first write.
 const BLOCK: usize = 4096;
@@ -49,7 +48,7 @@ impl Direct {
             *handle = match self.open(file) {
                 Ok(file) => Handle::Open(file),
                 // The next write may find one.
-                Err(error) if is_out_of_descriptors(&error) => Handle::Untried,
+                Err(error) if is_out_of_files(&error) => Handle::Untried,
                 Err(_) => Handle::Refused,
             };
         }
