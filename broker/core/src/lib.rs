@@ -3,6 +3,7 @@
 //!
 //! Nothing in this package opens a socket or a file, reads a clock or spawns a task.
 
+pub mod aside;
 pub mod codes;
 pub mod delivery;
 pub mod duration;

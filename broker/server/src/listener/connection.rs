@@ -6,8 +6,6 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
-use futures_util::stream::FuturesUnordered;
 use hyper::body::{Body, Incoming};
 use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
@@ -17,6 +15,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use waypost_core::aside::Aside;
 
 use super::activity::{Activity, Counted, Finding, Sweep};
 use super::{ConnectionLimits, Handle};
@@ -108,13 +107,13 @@ where
     // The first tick comes at once and would count as a sweep.
     ticks.reset();
     let mut closing = false;
-    // What is in it is looked at only where it was woken: timer and drain cost nothing while requests come.
-    let mut aside = FuturesUnordered::from_iter([next_news(ticks, drain, closing)]);
+    // Timer and drain cost nothing while requests come.
+    let mut aside = Aside::new(next_news(ticks, drain, closing));
     loop {
         let (ticks, news) = tokio::select! {
             biased;
             _ended = connection.as_mut() => return,
-            Some(came) = aside.next() => came,
+            came = &mut aside => came,
         };
         match news {
             News::Drain => {
@@ -130,7 +129,7 @@ where
                 Finding::Idle | Finding::StuckInHead => return,
             },
         }
-        aside.push(next_news(ticks, drain, closing));
+        aside.replace(next_news(ticks, drain, closing));
     }
 }
 

@@ -3,9 +3,8 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use futures_util::StreamExt as _;
-use futures_util::stream::FuturesUnordered;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use waypost_core::aside::Aside;
 
 use crate::subscriber::Lane;
 use crate::subscription::Delivering;
@@ -13,9 +12,10 @@ use crate::subscription::Delivering;
 /// What a worker keeps from one attempt to the next.
 pub(in crate::subscription) struct Kept {
     lane: Option<OwnLane>,
-    /// Ends when attempts are cut. It waits once for all attempts of the worker, and is looked at only where it was woken:
-    /// to wait anew for each attempt takes a lock that all workers share.
-    cut: FuturesUnordered<WaitForCancellationFutureOwned>,
+    /// Ends when attempts are cut. It waits once for all attempts of the worker: to wait anew for each takes a lock that
+    /// all workers share.
+    cut: Aside<WaitForCancellationFutureOwned>,
+    was_cut: bool,
 }
 
 /// A worker's lane and the version of the trigger that it was made for.
@@ -27,7 +27,7 @@ struct OwnLane {
 impl Kept {
     /// Nothing yet. Attempts are cut when `cut` is cancelled.
     pub(in crate::subscription) fn new(cut: &CancellationToken) -> Self {
-        Self { lane: None, cut: FuturesUnordered::from_iter([cut.clone().cancelled_owned()]) }
+        Self { lane: None, cut: Aside::new(cut.clone().cancelled_owned()), was_cut: false }
     }
 
     /// Lets go of the connection.
@@ -41,15 +41,17 @@ impl Kept {
         &mut self,
         delivering: &Arc<Delivering>,
     ) -> (&mut Lane, impl Future<Output = ()>) {
-        let Self { lane, cut } = self;
+        let Self { lane, cut, was_cut } = self;
         if lane.as_ref().is_none_or(|lane| !Arc::ptr_eq(&lane.made_for, delivering)) {
             *lane = None;
         }
         let lane =
             lane.get_or_insert_with(|| OwnLane { made_for: Arc::clone(delivering), lane: Lane::default() });
-        // Without another future in it, it is at its end once that has come.
         (&mut lane.lane, async {
-            let _ = cut.next().await;
+            if !*was_cut {
+                cut.await;
+                *was_cut = true;
+            }
         })
     }
 }
