@@ -456,7 +456,7 @@ impl Subscription {
             Some(item) if items.is_empty() && alone => Next::Attempt(item),
             last => {
                 items.extend(last);
-                Next::AttemptBatch(items)
+                Next::AttemptBatch(items.into_vec())
             }
         }
     }

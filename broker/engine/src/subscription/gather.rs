@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use smallvec::SmallVec;
 use waypost_core::sink::{BatchUnity, Batching};
 use waypost_log::{BatchNumber, Clock, Timestamp};
 
@@ -207,13 +208,13 @@ impl Ready {
 
     /// Takes the events of one call that were not bound before, at most `most`: as many as `admits` lets through. Those
     /// of an atomic call are of one partition, whose ledger keeps its bounds.
-    pub(super) fn take(&mut self, most: usize, mut admits: impl FnMut() -> bool) -> Vec<Item> {
+    pub(super) fn take(&mut self, most: usize, mut admits: impl FnMut() -> bool) -> SmallVec<[Item; 1]> {
         let partition = |item: &Item| item.entry.position.partition;
         let only = self.items.front().map(partition).filter(|_| self.is_atomic());
         let fits = |item: &Item| only.is_none_or(|only| only == partition(item));
         let sizes = self.items.iter().filter(|item| fits(item)).map(|item| item.entry.size());
         let most = self.batching().most_of(sizes).min(most);
-        let (mut taken, mut at) = (Vec::new(), 0);
+        let (mut taken, mut at) = (SmallVec::<[Item; 1]>::new(), 0);
         while let Some(item) = self.items.get(at).filter(|_| taken.len() < most) {
             if !fits(item) {
                 at += 1;

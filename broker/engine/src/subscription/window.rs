@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use smallvec::SmallVec;
 use waypost_core::delivery::Ordering;
 use waypost_core::error::DeliveryError;
 use waypost_log::{Clock, Entry, Key, Ledger, Offset, Position, Timestamp};
@@ -15,8 +16,9 @@ use super::rest::Resting;
 use crate::alarm::Alarms;
 use crate::congestion::CongestionWindow;
 
-/// A window holds this many times what may be in flight, so that workers find the next event ready.
-const WINDOW_PER_IN_FLIGHT: usize = 2;
+/// A window holds this many times what may be in flight, so that workers find the next event ready, and what is read for
+/// one that lags is read in pages that are worth it.
+const WINDOW_PER_IN_FLIGHT: usize = 4;
 
 /// A window holds this many batches of a sink that takes several events at once: one on its way, and one that fills.
 const WINDOW_BATCHES: usize = 2;
@@ -282,15 +284,15 @@ impl Window {
     }
 
     /// Takes the events of the next call; none, and when to ask again, where they wait for more or for the rate.
-    pub(super) fn take_ready(&mut self, clock: &Clock) -> (Vec<Item>, Option<Timestamp>) {
+    pub(super) fn take_ready(&mut self, clock: &Clock) -> (SmallVec<[Item; 1]>, Option<Timestamp>) {
         if let Some(items) = self.take_bound(clock).transpose() {
-            return items.map_or_else(|until| (Vec::new(), Some(until)), |items| (items, None));
+            return items.map_or_else(|until| (SmallVec::new(), Some(until)), |items| (items.into(), None));
         }
         if self.ready.may_be_taken() == 0 {
-            return (Vec::new(), None);
+            return (SmallVec::new(), None);
         }
         if let Err(until) = self.ready.wait(clock) {
-            return (Vec::new(), Some(until));
+            return (SmallVec::new(), Some(until));
         }
         let mut pause = None;
         // Whether the subscriber accepts events again, one event finds out.

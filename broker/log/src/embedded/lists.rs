@@ -15,6 +15,7 @@ mod stored;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -78,9 +79,17 @@ struct OfSegment {
 /// Something that holds match lists, to be looked at without the lock.
 #[derive(Debug, Clone)]
 pub(super) enum Piece {
-    Held(Arc<Chunk>),
-    Cached(Arc<Vec<Chunk>>),
+    Here(Held),
     Stored { key: BlockKey, path: PathBuf, disk: Arc<dyn Disk>, generation: u64 },
+}
+
+/// Match lists in memory.
+#[derive(Debug, Clone)]
+pub(super) enum Held {
+    /// As they were recorded.
+    Chunk(Arc<Chunk>),
+    /// As they were read from a file.
+    Block(Arc<Vec<Chunk>>),
 }
 
 /// Where to look for the lists of a range.
@@ -171,7 +180,7 @@ impl Lists {
                 pieces.to = chunk.from;
                 return pieces;
             }
-            pieces.pieces.push(Piece::Held(Arc::clone(chunk)));
+            pieces.pieces.push(Piece::Here(Held::Chunk(Arc::clone(chunk))));
         }
         pieces
     }
@@ -179,7 +188,7 @@ impl Lists {
     fn piece(&self, base: Offset, stored: &Stored, block: &Block) -> Piece {
         let key = (base, block.at, block.end);
         match self.cache.iter().find(|(cached, _)| *cached == key) {
-            Some((_, chunks)) => Piece::Cached(Arc::clone(chunks)),
+            Some((_, chunks)) => Piece::Here(Held::Block(Arc::clone(chunks))),
             None => Piece::Stored {
                 key,
                 path: path_of(&self.directory, base),
@@ -375,16 +384,15 @@ impl Piece {
     /// The key under which the lists in it are worth keeping, where they are only on the disk.
     pub(super) fn key(&self) -> Option<BlockKey> {
         match self {
-            Self::Held(_) | Self::Cached(_) => None,
+            Self::Here(_) => None,
             Self::Stored { key, .. } => Some(*key),
         }
     }
 
     /// The lists in it, read from the disk where they are only there.
-    pub(super) fn chunks(self) -> Result<Arc<Vec<Chunk>>, String> {
+    pub(super) fn read(self) -> Result<Held, String> {
         match self {
-            Self::Held(chunk) => Ok(Arc::new(vec![Chunk::clone(&chunk)])),
-            Self::Cached(chunks) => Ok(chunks),
+            Self::Here(held) => Ok(held),
             Self::Stored { key: (_, at, end), path, disk, generation } => {
                 let unreadable = |error: io::Error| format!("{} cannot be read: {error}", path.display());
                 let file = disk.open(&path, Opening::Existing).map_err(unreadable)?;
@@ -407,27 +415,83 @@ impl Piece {
                         })?,
                     );
                 }
-                Ok(Arc::new(chunks))
+                Ok(Held::Block(Arc::new(chunks)))
             }
         }
     }
 }
 
-/// The offsets from `from` on up to `to` that list a trigger, sorted.
-pub(super) fn offsets_of(
-    chunks: &[Arc<Vec<Chunk>>],
-    trigger: TriggerNumber,
-    from: Offset,
-    to: Offset,
-) -> Vec<Offset> {
-    let all = chunks.iter().flat_map(|chunks| chunks.iter()).flat_map(Chunk::iter);
-    let mut offsets: Vec<Offset> = all
-        .filter(|(offset, triggers)| (from..to).contains(offset) && triggers.contains(&trigger))
-        .map(|(offset, _)| offset)
-        .collect();
-    if !offsets.is_sorted() {
-        offsets.sort_unstable();
+impl Held {
+    fn chunks(&self) -> &[Chunk] {
+        match self {
+            Self::Chunk(chunk) => std::slice::from_ref(chunk),
+            Self::Block(chunks) => chunks,
+        }
     }
+
+    /// How many matches are listed.
+    pub(super) fn matches(&self) -> usize {
+        self.chunks().iter().map(Chunk::matches).sum()
+    }
+}
+
+/// The offsets in a range that list a trigger, sorted: all of them, or at least the first `most`. Also the offset below which
+/// these are all.
+pub(super) fn offsets_of(
+    lists: &[Held],
+    trigger: TriggerNumber,
+    range: Range<Offset>,
+    most: usize,
+) -> (Vec<Offset>, Offset) {
+    let chunks = || lists.iter().flat_map(Held::chunks);
+    let listed = chunks()
+        .flat_map(Chunk::iter)
+        .filter(|(offset, triggers)| range.contains(offset) && triggers.contains(&trigger))
+        .map(|(offset, _)| offset);
+    // Lists of all triggers follow each other; others stand among them as they came.
+    if chunks().all(|chunk| chunk.scope == Scope::All) {
+        let offsets: Vec<Offset> = listed.take(most).collect();
+        let to = offsets.last().filter(|_| offsets.len() == most).map_or(range.end, |last| last + 1);
+        return (offsets, to);
+    }
+    let mut offsets: Vec<Offset> = listed.collect();
+    offsets.sort_unstable();
     offsets.dedup();
-    offsets
+    (offsets, range.end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::PlanVersion;
+
+    const TRIGGER: TriggerNumber = TriggerNumber(7);
+
+    fn chunk(scope: Scope, range: Range<Offset>, listed: &[Offset]) -> Chunk {
+        let mut chunk = Chunk::new(0, PlanVersion(1), scope, range.start, range.end);
+        listed.iter().for_each(|offset| chunk.push(*offset, [TriggerNumber(1), TRIGGER]));
+        chunk
+    }
+
+    #[test]
+    fn of_lists_in_order_no_more_are_looked_at_than_are_wanted() {
+        let block = vec![chunk(Scope::All, 0..10, &[2, 5]), chunk(Scope::All, 10..20, &[11])];
+        let fresh = chunk(Scope::All, 20..30, &[20, 29]);
+        let lists = [Held::Block(Arc::new(block)), Held::Chunk(Arc::new(fresh))];
+        assert_eq!(lists.iter().map(Held::matches).sum::<usize>(), 10);
+        assert_eq!(offsets_of(&lists, TRIGGER, 0..30, usize::MAX), (vec![2, 5, 11, 20, 29], 30));
+        assert_eq!(offsets_of(&lists, TRIGGER, 0..30, 2), (vec![2, 5], 6));
+        assert_eq!(offsets_of(&lists, TRIGGER, 3..20, 2), (vec![5, 11], 12));
+        assert_eq!(offsets_of(&lists, TRIGGER, 3..20, 3), (vec![5, 11], 20));
+        assert_eq!(offsets_of(&lists, TriggerNumber(8), 0..30, 1), (vec![], 30));
+    }
+
+    #[test]
+    fn of_lists_out_of_order_all_are_told_in_order() {
+        let restored = chunk(Scope::Restored, 0..10, &[1, 4]);
+        let alone = chunk(Scope::Trigger(TRIGGER), 0..20, &[4, 12]);
+        let lists =
+            [chunk(Scope::All, 10..20, &[11]), restored, alone].map(|chunk| Held::Chunk(Arc::new(chunk)));
+        assert_eq!(offsets_of(&lists, TRIGGER, 0..20, 1), (vec![1, 4, 11, 12], 20));
+    }
 }

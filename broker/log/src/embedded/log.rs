@@ -220,8 +220,8 @@ impl BrokerLog {
                 break;
             }
             let to = pieces.to.min(range.end);
-            let chunks: Result<Vec<_>, String> = pieces.pieces.into_iter().map(Piece::chunks).collect();
-            all.extend(offsets_of(&chunks?, trigger, from, to));
+            let chunks: Result<Vec<_>, String> = pieces.pieces.into_iter().map(Piece::read).collect();
+            all.extend(offsets_of(&chunks?, trigger, from..to, usize::MAX).0);
             from = to;
         }
         Ok(all)

@@ -74,6 +74,14 @@ impl Tail {
         entries.get(usize::try_from(index).ok()?).cloned()
     }
 
+    /// The first of these records, which come in increasing order, as far as they are here.
+    pub(super) fn first_of(&self, offsets: &[Offset]) -> Vec<Arc<Entry>> {
+        let entries = self.0.read();
+        let Some(first) = entries.front().map(|first| first.position.offset) else { return Vec::new() };
+        let here = |offset: &Offset| entries.get(usize::try_from(offset.checked_sub(first)?).ok()?).cloned();
+        offsets.iter().map_while(here).collect()
+    }
+
     /// At most `limit` records from `from` on; none where they are not here any more.
     pub(super) fn range(&self, from: Offset, limit: usize) -> Vec<Arc<Entry>> {
         let entries = self.0.read();

@@ -11,7 +11,7 @@ use crate::embedded::batch::StoredRecord;
 use crate::embedded::checkpoint::Kind;
 use crate::embedded::codec::Reader;
 use crate::embedded::ids;
-use crate::embedded::lists::{Chunk, Lists, offsets_of};
+use crate::embedded::lists::{Held, Lists, Piece, offsets_of};
 use crate::embedded::log::{BrokerLog, PARTITION};
 use crate::embedded::segment::{Damage, Segment};
 use crate::error::ReadError;
@@ -20,6 +20,8 @@ use crate::record::{Entry, Offset, Position};
 
 /// The records that are looked at in one go.
 const RECORDS_AT_ONCE: usize = 4096;
+/// The matches among which those of one trigger are sought without leaving the runtime.
+const MATCHES_IN_PLACE: usize = 16 * 1024;
 /// The buffers for reading that are kept.
 const BUFFERS_KEPT: usize = 4;
 /// A buffer that grew beyond this is not kept. One frame of the usual size fits.
@@ -286,7 +288,41 @@ impl BrokerLog {
             let next = from.max(self.lists.lock().matched());
             return Ok(Owed { entries: Vec::new(), unreadable: Vec::new(), next });
         }
+        if let Some(owed) = self.owed_held(trigger, from, limit) {
+            return Ok(owed);
+        }
         self.off_runtime(move |log| log.owed_stored(trigger, from, limit)).await
+    }
+
+    /// What is owed, where the first of it is in memory with its lists, and found soon: it may be less than all that fits.
+    fn owed_held(&self, trigger: TriggerNumber, from: Offset, limit: ReadLimit) -> Option<Owed> {
+        let from = from.max(self.start());
+        let (pieces, matched) = {
+            let lists = self.lists.lock();
+            if from >= lists.matched() {
+                return Some(Owed { entries: Vec::new(), unreadable: Vec::new(), next: from });
+            }
+            if lost_at(&lists, from).is_some() {
+                return None;
+            }
+            (lists.pieces(from, self.segment_end(from)), lists.matched())
+        };
+        let here = |piece| match piece {
+            Piece::Here(held) => Some(held),
+            Piece::Stored { .. } => None,
+        };
+        let held: Vec<Held> = pieces.pieces.into_iter().map(here).collect::<Option<_>>()?;
+        if held.iter().map(Held::matches).sum::<usize>() > MATCHES_IN_PLACE {
+            return None;
+        }
+        let records = limit.records.max(1);
+        let (offsets, to) = offsets_of(&held, trigger, from..pieces.to.min(matched), records);
+        let mut room = Room::new(ReadLimit { records, ..limit });
+        let mut entries = self.tail.first_of(&offsets);
+        entries.truncate(entries.iter().take_while(|entry| room.take(entry.size())).count());
+        let last = entries.last()?.position.offset;
+        let next = if entries.len() == offsets.len() { to } else { last + 1 };
+        Some(Owed { entries, unreadable: Vec::new(), next })
     }
 
     fn owed_stored(&self, trigger: TriggerNumber, from: Offset, limit: ReadLimit) -> Result<Owed, ReadError> {
@@ -307,24 +343,26 @@ impl BrokerLog {
                 (lists.pieces(next, self.segment_end(next)), lists.matched())
             };
             let to = pieces.to.min(matched);
-            let mut chunks: Vec<Arc<Vec<Chunk>>> = Vec::new();
+            let mut lists: Vec<Held> = Vec::new();
             let mut unreadable = false;
             for piece in pieces.pieces {
                 let key = piece.key();
-                let Ok(read) = piece.chunks().map_err(|reason| self.lose_matches(next, &reason)) else {
+                let Ok(read) = piece.read().map_err(|reason| self.lose_matches(next, &reason)) else {
                     // It is told in the next turn.
                     unreadable = true;
                     break;
                 };
-                if let Some(key) = key {
-                    self.lists.lock().keep(key, Arc::clone(&read));
+                if let (Some(key), Held::Block(block)) = (key, &read) {
+                    self.lists.lock().keep(key, Arc::clone(block));
                 }
-                chunks.push(read);
+                lists.push(read);
             }
             if unreadable {
                 continue;
             }
-            let offsets = offsets_of(&chunks, trigger, next, to);
+            // One more than there is room for, so that it is told where the next read begins.
+            let most = room.left.records.saturating_add(1);
+            let (offsets, to) = offsets_of(&lists, trigger, next..to, most);
             if !self.take_owed(&offsets, &mut room, &mut owed)? {
                 return Ok(owed);
             }
