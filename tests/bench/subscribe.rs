@@ -4,6 +4,7 @@ use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 
 use clap::Args;
+use http::StatusCode;
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::retry_on_intr;
@@ -63,7 +64,10 @@ pub(crate) fn subscribe(arguments: &Subscribe) -> Result<(), Failure> {
     epoll::add(&epoll, std::io::stdin(), EventData::new_u64(CONTROL), EventFlags::IN)
         .map_err(Failure::os("polling the standard input, which must be a pipe or a terminal"))?;
     crate::print(&format!("{}\n", json!({"listening": address.to_string()})))?;
-    let answer = format!("HTTP/1.1 {} Bench\r\ncontent-length: 0\r\n\r\n", arguments.answer);
+    // The reason that every server gives: clients keep another one for whoever may ask for it.
+    let reason = StatusCode::from_u16(arguments.answer).ok().and_then(|status| status.canonical_reason());
+    let reason = reason.unwrap_or_default();
+    let answer = format!("HTTP/1.1 {} {reason}\r\ncontent-length: 0\r\n\r\n", arguments.answer);
     let mut subscriber = Subscriber {
         epoll,
         listener,
