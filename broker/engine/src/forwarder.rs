@@ -13,15 +13,15 @@ use waypost_core::delivery::DeliveryPolicy;
 use waypost_core::error::DeliveryError;
 use waypost_core::manifest::ResourceName;
 use waypost_log::{
-    Cause, DeadLetter, DeadLetters, Entry, Forwarding, LetterClaim, LetterRecord, Metadata, ReadError,
-    Record, Timestamp, TriggerNumber, WriteError,
+    DeadLetter, DeadLetters, Entry, Forwarding, LetterClaim, LetterRecord, Metadata, ReadError, Record,
+    Timestamp, TriggerNumber, WriteError,
 };
 
 use crate::alarm::{Alarms, Wake};
 use crate::context::Context;
 use crate::dead_letter::dead_letter_event;
 use crate::delivery::{self, Verdict};
-use crate::subscriber::{Answer, Lane, OUTPUTS_APART, Sending, Subscriber, Terms};
+use crate::subscriber::{Answer, Causing, Lane, OUTPUTS_APART, Sending, Subscriber, Terms};
 use crate::subscription::{Delivering, READ_RETRY, WRITE_RETRY};
 use crate::tasks::caught;
 
@@ -194,8 +194,8 @@ impl Forwarder {
         let event = dead_letter_event(letter, &original.event);
         let record = Record { metadata: Metadata::clone(&original.metadata), event: event.clone() };
         let entry = Entry::new(original.position, original.arrived, record, None);
-        let cause = Cause {
-            broker: self.broker.clone(),
+        let cause = Causing {
+            broker: &self.broker,
             position: letter.position,
             trigger: self.number,
             output: DEAD_LETTER_OUTPUT,

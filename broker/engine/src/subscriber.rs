@@ -9,7 +9,7 @@ use waypost_core::manifest::ResourceName;
 use waypost_core::sink::{Batching, Outcome};
 use waypost_core::transformation::{Moment, Transformed};
 use waypost_core::{Event, codes};
-use waypost_log::{Batch, Cause, Entry, Metadata, Origin, Record};
+use waypost_log::{Batch, Cause, Entry, Metadata, Origin, Position, Record, TriggerNumber};
 
 pub(crate) use self::http::Answer;
 use self::http::{HttpLane, HttpOptions, HttpSubscriber, Outgoing};
@@ -54,9 +54,30 @@ pub(crate) struct Sending<'a> {
     /// What is sent: the entry's own event, or what the transformations made of it.
     pub(crate) event: &'a Event,
     /// The delivery that this is, should it cause another event.
-    pub(crate) cause: Cause,
+    pub(crate) cause: Causing<'a>,
     /// Whether an event in the answer is wanted.
     pub(crate) want_reply: bool,
+}
+
+/// A delivery, as it becomes the [`Cause`] of the events that it causes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Causing<'a> {
+    pub(crate) broker: &'a ResourceName,
+    pub(crate) position: Position,
+    pub(crate) trigger: TriggerNumber,
+    pub(crate) output: u32,
+}
+
+impl Causing<'_> {
+    /// The cause of one of the events that the delivery causes, counted from 0.
+    fn of(&self, event: u32) -> Cause {
+        Cause {
+            broker: self.broker.clone(),
+            position: self.position,
+            trigger: self.trigger,
+            output: self.output.saturating_mul(OUTPUTS_APART).saturating_add(event),
+        }
+    }
 }
 
 impl Subscriber {
@@ -118,7 +139,7 @@ impl Subscriber {
                 let unchanged = sending.event.packed().as_ptr() == entry.event.packed().as_ptr();
                 let outgoing = Outgoing {
                     event: sending.event,
-                    head: unchanged.then(|| entry.head()),
+                    head: if unchanged { entry.head() } else { None },
                     passed_headers: &entry.metadata.headers,
                     want_reply: sending.want_reply,
                     now: context.clock.now(),
@@ -267,12 +288,11 @@ pub(crate) fn caused_batch(events: &[Event], sending: &Sending<'_>) -> Result<Ba
             "the reply says by its `knativebrokerttl` that it has no hops left",
         ));
     }
-    let records = (0..).zip(events).map(|(output, event)| {
-        let output = sending.cause.output.saturating_mul(OUTPUTS_APART).saturating_add(output);
+    let records = (0..).zip(events).map(|(number, event)| {
         let metadata = Metadata {
             hops,
             origin: Origin::Delivery,
-            cause: Some(Box::new(Cause { output, ..sending.cause.clone() })),
+            cause: Some(Box::new(sending.cause.of(number))),
             headers: sending.entry.metadata.headers.clone(),
             ..Metadata::default()
         };

@@ -4,7 +4,7 @@ mod metadata;
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -198,6 +198,8 @@ pub struct Entry {
     /// The event.
     pub event: Event,
     head: OnceLock<Head>,
+    /// Whether the head was asked for.
+    head_asked: AtomicBool,
     charge: Option<Charge>,
 }
 
@@ -210,13 +212,19 @@ impl Entry {
             metadata: record.metadata,
             event: record.event,
             head: OnceLock::new(),
+            head_asked: AtomicBool::new(false),
             charge,
         }
     }
 
-    /// The event's attributes as HTTP headers in binary mode: built once, whatever the number of subscribers.
-    pub fn head(&self) -> &Head {
-        self.head.get_or_init(|| binary_head(&self.event))
+    /// The event's attributes as HTTP headers in binary mode, from the second time on that they are asked for: they are then
+    /// built once, whatever the number of subscribers. For a single one they are not worth the memory.
+    pub fn head(&self) -> Option<&Head> {
+        if !self.head_asked.load(Ordering::Relaxed) {
+            self.head_asked.store(true, Ordering::Relaxed);
+            return None;
+        }
+        Some(self.head.get_or_init(|| binary_head(&self.event)))
     }
 
     /// The bytes that the entry counts for in budgets.
@@ -283,5 +291,16 @@ mod tests {
         for wrong in ["", "42", ":", "0:", ":1", "0:-1", "0:+1", "0:1:2", "70000:0", "0-42", " 0:1"] {
             assert_eq!(wrong.parse::<Position>(), Err(InvalidPosition), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_head_is_kept_from_the_second_time_on() {
+        let event = Event::builder("1", "/shop", "order").build().expect("it is valid");
+        let record = Record { metadata: Metadata::default(), event };
+        let entry = Entry::new(Position { partition: 0, offset: 0 }, Timestamp(0), record, None);
+        assert_eq!(entry.head(), None);
+        let head = entry.head().expect("it is asked for the second time");
+        assert_eq!(*head, binary_head(&entry.event));
+        assert!(std::ptr::eq(head, entry.head().expect("it was kept")));
     }
 }

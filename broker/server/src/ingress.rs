@@ -10,6 +10,7 @@ mod metadata;
 mod route;
 mod source;
 
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
@@ -78,8 +79,8 @@ impl Ingress {
 impl Handle for Ingress {
     type Body = Full<Bytes>;
 
-    async fn handle(&self, request: Request<Incoming>) -> Response<Self::Body> {
-        handler::handle(&self.0, request).await
+    fn handle(&self, request: Request<Incoming>) -> impl Future<Output = Response<Self::Body>> + Send {
+        handler::handle(&self.0, request)
     }
 }
 

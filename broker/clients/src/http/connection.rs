@@ -17,6 +17,7 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
+use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
@@ -306,15 +307,13 @@ enum Stream {
 /// costs the kernel more than the copy.
 const GATHERED: usize = 4 * 1024;
 
-/// The slices as one, where they fit.
-fn gather<'b>(slices: &[io::IoSlice<'_>], into: &'b mut [u8; GATHERED]) -> Option<&'b [u8]> {
-    let mut length = 0;
-    for slice in slices {
-        let end = length + slice.len();
-        into.get_mut(length..end)?.copy_from_slice(slice);
-        length = end;
+/// Puts the slices together where they are few bytes. False where they are not.
+fn gather(slices: &[io::IoSlice<'_>], into: &mut SmallVec<[u8; GATHERED]>) -> bool {
+    if slices.iter().map(|slice| slice.len()).sum::<usize>() > GATHERED {
+        return false;
     }
-    Some(&into[..length])
+    slices.iter().for_each(|slice| into.extend_from_slice(slice));
+    true
 }
 
 impl AsyncRead for Stream {
@@ -345,10 +344,11 @@ impl AsyncWrite for Stream {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(stream) => {
-                let mut gathered = [0; GATHERED];
-                match gather(slices, &mut gathered) {
-                    Some(bytes) => Pin::new(stream).poll_write(cx, bytes),
-                    None => Pin::new(stream).poll_write_vectored(cx, slices),
+                let mut gathered = SmallVec::new();
+                if gather(slices, &mut gathered) {
+                    Pin::new(stream).poll_write(cx, &gathered)
+                } else {
+                    Pin::new(stream).poll_write_vectored(cx, slices)
                 }
             }
             Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),

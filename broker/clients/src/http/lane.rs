@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::response::Parts;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::Full;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use tokio::time::timeout;
 
 use super::connection::{Body, Connection, DRAIN_TIME, ExchangeError};
@@ -24,7 +24,12 @@ pub struct Lane {
     connection: Option<Connection>,
     /// What it waits for before it opens a connection, or waited for when the call was dropped.
     waits_for: Option<WaitsFor>,
+    /// Empty, with the room of the headers of an answer that nobody wanted, which hyper read into the room of its request's.
+    room: HeaderMap,
 }
+
+/// The most headers whose room a lane keeps.
+const MOST_KEPT: usize = 64;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum WaitsFor {
@@ -35,12 +40,19 @@ enum WaitsFor {
 
 impl Lane {
     pub(super) fn new(pool: Arc<Pool>, target: Target) -> Self {
-        Self { pool, target, connection: None, waits_for: None }
+        Self { pool, target, connection: None, waits_for: None, room: HeaderMap::new() }
     }
 
     /// Where the lane leads.
     pub fn target(&self) -> &Target {
         &self.target
+    }
+
+    /// Headers for the next request: none, with room for at least `count`.
+    pub fn headers(&mut self, count: usize) -> HeaderMap {
+        let mut headers = std::mem::take(&mut self.room);
+        headers.reserve(count);
+        headers
     }
 
     /// Sends a request and waits for the head of its answer: on the lane's connection, on an idle one of the pool, or
@@ -65,7 +77,8 @@ impl Lane {
                 Err(ExchangeError::Failed(error)) => return Err(SendError::of_exchange(error)),
             }
         }
-        let mut connection = self.open().await?;
+        // Large, and seldom needed.
+        let mut connection = Box::pin(self.open()).await?;
         match connection.exchange(request).await {
             Ok(response) => Ok(Received::new(self, connection, response.into_parts())),
             Err(ExchangeError::Unsent(_, error) | ExchangeError::Failed(error)) => {
@@ -110,6 +123,13 @@ impl Lane {
     /// The lane's connection, else one of the pool. Each that turns out to be closed is gone, so asking again ends.
     fn open_connection(&mut self) -> Option<Connection> {
         self.connection.take().or_else(|| self.pool.check_out(self.target.authority()))
+    }
+
+    fn keep_room(&mut self, mut headers: HeaderMap) {
+        if headers.capacity() <= MOST_KEPT {
+            headers.clear();
+            self.room = headers;
+        }
     }
 
     /// Keeps a connection whose answer was read, if it is fit for another request and need not make place for another.
@@ -180,7 +200,12 @@ impl<'a> Received<'a> {
     /// Does without the body, and says whether there is one. Of a short one the end is awaited for a moment
     /// ([`DRAIN_BYTES`](super::DRAIN_BYTES), [`DRAIN_TIME`]), so that the connection can be used again.
     pub async fn discard(self) -> bool {
-        let Self { lane, mut connection, mut body, .. } = self;
+        let Self { lane, mut connection, mut body, parts } = self;
+        lane.keep_room(parts.headers);
+        if body.is_end_stream() {
+            lane.keep(connection, true);
+            return false;
+        }
         // Whether the body arrives whole is of no interest: if it does not, the connection is closed.
         let Ok(Ok((read, ended))) = timeout(DRAIN_TIME, connection.read(&mut body, 0)).await else {
             return true;

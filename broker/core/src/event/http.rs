@@ -175,24 +175,30 @@ pub fn fits_binary(event: &Event) -> bool {
 /// Headers in the order in which they are written.
 pub type Head = Vec<(HeaderName, HeaderValue)>;
 
-/// The headers of an event in binary mode; the body is [`Event::data`]. Values that need no escape share the buffer
-/// of the event.
-pub fn binary_head(event: &Event) -> Head {
-    let mut head = Vec::with_capacity(event.attribute_count() + 1);
-    head.push((SPEC_VERSION, HeaderValue::from_static(event.spec_version().as_str())));
-    for (name, value) in event.attributes() {
-        head.push(if name == "datacontenttype" {
+/// The headers of an event in binary mode, one more than it has attributes; the body is [`Event::data`]. Values that need
+/// no escape share the buffer of the event.
+pub fn binary_headers(event: &Event) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
+    let version = HeaderValue::from_static(event.spec_version().as_str());
+    let attributes = event.attributes().map(|(name, value)| {
+        if name == "datacontenttype" {
             (CONTENT_TYPE, shared_value(event, value.text))
         } else {
             (header_name(name), encoded_value(event, value.text))
-        });
-    }
+        }
+    });
+    std::iter::once((SPEC_VERSION, version)).chain(attributes)
+}
+
+/// The headers of an event in binary mode, to be sent several times.
+pub fn binary_head(event: &Event) -> Head {
+    let mut head = Vec::with_capacity(event.attribute_count() + 1);
+    head.extend(binary_headers(event));
     head
 }
 
 /// Puts the headers of an event in binary mode into a map, replacing those of the same names.
 pub fn encode_binary(event: &Event, headers: &mut HeaderMap) {
-    for (name, value) in binary_head(event) {
+    for (name, value) in binary_headers(event) {
         headers.insert(name, value);
     }
 }

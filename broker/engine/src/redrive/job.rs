@@ -11,8 +11,8 @@ use tokio_util::sync::CancellationToken;
 use waypost_core::delivery::{DeliveryPolicy, Format, Rate};
 use waypost_core::error::{Class, DeliveryError};
 use waypost_log::{
-    AcceptedOutputs, Attempt, AttemptOutcome, Cause, DeadLetter, DeadLetterReason, Entry, FailedAgain,
-    LetterClaim, LetterRecord, LetterSelection, RedriveId, Timestamp, TriggerNumber, WriteError,
+    AcceptedOutputs, Attempt, AttemptOutcome, DeadLetter, DeadLetterReason, Entry, FailedAgain, LetterClaim,
+    LetterRecord, LetterSelection, RedriveId, Timestamp, TriggerNumber, WriteError,
 };
 
 use super::record::{Part, RedriveRecord, RedriveState, RedriveStatus};
@@ -22,7 +22,7 @@ use crate::context::Context;
 use crate::delivery::{self, Verdict};
 use crate::plan::{self, HttpDestination};
 use crate::rate::TokenBucket;
-use crate::subscriber::{Answer, Lane, Sending, Subscriber, Terms};
+use crate::subscriber::{Answer, Causing, Lane, Sending, Subscriber, Terms};
 use crate::subscription::{Mark, NotNow, Subscription, WRITE_RETRY};
 use crate::supervisor::Supervisor;
 
@@ -523,8 +523,8 @@ impl Way {
             }
         };
         let event = mark.put_on(&entry.event);
-        let cause = Cause {
-            broker: letter.trigger.clone(),
+        let cause = Causing {
+            broker: &letter.trigger,
             position: letter.position,
             trigger: TriggerNumber(u32::MAX),
             output: 0,

@@ -2,12 +2,12 @@
 
 mod answer;
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, HeaderValue, USER_AGENT};
 use http::{HeaderMap, Method, Request};
 use http_body_util::Full;
@@ -15,7 +15,7 @@ use tokio::time::{Instant, Sleep};
 use waypost_clients::http::{Lane, Pool, SendError, Target, classify};
 use waypost_core::delivery::Format;
 use waypost_core::error::DeliveryError;
-use waypost_core::event::http::{Head, STRUCTURED_JSON, binary_head, encode_structured, fits_binary};
+use waypost_core::event::http::{Head, STRUCTURED_JSON, binary_headers, encode_structured, fits_binary};
 use waypost_core::{Event, codes};
 use waypost_log::Timestamp;
 
@@ -97,7 +97,12 @@ impl HttpSubscriber {
 
     /// A lane for one worker. It connects at its first attempt.
     pub(crate) fn lane(&self) -> HttpLane {
-        HttpLane { lane: self.pool.lane(&self.terms.target), terms: Arc::clone(&self.terms), timer: None }
+        HttpLane {
+            lane: self.pool.lane(&self.terms.target),
+            terms: Arc::clone(&self.terms),
+            timer: None,
+            lengths: Lengths::default(),
+        }
     }
 
     /// The URL as it was declared.
@@ -118,6 +123,7 @@ pub(crate) struct HttpLane {
     terms: Arc<Terms>,
     /// Kept between attempts: to put a running timer off is cheaper than to set a new one.
     timer: Option<Pin<Box<Sleep>>>,
+    lengths: Lengths,
 }
 
 impl HttpLane {
@@ -125,12 +131,12 @@ impl HttpLane {
     ///
     /// Cancel safety: of a dropped attempt it is not known whether it was received. The lane can be used again.
     pub(crate) async fn deliver(&mut self, outgoing: &Outgoing<'_>) -> Answer {
-        let Self { lane, terms, timer } = self;
+        let Self { lane, terms, timer, lengths } = self;
         let limit = terms.options.timeout;
         let timer = set(timer, limit);
         tokio::select! {
             biased;
-            answer = terms.attempt(lane, outgoing) => return answer,
+            answer = terms.attempt(lane, lengths, outgoing) => return answer,
             () = timer => {}
         }
         let error = lane.crowded_out().unwrap_or(SendError::Timeout { limit });
@@ -155,38 +161,39 @@ fn set(timer: &mut Option<Pin<Box<Sleep>>>, limit: Duration) -> Pin<&mut Sleep> 
 }
 
 impl Terms {
-    async fn attempt(&self, lane: &mut Lane, outgoing: &Outgoing<'_>) -> Answer {
-        match lane.send(self.request(outgoing)).await {
+    async fn attempt(&self, lane: &mut Lane, lengths: &mut Lengths, outgoing: &Outgoing<'_>) -> Answer {
+        let request = self.request(lane, lengths, outgoing);
+        match lane.send(request).await {
             Ok(received) => answer::read(received, &self.options, outgoing).await,
             Err(error) => Answer::Failed(classify(&error)),
         }
     }
 
-    fn request(&self, outgoing: &Outgoing<'_>) -> Request<Full<Bytes>> {
+    fn request(
+        &self,
+        lane: &mut Lane,
+        lengths: &mut Lengths,
+        outgoing: &Outgoing<'_>,
+    ) -> Request<Full<Bytes>> {
         let event = outgoing.event;
         let (mut headers, body) = if self.options.format == Format::Json || !fits_binary(event) {
-            let mut headers = self.headers(outgoing, 0);
+            let mut headers = self.headers(lane, outgoing, 0);
             headers.append(CONTENT_TYPE, HeaderValue::from_static(STRUCTURED_JSON));
             (headers, encode_structured(event))
         } else {
-            let built;
-            let head = match outgoing.head {
-                Some(head) => head,
-                None => {
-                    built = binary_head(event);
-                    &built
-                }
-            };
-            let mut headers = self.headers(outgoing, head.len());
-            for (name, value) in head {
-                headers.append(name, value.clone());
+            let mut headers = self.headers(lane, outgoing, event.attribute_count() + 1);
+            match outgoing.head {
+                Some(head) => head.iter().for_each(|(name, value)| {
+                    headers.append(name, value.clone());
+                }),
+                None => binary_headers(event).for_each(|(name, value)| {
+                    headers.append(name, value);
+                }),
             }
             (headers, event.data().unwrap_or_default())
         };
-        if body.is_empty() {
-            // hyper leaves it out, and some servers answer such a POST with 411.
-            headers.append(CONTENT_LENGTH, HeaderValue::from_static("0"));
-        }
+        // hyper would leave it out of a request without body, and some servers answer such a POST with 411.
+        headers.append(CONTENT_LENGTH, lengths.of(&body));
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.target.uri().clone();
@@ -195,8 +202,8 @@ impl Terms {
     }
 
     /// The headers that do not depend on the event, with room for `more`.
-    fn headers(&self, outgoing: &Outgoing<'_>, more: usize) -> HeaderMap {
-        let mut headers = HeaderMap::with_capacity(OWN_HEADERS + outgoing.passed_headers.len() + more);
+    fn headers(&self, lane: &mut Lane, outgoing: &Outgoing<'_>, more: usize) -> HeaderMap {
+        let mut headers = lane.headers(OWN_HEADERS + outgoing.passed_headers.len() + more);
         headers.append(HOST, self.target.host_header().clone());
         headers.append(USER_AGENT, AGENT.clone());
         headers.append(KN_NAMESPACE.clone(), self.namespace.clone());
@@ -211,6 +218,24 @@ impl Terms {
             }
         }
         headers
+    }
+}
+
+/// Writes lengths of bodies one after the other into memory that is used again once the requests before are gone.
+#[derive(Debug, Default)]
+struct Lengths(BytesMut);
+
+impl Lengths {
+    /// What is taken at a time: three lengths of any size, or some of the usual.
+    const ROOM: usize = 64;
+
+    fn of(&mut self, body: &[u8]) -> HeaderValue {
+        if self.0.capacity() < usize::MAX.ilog10() as usize + 1 {
+            self.0.reserve(Self::ROOM);
+        }
+        // Into memory that grows this cannot fail.
+        let _ = write!(self.0, "{}", body.len());
+        HeaderValue::from_maybe_shared(self.0.split().freeze()).expect("digits stand in every header")
     }
 }
 

@@ -5,6 +5,7 @@ mod batch;
 mod kept;
 mod redriven;
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -13,8 +14,8 @@ use waypost_core::error::DeliveryError;
 use waypost_core::transformation::{Discard, Moment, Transformed};
 use waypost_core::{Class, Event, codes};
 use waypost_log::{
-    AcceptedOutputs, AppendError, Attempt, AttemptOutcome, Batch, Cause, DeadLetterReason, DropReason, Entry,
-    Key, Ledger, Log, Offset, Position, ReadError, Settlement, Timestamp, WriteError,
+    AcceptedOutputs, AppendError, Attempt, AttemptOutcome, Batch, DeadLetterReason, DropReason, Entry, Key,
+    Ledger, Log, Offset, Position, ReadError, Settlement, Timestamp, WriteError,
 };
 
 pub(super) use self::kept::Kept;
@@ -24,7 +25,7 @@ use super::{Delivering, Subscription, WRITE_RETRY};
 use crate::congestion::Signal;
 use crate::delivery::{self, Verdict};
 use crate::plan::Replies;
-use crate::subscriber::{Answer, Lane, Sending, absent, caused_batch};
+use crate::subscriber::{Answer, Causing, Lane, Sending, absent, caused_batch};
 use crate::tasks::caught;
 
 /// The first wait before a misconfigured subscriber is probed; it doubles.
@@ -92,10 +93,14 @@ impl Subscription {
             return self.storage_failed(in_hand, &error);
         }
         let (lane, cut) = kept.for_attempt(&delivering);
-        let sent = tokio::select! {
-            biased;
-            sent = caught(self.send(&delivering, lane, &entry)) => sent,
-            () = cut => return,
+        let sent = {
+            // Where it stays: to move it costs the copy of some kilobytes.
+            let sending = pin!(self.send(&delivering, lane, &entry));
+            tokio::select! {
+                biased;
+                sent = caught(sending) => sent,
+                () = cut => return,
+            }
         };
         let sent = sent.unwrap_or_else(|| {
             // What the panic left of the connection is not to be used again.
@@ -345,8 +350,7 @@ impl Subscription {
         event: &Event,
         output: u32,
     ) -> Sent {
-        let cause =
-            Cause { broker: self.broker.clone(), position: entry.position, trigger: self.number, output };
+        let cause = Causing { broker: &self.broker, position: entry.position, trigger: self.number, output };
         let sending = Sending { entry, event, cause, want_reply: delivering.replies != Replies::Ignored };
         let answer = delivering.subscriber.send(lane, &sending, &delivering.terms, &self.context).await;
         match answer {

@@ -1,5 +1,8 @@
 //! The body of a request, read within its limits.
 
+use std::future::{Future as _, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -80,6 +83,14 @@ fn too_large(limit: usize) -> Problem {
     )
 }
 
+fn too_slow(timeout: Duration) -> Problem {
+    Problem::new(
+        StatusCode::REQUEST_TIMEOUT,
+        codes::BODY_TIMEOUT,
+        format!("the body did not arrive within {timeout:?}: send it faster or in smaller requests"),
+    )
+}
+
 /// Reads a body of at most `limit` bytes. Its announced length is checked before a byte is read; its share is taken
 /// as it arrives, so that what is announced and never sent takes nothing from others.
 pub(super) async fn read(
@@ -92,29 +103,26 @@ pub(super) async fn read(
     if announced.is_some_and(|length| length > limit) {
         return Err(too_large(limit));
     }
-    let mut share = Held::take(budget, HEAD_ALLOWANCE + announced.unwrap_or(0).min(FIRST_SHARE))?;
-    let collected = tokio::time::timeout(timeout, collect(body, announced, limit, &mut share));
-    let bytes = collected.await.map_err(|_| {
-        Problem::new(
-            StatusCode::REQUEST_TIMEOUT,
-            codes::BODY_TIMEOUT,
-            format!("the body did not arrive within {timeout:?}: send it faster or in smaller requests"),
-        )
-    })??;
-    Ok(Read { bytes, share })
+    let share = Held::take(budget, HEAD_ALLOWANCE + announced.unwrap_or(0).min(FIRST_SHARE))?;
+    let mut collecting = pin!(collect(body, announced, limit, share));
+    // Most bodies came with their head, and need no timer.
+    match poll_fn(|context| Poll::Ready(collecting.as_mut().poll(context))).await {
+        Poll::Ready(collected) => collected,
+        Poll::Pending => tokio::time::timeout(timeout, collecting).await.map_err(|_| too_slow(timeout))?,
+    }
 }
 
 async fn collect(
     body: &mut Incoming,
     announced: Option<usize>,
     limit: usize,
-    share: &mut Held,
-) -> Result<Bytes, Problem> {
-    let Some(first) = next_data(body).await? else { return Ok(Bytes::new()) };
+    mut share: Held,
+) -> Result<Read, Problem> {
+    let Some(first) = next_data(body).await? else { return Ok(Read { bytes: Bytes::new(), share }) };
     if body.is_end_stream() && first.len() <= limit {
         // The common case: it came in one piece, and is used where it lies.
         share.cover(HEAD_ALLOWANCE + first.len())?;
-        return Ok(first);
+        return Ok(Read { bytes: first, share });
     }
     let mut whole = BytesMut::with_capacity(
         announced.map_or(first.len(), |length| length.min(FIRST_SHARE).max(first.len())),
@@ -129,7 +137,7 @@ async fn collect(
         whole.extend_from_slice(&data);
         piece = next_data(body).await?;
     }
-    Ok(whole.freeze())
+    Ok(Read { bytes: whole.freeze(), share })
 }
 
 async fn next_data(body: &mut Incoming) -> Result<Option<Bytes>, Problem> {

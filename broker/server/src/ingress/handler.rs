@@ -36,10 +36,13 @@ const DECODE: DecodeOptions = DecodeOptions { strict: false };
 /// An answer without refusal.
 pub(super) type Answer = Response<Full<Bytes>>;
 
+/// The most headers whose room an answer hands back.
+const MOST_HANDED_BACK: usize = 64;
+
 /// Answers a request. What it accepts is in the log when this returns.
 pub(super) async fn handle(ingress: &Inner, request: Request<Incoming>) -> Answer {
     let (head, mut body) = request.into_parts();
-    let response = match answer(ingress, &head, &mut body).await {
+    let mut response = match answer(ingress, &head, &mut body).await {
         Ok(response) => response,
         Err(problem) => {
             tracing::debug!(
@@ -55,7 +58,17 @@ pub(super) async fn handle(ingress: &Inner, request: Request<Incoming>) -> Answe
         }
     };
     ingress.counters.count(response.status());
+    hand_back(head.headers, &mut response);
     response
+}
+
+/// Lets an answer without headers have the room of the request's: hyper keeps that of an answer for the next request of
+/// the connection.
+fn hand_back(mut headers: HeaderMap, response: &mut Answer) {
+    if response.headers().is_empty() && headers.capacity() <= MOST_HANDED_BACK {
+        headers.clear();
+        *response.headers_mut() = headers;
+    }
 }
 
 async fn answer(ingress: &Inner, head: &Parts, body: &mut Incoming) -> Result<Answer, Problem> {
@@ -63,7 +76,8 @@ async fn answer(ingress: &Inner, head: &Parts, body: &mut Incoming) -> Result<An
     let Some(route) = route(path) else { return Err(nothing_here(path)) };
     if route.kind == Addressable::Source {
         check_gate(ingress)?;
-        return source::answer(ingress, &route, head, body).await;
+        // Large, and seldom needed where the rate is high.
+        return Box::pin(source::answer(ingress, &route, head, body)).await;
     }
     if head.method != Method::POST && head.method != Method::OPTIONS {
         return Err(Problem::new(
@@ -361,6 +375,24 @@ mod tests {
     fn foreign_text_is_cut_and_made_visible() {
         assert_eq!(shown("a\u{1b}[31m"), "a\\u{1b}[31m");
         assert_eq!(shown(&"é".repeat(101)).chars().count(), 101);
+    }
+
+    #[test]
+    fn an_answer_without_headers_has_the_room_of_the_request_s_and_nothing_of_what_was_in_it() {
+        let of = |count: usize| -> HeaderMap {
+            let name = |number| HeaderName::try_from(format!("ce-{number}")).unwrap();
+            (0..count).map(|number| (name(number), HeaderValue::from_static("x"))).collect()
+        };
+        let mut response = empty(StatusCode::ACCEPTED);
+        hand_back(of(12), &mut response);
+        assert!(response.headers().is_empty());
+        assert!(response.headers().capacity() >= 12);
+        let mut response = empty(StatusCode::ACCEPTED);
+        hand_back(of(200), &mut response);
+        assert_eq!(response.headers().capacity(), 0);
+        let mut response = consent();
+        hand_back(of(12), &mut response);
+        assert_eq!(response.headers().len(), 3);
     }
 
     #[test]

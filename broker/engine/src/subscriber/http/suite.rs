@@ -8,7 +8,9 @@ use tokio::task::JoinSet;
 use waypost_clients::http::PoolOptions;
 use waypost_core::Class;
 use waypost_core::event::SpecVersion;
-use waypost_core::event::http::{BATCH_JSON, DecodeOptions, Decoded, decode, encode_batch, encode_binary};
+use waypost_core::event::http::{
+    BATCH_JSON, DecodeOptions, Decoded, binary_head, decode, encode_batch, encode_binary,
+};
 
 use super::*;
 
@@ -133,11 +135,12 @@ const ACCEPTED: &str = "202 Accepted";
 
 #[tokio::test]
 async fn an_event_goes_out_in_binary_mode_on_one_connection() {
-    let server = Server::answering(vec![answer(ACCEPTED, "", ""); 2]).await;
+    // Of the headers of an answer nothing is left in the next request.
+    let server = Server::answering(vec![answer(ACCEPTED, "x-left: 1\r\nset-cookie: a=b\r\n", ""); 3]).await;
     let mut lane = server.subscriber(|_| {}).lane();
     let (event, expected) = (event(), Answer::Delivered { status: Some(202), body_ignored: false });
     let head = binary_head(&event);
-    for head in [None, Some(&head)] {
+    for head in [None, Some(&head), None] {
         assert_eq!(lane.deliver(&Outgoing { head, ..outgoing(&event) }).await, expected);
         let (headers, body) = server.request();
         assert_eq!(decode(&headers, &body, &DecodeOptions::default()), Ok(Decoded::Event(event.clone())));
@@ -165,7 +168,7 @@ async fn an_event_goes_out_in_binary_mode_on_one_connection() {
         assert_eq!(header(&headers, "kn-namespace"), ["default"]);
         assert_eq!(header(&headers, "user-agent"), [concat!("waypost/", env!("CARGO_PKG_VERSION"))]);
     }
-    assert_eq!(server.requests.lock().len(), 2);
+    assert_eq!(server.requests.lock().len(), 3);
 }
 
 #[tokio::test]
@@ -426,4 +429,17 @@ proptest! {
             prop_assert!(!name.starts_with("ce-") && name != "host" && !name.starts_with("content-"));
         }
     }
+}
+
+#[test]
+fn a_length_that_is_still_in_use_is_not_written_over() {
+    let mut lengths = Lengths::default();
+    let body = vec![0; 1_234];
+    let held: Vec<_> = (0..100).map(|more| lengths.of(&body[..more * 12])).collect();
+    for (more, length) in held.iter().enumerate() {
+        assert_eq!(*length, (more * 12).to_string());
+    }
+    drop(held);
+    assert_eq!(lengths.of(&[]), "0");
+    assert_eq!(lengths.of(&body), "1234");
 }

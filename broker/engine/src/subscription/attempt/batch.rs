@@ -6,12 +6,12 @@ use waypost_core::error::DeliveryError;
 use waypost_core::sink::{BatchUnity, Outcome};
 use waypost_core::transformation::Transformed;
 use waypost_core::{Class, Event, codes};
-use waypost_log::{AcceptedOutputs, Cause, Ledger, Timestamp};
+use waypost_log::{AcceptedOutputs, Ledger, Timestamp};
 
 use super::super::window::Item;
 use super::super::{Delivering, Subscription};
 use super::{InHand, Kept, Sent, transform};
-use crate::subscriber::{Sending, Subscriber};
+use crate::subscriber::{Causing, Sending, Subscriber};
 use crate::tasks::caught;
 
 /// An event of the batch, with what the transformations made of it.
@@ -198,7 +198,7 @@ impl Subscription {
                 Some(Outcome::Replied(events)) => {
                     let entry = part.in_hand.entry();
                     let position = entry.position;
-                    let cause = Cause { broker: self.broker.clone(), position, trigger: self.number, output };
+                    let cause = Causing { broker: &self.broker, position, trigger: self.number, output };
                     let sending = Sending { entry, event, cause, want_reply: true };
                     match self.append_replies(&events, &sending, delivering).await {
                         Ok(()) => {
