@@ -173,7 +173,7 @@ pub fn fits_binary(event: &Event) -> bool {
 }
 
 /// Headers in the order in which they are written.
-pub type Head = Vec<(HeaderName, HeaderValue)>;
+pub type Head = Box<[(HeaderName, HeaderValue)]>;
 
 /// The headers of an event in binary mode, one more than it has attributes; the body is [`Event::data`]. Values that need
 /// no escape share the buffer of the event.
@@ -193,7 +193,7 @@ pub fn binary_headers(event: &Event) -> impl Iterator<Item = (HeaderName, Header
 pub fn binary_head(event: &Event) -> Head {
     let mut head = Vec::with_capacity(event.attribute_count() + 1);
     head.extend(binary_headers(event));
-    head
+    head.into_boxed_slice()
 }
 
 /// Puts the headers of an event in binary mode into a map, replacing those of the same names.

@@ -214,9 +214,9 @@ impl Reader {
             to: self.next,
             version: matcher.version,
             scope: Scope::All,
-            matches: Vec::with_capacity(entries.len()),
+            matches: Vec::new(),
         };
-        let mut found: Vec<(usize, SmallVec<[usize; 4]>)> = Vec::with_capacity(entries.len());
+        let mut found: Vec<(usize, SmallVec<[usize; 4]>)> = Vec::new();
         let mut count = 0;
         let mut examined = 0;
         let mut repeated = 0;
