@@ -2,6 +2,7 @@
 
 mod atomic;
 mod batch;
+mod in_hand;
 mod kept;
 mod redriven;
 
@@ -14,10 +15,11 @@ use waypost_core::error::DeliveryError;
 use waypost_core::transformation::{Discard, Moment, Transformed};
 use waypost_core::{Class, Event, codes};
 use waypost_log::{
-    AcceptedOutputs, AppendError, Attempt, AttemptOutcome, Batch, DeadLetterReason, DropReason, Entry, Key,
+    AcceptedOutputs, AppendError, Attempt, AttemptOutcome, Batch, DeadLetterReason, DropReason, Entry,
     Ledger, Log, Offset, Position, ReadError, Settlement, Timestamp, WriteError,
 };
 
+use self::in_hand::InHand;
 pub(super) use self::kept::Kept;
 pub(crate) use self::redriven::{Mark, NotNow, RedriveSlot};
 use super::window::{Item, Misconfigured};
@@ -584,47 +586,5 @@ fn dead_letter_reason(error: DeliveryError, delivering: &Delivering) -> DeadLett
         destination: delivering.subscriber.destination(),
         status: error.status,
         body_excerpt: error.body_excerpt,
-    }
-}
-
-/// An item that a worker holds. Goes back to the window unless it is done.
-struct InHand<'a> {
-    subscription: &'a Subscription,
-    item: Option<Item>,
-    /// Whether it goes back behind all others, and not to the front.
-    to_the_back: bool,
-}
-
-impl<'a> InHand<'a> {
-    fn new(subscription: &'a Subscription, item: Item) -> Self {
-        Self { subscription, item: Some(item), to_the_back: false }
-    }
-}
-
-impl InHand<'_> {
-    fn entry(&self) -> &Arc<Entry> {
-        &self.item.as_ref().expect("the item is held until `done` or the drop").entry
-    }
-
-    fn key(&self) -> Option<Key> {
-        self.item.as_ref().and_then(|item| item.key)
-    }
-
-    /// The ledger knows what became of the item: it leaves the window.
-    fn done(mut self) {
-        let Some(item) = self.item.take() else { return };
-        let mut window = self.subscription.lock();
-        window.in_hand -= 1;
-        self.subscription.discount(&mut window, &item);
-    }
-}
-
-impl Drop for InHand<'_> {
-    fn drop(&mut self) {
-        if let Some(item) = self.item.take() {
-            let mut window = self.subscription.lock();
-            window.in_hand -= 1;
-            self.subscription.put(&mut window, item, !self.to_the_back);
-        }
     }
 }
