@@ -123,8 +123,8 @@ pub trait Matches: Send + Sync {
 
     /// Reads the match list of a trigger in the examined range, from `from` on, in order: from the ledger's
     /// [`Ledger::next`] on, that is what it is owed and has not taken. A limit of records counts as 1 at least, and less
-    /// may come than the limit allows though there is more: [`Owed::next`] tells where to go on. Where the log no longer has records at `from`, it goes on with the oldest it has: what was trimmed was owed to
-    /// nobody.
+    /// may come than the limit allows though there is more: [`Owed::next`] tells where to go on. Where the log no longer
+    /// has records at `from`, it goes on with the oldest it has: what was trimmed was owed to nobody.
     async fn owed(
         &self,
         partition: u16,

@@ -435,8 +435,8 @@ impl Held {
     }
 }
 
-/// The offsets in a range that list a trigger, sorted: all of them, or at least the first `most`. Also the offset below which
-/// these are all.
+/// The offsets in a range that list a trigger, sorted: all of them, or at least the first `most`, which is not 0. Also the
+/// offset below which these are all.
 pub(super) fn offsets_of(
     lists: &[Held],
     trigger: TriggerNumber,
@@ -448,8 +448,8 @@ pub(super) fn offsets_of(
         .flat_map(Chunk::iter)
         .filter(|(offset, triggers)| range.contains(offset) && triggers.contains(&trigger))
         .map(|(offset, _)| offset);
-    // Lists of all triggers follow each other; others stand among them as they came.
-    if chunks().all(|chunk| chunk.scope == Scope::All) {
+    // As they mostly are; what is recorded later of a range that was examined before stands among them as it came.
+    if chunks().is_sorted_by(|before, after| before.to <= after.from) {
         let offsets: Vec<Offset> = listed.take(most).collect();
         let to = offsets.last().filter(|_| offsets.len() == most).map_or(range.end, |last| last + 1);
         return (offsets, to);

@@ -302,7 +302,8 @@ impl BrokerLog {
             if from >= lists.matched() {
                 return Some(Owed { entries: Vec::new(), unreadable: Vec::new(), next: from });
             }
-            if lost_at(&lists, from).is_some() {
+            // Where the record at `from` is on the disk, so is mostly what is owed: not to look for it twice.
+            if lost_at(&lists, from).is_some() || self.tail.get(from).is_none() {
                 return None;
             }
             (lists.pieces(from, self.segment_end(from)), lists.matched())
