@@ -79,6 +79,7 @@ impl Ingress {
 impl Handle for Ingress {
     type Body = Full<Bytes>;
 
+    // Without a future around the other, which would hold the request a second time.
     fn handle(&self, request: Request<Incoming>) -> impl Future<Output = Response<Self::Body>> + Send {
         handler::handle(&self.0, request)
     }

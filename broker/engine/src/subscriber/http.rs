@@ -193,7 +193,7 @@ impl Terms {
             (headers, event.data().unwrap_or_default())
         };
         // hyper would leave it out of a request without body, and some servers answer such a POST with 411.
-        headers.append(CONTENT_LENGTH, lengths.of(&body));
+        headers.append(CONTENT_LENGTH, lengths.of(body.len()));
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.target.uri().clone();
@@ -229,12 +229,12 @@ impl Lengths {
     /// What is taken at a time: three lengths of any size, or some of the usual.
     const ROOM: usize = 64;
 
-    fn of(&mut self, body: &[u8]) -> HeaderValue {
+    fn of(&mut self, length: usize) -> HeaderValue {
         if self.0.capacity() < usize::MAX.ilog10() as usize + 1 {
             self.0.reserve(Self::ROOM);
         }
         // Into memory that grows this cannot fail.
-        let _ = write!(self.0, "{}", body.len());
+        let _ = write!(self.0, "{length}");
         HeaderValue::from_maybe_shared(self.0.split().freeze()).expect("digits stand in every header")
     }
 }

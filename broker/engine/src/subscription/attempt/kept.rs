@@ -15,6 +15,7 @@ pub(in crate::subscription) struct Kept {
     /// Ends when attempts are cut. It waits once for all attempts of the worker: to wait anew for each takes a lock that
     /// all workers share.
     cut: Aside<WaitForCancellationFutureOwned>,
+    /// What is cut stays cut, and a future that has ended is not asked again.
     was_cut: bool,
 }
 
