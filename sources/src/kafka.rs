@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
+use std::slice;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,11 +17,12 @@ use waypost_clients::kafka::rdkafka::config::FromClientConfigAndContext as _;
 use waypost_clients::kafka::rdkafka::consumer::{CommitMode, Consumer as _, MessageStream, StreamConsumer};
 use waypost_clients::kafka::rdkafka::error::KafkaError;
 use waypost_clients::kafka::rdkafka::message::BorrowedMessage;
-use waypost_clients::kafka::rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
+use waypost_clients::kafka::rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 use waypost_clients::kafka::{
     self, KafkaConnection, KafkaContext, KafkaSasl, KafkaSecretReference, KafkaTls,
 };
 use waypost_core::Event;
+use waypost_core::event::Filled;
 use waypost_core::manifest::{FieldProblem, ResourceName};
 use waypost_core::prefetch::{TOGETHER, prefetch};
 use waypost_core::sink::{BoxFuture, ComponentContext};
@@ -237,7 +239,7 @@ type Offsets = BTreeMap<(String, i32), i64>;
 /// Records that were read, as events in their order.
 #[derive(Default)]
 struct Taken {
-    events: Vec<Event>,
+    events: Filled,
     offsets: Offsets,
     bytes: usize,
     /// Of the last record, which mostly is beside the next.
@@ -247,9 +249,19 @@ struct Taken {
 }
 
 impl Taken {
-    fn take(&mut self, event: Event, topic: &str, partition: i32, next_offset: i64) {
-        self.bytes += event.size();
-        self.events.push(event);
+    fn take(&mut self, config: &KafkaConfig, name: &ResourceName, records: &[impl Message]) {
+        let Self { events, bytes, before, .. } = self;
+        events.extend(records.iter().map(|record| {
+            let event = record::event_of(config, name, record, before);
+            *bytes += event.size();
+            event
+        }));
+        for record in records {
+            self.note(record.topic(), record.partition(), record.offset() + 1);
+        }
+    }
+
+    fn note(&mut self, topic: &str, partition: i32, next_offset: i64) {
         match &mut self.last {
             Some(((last, of), offset)) if last == topic && *of == partition => *offset = next_offset,
             last => {
@@ -261,7 +273,7 @@ impl Taken {
 
     fn into_parts(mut self) -> (Vec<Event>, Offsets) {
         self.offsets.extend(self.last);
-        (self.events, self.offsets)
+        (self.events.into_events(), self.offsets)
     }
 }
 
@@ -308,11 +320,6 @@ impl Kafka {
             Some(topic) => Err(kafka::absent(topic)),
             None => Ok(()),
         }
-    }
-
-    fn take(&self, taken: &mut Taken, message: &BorrowedMessage<'_>) {
-        let event = record::event_of(&self.config, &self.name, message, &mut taken.before);
-        taken.take(event, message.topic(), message.partition(), message.offset() + 1);
     }
 }
 
@@ -398,6 +405,7 @@ impl Reading<'_> {
     /// Hands events to the broker. While it takes none, nothing more is read, and the group hears of us all the same.
     async fn emit(&mut self, taken: Taken) -> Result<(), EmitError> {
         let (events, offsets) = taken.into_parts();
+        let Kafka { config, name, .. } = self.kafka;
         let mut emitting = std::pin::pin!(self.emitter.emit(events, None));
         let mut paused = None;
         let commit = loop {
@@ -408,7 +416,7 @@ impl Reading<'_> {
                 message = self.consumer.recv(), if paused.is_some() => {
                     // A partition that came meanwhile is not paused; what could not be read is told again later.
                     if let Ok(message) = message {
-                        self.kafka.take(self.ahead.get_or_insert_default(), &message);
+                        self.ahead.get_or_insert_default().take(config, name, slice::from_ref(&message));
                         paused = self.pause();
                     }
                 }
@@ -476,9 +484,8 @@ async fn take(kafka: &Kafka, consumer: &Consumer, ahead: &mut Option<Taken>) -> 
         let more = gather(&mut messages, &mut together, records, MOST_BYTES.saturating_sub(taken.bytes));
         // The client put them where they are in a thread of its own. The headers stand behind the last byte.
         prefetch(together.iter().filter_map(|record| record.payload()));
-        for message in together.drain(..) {
-            kafka.take(&mut taken, &message);
-        }
+        taken.take(&kafka.config, &kafka.name, &together);
+        together.clear();
         if !more {
             return Ok(taken);
         }

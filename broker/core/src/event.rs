@@ -15,6 +15,7 @@ mod media_type;
 pub mod nats;
 mod packed;
 mod sdk;
+mod unfilled;
 pub(crate) mod validate;
 
 use std::borrow::Cow;
@@ -29,6 +30,7 @@ pub use self::error::{CorruptEvent, DecodeError, InvalidEvent};
 pub use self::instant::instant;
 pub use self::media_type::declares_json;
 use self::packed::View;
+pub use self::unfilled::{Filled, Unfilled};
 pub use self::validate::MAX_NAME_BYTES;
 
 /// The most attributes that an event may have.
@@ -248,16 +250,16 @@ impl Event {
     ///
     /// # Errors
     /// [`InvalidEvent`] for the first change that breaks a rule of the norm, or whose name was changed before.
-    pub fn with_changes(
+    pub fn like<'d>(
         &self,
         changes: &[(&str, Option<(&str, AttributeType)>)],
-        data: Option<&[u8]>,
-    ) -> Result<Self, InvalidEvent> {
+        data: Option<&'d [u8]>,
+    ) -> Result<Unfilled<'d>, InvalidEvent> {
         let twice = |number: usize| changes[..number].iter().any(|(name, _)| *name == changes[number].0);
         if let Some(number) = (1..changes.len()).find(|number| twice(*number)) {
             return Err(InvalidEvent::repeated(changes[number].0));
         }
-        self.changed(changes, 0, data.map(|data| (data, DataForm::Raw)))
+        self.unfilled(changes, 0, data.map(|data| (data, DataForm::Raw)))
     }
 
     /// The same event with attributes and data changed, each name once. Only the changed are checked, and of these not the
@@ -269,6 +271,15 @@ impl Event {
         known: usize,
         data: Option<(&[u8], DataForm)>,
     ) -> Result<Self, InvalidEvent> {
+        self.unfilled(changes, known, data).map(Self::from)
+    }
+
+    fn unfilled<'d>(
+        &self,
+        changes: &[(&str, Option<(&str, AttributeType)>)],
+        known: usize,
+        data: Option<(&'d [u8], DataForm)>,
+    ) -> Result<Unfilled<'d>, InvalidEvent> {
         let version = self.spec_version();
         let mut checked: SmallVec<[(&str, Option<packed::Checked<'_>>); 8]> = SmallVec::new();
         for (number, &(name, value)) in changes.iter().enumerate() {
@@ -304,8 +315,10 @@ impl Event {
             checked.retain(|(known, _)| *known != name);
             checked.push((name, Some(packed::Checked { name, text: IMPLIED_CONTENT_TYPE, attribute_type })));
         }
-        let data = data.map(|(bytes, _)| (bytes, form));
-        packed::repack(self.view(), &checked, data).map(|packed| Self { packed })
+        let form = data.is_some().then_some(form);
+        let data = data.map_or(&[][..], |(bytes, _)| bytes);
+        let packed = packed::repack(self.view(), &checked, form, data.len())?;
+        Ok(Unfilled { packed, data })
     }
 
     /// The packed form: what the log stores.

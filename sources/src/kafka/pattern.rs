@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 use waypost_clients::kafka::rdkafka::Message;
 use waypost_core::Event;
-use waypost_core::event::AttributeType;
 use waypost_core::event::kafka::{Header, Precedent};
+use waypost_core::event::{AttributeType, Unfilled};
 
 use super::RecordNaming;
 use super::record::{PARTITION_KEY, value_of};
@@ -25,7 +25,11 @@ pub(super) struct Before {
 
 impl Before {
     /// The event of a record that is like one before it.
-    pub(super) fn event_of(&mut self, record: &impl Message, headers: &[Header<'_>]) -> Option<Event> {
+    pub(super) fn event_of<'r>(
+        &mut self,
+        record: &'r impl Message,
+        headers: &[Header<'_>],
+    ) -> Option<Unfilled<'r>> {
         if headers.is_empty() {
             return self.plain.as_mut()?.event_of(record);
         }
@@ -78,7 +82,7 @@ impl Pattern {
     }
 
     /// The event of a record without headers; none where it is of another partition, or holds what no event may.
-    fn event_of(&mut self, record: &impl Message) -> Option<Event> {
+    fn event_of<'r>(&mut self, record: &'r impl Message) -> Option<Unfilled<'r>> {
         if record.partition() != self.partition || record.topic() != self.topic {
             return None;
         }
@@ -95,11 +99,11 @@ impl Pattern {
         let data = record.payload();
         let event = match self.naming {
             RecordNaming::Waypost | RecordNaming::TriggerMesh => {
-                self.event.with_changes(&[id, number, time, partition_key], data)
+                self.event.like(&[id, number, time, partition_key], data)
             }
             RecordNaming::Knative => {
                 let subject = ("subject", string(self.knative_subject.with(offset)));
-                self.event.with_changes(&[id, subject, number, time, partition_key, ("key", key)], data)
+                self.event.like(&[id, subject, number, time, partition_key, ("key", key)], data)
             }
         };
         event.ok()

@@ -5,7 +5,7 @@ use smallvec::SmallVec;
 use waypost_clients::kafka::rdkafka::Message;
 use waypost_clients::kafka::rdkafka::message::Headers as _;
 use waypost_core::event::kafka::{Header, decode};
-use waypost_core::event::{AttributeValue, EventBuilder};
+use waypost_core::event::{AttributeValue, EventBuilder, Unfilled};
 use waypost_core::manifest::ResourceName;
 use waypost_core::{Code, Event, codes};
 
@@ -20,12 +20,12 @@ type Headers<'r> = SmallVec<[Header<'r>; 8]>;
 
 /// The event that a record becomes. There is always one: what cannot be taken over is left out. `before` is kept from one
 /// record to the next, and changes nothing but the time that it takes.
-pub(super) fn event_of(
+pub(super) fn event_of<'r>(
     config: &KafkaConfig,
     name: &ResourceName,
-    record: &impl Message,
+    record: &'r impl Message,
     before: &mut Before,
-) -> Event {
+) -> Unfilled<'r> {
     let headers: Headers<'_> = record
         .headers()
         .map(|headers| headers.iter().map(|header| (header.key, header.value)).collect())
@@ -36,7 +36,7 @@ pub(super) fn event_of(
     let fault = match decode(&headers, record.payload()) {
         Ok(Some(event)) => {
             before.keep_event(&headers, &event);
-            return with_key(event, record.key());
+            return with_key(event, record.key()).into();
         }
         Ok(None) => None,
         Err(error) => Some(error.code),
@@ -49,7 +49,7 @@ pub(super) fn event_of(
     {
         before.keep_plain(config.record_naming, record, event);
     }
-    event.or_else(|| plain.event(false)).unwrap_or_else(|| plain.bare())
+    event.or_else(|| plain.event(false)).unwrap_or_else(|| plain.bare()).into()
 }
 
 /// Adds the key of the record where the event says nothing about it.

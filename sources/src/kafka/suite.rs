@@ -25,6 +25,7 @@ fn record(key: Option<&[u8]>, value: Option<&[u8]>, headers: &[(&str, Option<&[u
 
 fn event_of(record: &OwnedMessage) -> Event {
     record::event_of(&config(&json!({})), &ResourceName::new("shop", "in"), record, &mut Before::default())
+        .into()
 }
 
 fn text<'e>(event: &'e Event, name: &str) -> Option<&'e str> {
@@ -134,16 +135,22 @@ fn the_group_is_named_after_the_source() {
 
 #[test]
 fn the_offset_of_each_partition_is_that_behind_its_last_record() {
-    let event = event_of(&record(None, None, &[]));
+    let (config, name) = (config(&json!({})), ResourceName::new("shop", "in"));
+    let at = |(topic, partition, offset): (&str, i32, i64)| {
+        let (value, time) = (Some(offset.to_string().into_bytes()), Timestamp::NotAvailable);
+        OwnedMessage::new(value, None, topic.to_owned(), time, partition, offset, None)
+    };
+    let records = [("a", 0, 4), ("a", 0, 5), ("a", 1, 2), ("b", 0, 8), ("a", 0, 6), ("a", 1, 3), ("a", 1, 4)];
+    let records = records.map(at);
     let mut taken = Taken::default();
-    for (topic, partition, next) in
-        [("a", 0, 5), ("a", 0, 6), ("a", 1, 3), ("b", 0, 9), ("a", 0, 7), ("a", 1, 4), ("a", 1, 5)]
-    {
-        taken.take(event.clone(), topic, partition, next);
+    for together in records.chunks(3) {
+        taken.take(&config, &name, together);
     }
-    assert_eq!(taken.bytes, 7 * event.size());
+    let bytes = taken.bytes;
     let (events, offsets) = taken.into_parts();
-    assert_eq!(events.len(), 7);
+    let alone = |record| Event::from(record::event_of(&config, &name, record, &mut Before::default()));
+    assert_eq!(events, records.iter().map(alone).collect::<Vec<_>>());
+    assert_eq!(bytes, events.iter().map(Event::size).sum::<usize>());
     let place = |topic: &str, partition| (topic.to_owned(), partition);
     assert_eq!(offsets, Offsets::from([(place("a", 0), 7), (place("a", 1), 5), (place("b", 0), 9)]));
     assert_eq!(Taken::default().into_parts(), (Vec::new(), Offsets::new()));
@@ -207,8 +214,8 @@ proptest! {
             let headers = (!headers.is_empty()).then(|| headers.into_iter().fold(OwnedHeaders::new(), add));
             let topic = "orders".to_owned();
             let record = OwnedMessage::new(value, key, topic, time, partition, offset, headers);
-            let after = record::event_of(&config, &name, &record, &mut before);
-            let alone = record::event_of(&config, &name, &record, &mut Before::default());
+            let after = Event::from(record::event_of(&config, &name, &record, &mut before));
+            let alone = Event::from(record::event_of(&config, &name, &record, &mut Before::default()));
             prop_assert_eq!(&after, &alone);
             let types = |event: &Event| -> BTreeMap<String, AttributeType> {
                 event.attributes().map(|(name, value)| (name.to_owned(), value.attribute_type)).collect()

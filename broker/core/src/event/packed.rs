@@ -94,13 +94,14 @@ enum Piece<'a> {
 }
 
 /// An event with other attributes or data, of one that was valid: what is kept is copied and not checked again. A change
-/// without a value takes the attribute away; `id`, `source` and `type` stay. No name is changed twice. Without data there
-/// is none.
+/// without a value takes the attribute away; `id`, `source` and `type` stay. No name is changed twice. The data, of this form
+/// and length, is the caller's to append; without a form there is none.
 pub(super) fn repack(
     view: View<'_>,
     changes: &[(&str, Option<Checked<'_>>)],
-    data: Option<(&[u8], DataForm)>,
-) -> Result<Bytes, InvalidEvent> {
+    form: Option<DataForm>,
+    data_length: usize,
+) -> Result<Vec<u8>, InvalidEvent> {
     let (block, mut count) = (view.entries().block, view.count());
     let mut pieces: SmallVec<[Piece<'_>; 12]> = SmallVec::new();
     let mut placed: SmallVec<[bool; 16]> = SmallVec::from_elem(false, changes.len());
@@ -135,8 +136,7 @@ pub(super) fn repack(
     }
     let count = u16::try_from(count).map_err(|_| too_large())?;
     let block_length = u32::try_from(block).map_err(|_| too_large())?;
-    let (bytes, form) = data.map_or((&[][..], None), |(bytes, form)| (bytes, Some(form)));
-    let mut packed = Vec::with_capacity(HEADER + block + bytes.len());
+    let mut packed = Vec::with_capacity(HEADER + block + data_length);
     packed.extend_from_slice(&[FORMAT, view.version() as u8, form_number(form)]);
     packed.extend_from_slice(&count.to_le_bytes());
     packed.extend_from_slice(&block_length.to_le_bytes());
@@ -153,8 +153,7 @@ pub(super) fn repack(
             }
         }
     }
-    packed.extend_from_slice(bytes);
-    Ok(Bytes::from(packed))
+    Ok(packed)
 }
 
 /// The refusal of an event whose attributes exceed [`MAX_ATTRIBUTES`] or [`MAX_ATTRIBUTE_BYTES`].

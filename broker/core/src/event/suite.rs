@@ -509,10 +509,10 @@ fn several_changes_are_as_if_made_one_after_the_other() {
 fn an_event_that_is_like_another_keeps_the_rules() {
     let event = Event::builder("i", "/s", "t").subject("u").json_data("[1]").build().unwrap();
     let string = |text| Some((text, AttributeType::String));
-    let like = event.with_changes(&[("id", string("j")), ("subject", None)], Some(b"\xff")).unwrap();
+    let like = event.like(&[("id", string("j")), ("subject", None)], Some(b"\xff")).map(Event::from).unwrap();
     assert_eq!((like.id(), like.source(), like.subject()), ("j", "/s", None));
     assert_eq!((like.data_bytes(), like.data_form()), (Some(&b"\xff"[..]), DataForm::Raw));
-    assert_eq!(event.with_changes(&[], None).unwrap().data(), None);
+    assert_eq!(event.like(&[], None).map(Event::from).unwrap().data(), None);
     for (changes, code) in [
         (vec![("n", string("1")), ("id", string("j")), ("n", string("2"))], codes::ATTRIBUTE_REPEATED),
         (vec![("n", None), ("n", string("2"))], codes::ATTRIBUTE_REPEATED),
@@ -520,6 +520,7 @@ fn an_event_that_is_like_another_keeps_the_rules() {
         (vec![("time", string("noon"))], codes::TIME_INVALID),
         (vec![("a b", string("x"))], codes::ATTRIBUTE_NAME_INVALID),
     ] {
-        assert_eq!(event.with_changes(&changes, None).map_err(|error| error.code), Err(code), "{changes:?}");
+        let like = event.like(&changes, None).map(Event::from);
+        assert_eq!(like.map_err(|error| error.code), Err(code), "{changes:?}");
     }
 }
