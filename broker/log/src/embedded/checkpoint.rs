@@ -232,6 +232,11 @@ impl Checkpoint {
         })
     }
 
+    /// The bytes of room that were taken ahead of what is written.
+    pub(super) fn spare_room(&self) -> u64 {
+        self.room.spare()
+    }
+
     /// Writes rows, all or none, and makes them durable.
     pub(super) fn commit(&self, rows: &[Row]) -> Result<(), CheckpointError> {
         guarded(&self.file, || {

@@ -304,6 +304,13 @@ impl Shared {
         }
     }
 
+    /// Whether the reserve is held, or can be taken again now.
+    pub(super) fn reserve_is_held(&self) -> bool {
+        // The checkpoint takes room for the most that a commit may need. Where nothing is left to be given up, that room would
+        // lack for ever.
+        self.reserve.is_held(self.checkpoint.spare_room())
+    }
+
     pub(super) fn take(&self, bytes: u64) {
         self.used.fetch_add(bytes, Ordering::Relaxed);
     }

@@ -78,6 +78,11 @@ impl Room {
         self.used.load(Ordering::Relaxed).saturating_add(more) <= self.taken.load(Ordering::Relaxed)
     }
 
+    /// What was taken and is not written.
+    pub(super) fn spare(&self) -> u64 {
+        self.taken.load(Ordering::Relaxed).saturating_sub(self.used.load(Ordering::Relaxed))
+    }
+
     /// Takes room for so many bytes more than were ever written.
     pub(super) fn take(&self, more: u64) -> io::Result<()> {
         let needed = self.used.load(Ordering::Relaxed).saturating_add(more);

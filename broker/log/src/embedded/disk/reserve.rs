@@ -16,7 +16,8 @@ const FILE: &str = "RESERVE";
 const SHARE: u64 = 64;
 const SMALLEST: u64 = 1024 * 1024;
 const LARGEST: u64 = 32 * 1024 * 1024;
-/// The reserve is made again when so many times its size is free, so that it is not taken from those who need it.
+/// The reserve is made again when so many times its size is free or taken ahead, so that it is not taken from those who
+/// need it.
 const FREE_FOR_NEW: u64 = 2;
 
 /// Whether an error says that there is no room. Nothing was written then, and later there may be room.
@@ -46,12 +47,12 @@ impl Reserve {
         Ok(Arc::new(reserve))
     }
 
-    /// Whether it is held, or can be taken again now.
-    pub(crate) fn is_held(&self) -> bool {
+    /// Whether it is held, or can be taken again now. Those who need what is beside it have taken `ahead` bytes already.
+    pub(crate) fn is_held(&self, ahead: u64) -> bool {
         let mut held = self.held.lock();
         if !*held {
             let free = self.path.parent().and_then(|directory| self.disk.free(directory));
-            if free.is_some_and(|free| free / FREE_FOR_NEW < self.bytes) {
+            if free.is_some_and(|free| free.saturating_add(ahead) / FREE_FOR_NEW < self.bytes) {
                 return false;
             }
             // What fails here is met again where it matters.
@@ -195,5 +196,31 @@ impl DiskFile for ReservedFile {
 
     fn forget(&self) {
         self.file.forget();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::embedded::disk::simulated::SimulatedDisk;
+
+    #[test]
+    fn it_is_taken_again_where_enough_is_free_or_taken_by_those_who_need_it() {
+        let disk = SimulatedDisk::new();
+        let directory = Path::new("/data");
+        disk.create_directory(directory).expect("the disk works");
+        let limit = 4 * SHARE * SMALLEST;
+        let reserve = Reserve::open(Arc::new(disk.clone()), directory, limit).expect("the disk works");
+        let bytes = reserve.bytes;
+        assert!(reserve.is_held(0));
+        assert!(reserve.give_up().expect("the disk works"));
+        disk.set_room(disk.taken() + 2 * bytes - 1);
+        assert!(!reserve.is_held(0), "it would be taken from those who need the rest");
+        assert!(reserve.is_held(1));
+        assert!(reserve.give_up().expect("the disk works"));
+        disk.set_room(disk.taken() + bytes - 1);
+        assert!(!reserve.is_held(u64::MAX), "there is no room for it at all");
+        disk.set_room(disk.taken() + 2 * bytes);
+        assert!(reserve.is_held(0));
     }
 }

@@ -289,7 +289,7 @@ impl BrokerLog {
 
     /// Makes a segment without using the reserve. There is no room for one while the reserve is given up.
     fn make_segment(&self, capacity: u64, newest: Timestamp) -> io::Result<Segment> {
-        if !self.shared.reserve.is_held() {
+        if !self.shared.reserve_is_held() {
             return Err(io::ErrorKind::StorageFull.into());
         }
         Segment::create(&self.shared.plain_disk, &self.directory, self.end(), capacity, newest)
