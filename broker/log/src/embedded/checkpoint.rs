@@ -135,8 +135,7 @@ impl Checkpoint {
     /// Opens the file, or makes it. Reads all of it, to know that it is intact.
     pub(super) fn open(disk: &dyn Disk, file: &Path) -> Result<Self, CheckpointError> {
         let stored = disk.open(file, Opening::Either).map_err(|error| failed(file, &error))?;
-        let length = stored.length().map_err(|error| failed(file, &error))?;
-        let room = Arc::new(Room::new(stored, length));
+        let room = Arc::new(Room::open(stored).map_err(|error| failed(file, &error))?);
         let database = guarded(file, || {
             let backend = Backend(Arc::clone(&room));
             // A repair reads all of it as well: after an unclean end once is enough.

@@ -68,9 +68,12 @@ pub(super) struct Room {
 }
 
 impl Room {
-    /// The room of a file that has this length.
-    pub(super) fn new(file: Arc<dyn DiskFile>, length: u64) -> Self {
-        Self { file, used: AtomicU64::new(length), taken: AtomicU64::new(length) }
+    /// The room of a file. What a process that was killed took ahead and did not write is given back: nobody knows how much
+    /// it was, and what is not known to be there lacks elsewhere, see [`Room::spare`].
+    pub(super) fn open(file: Arc<dyn DiskFile>) -> io::Result<Self> {
+        let length = file.length()?;
+        file.set_length(length)?;
+        Ok(Self { file, used: AtomicU64::new(length), taken: AtomicU64::new(length) })
     }
 
     /// Whether there is room for so many bytes more than were ever written.
@@ -135,7 +138,29 @@ impl StorageBackend for Backend {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::embedded::disk::simulated::SimulatedDisk;
+    use crate::embedded::disk::{Disk, Opening};
+
+    #[test]
+    fn room_that_was_taken_ahead_is_given_back_by_the_next_process() {
+        let disk = SimulatedDisk::new();
+        let open = |how| disk.open(Path::new("/checkpoint"), how).expect("the disk works");
+        let room = Room::open(open(Opening::New)).expect("the disk works");
+        let room = Arc::new(room);
+        Backend(Arc::clone(&room)).write(0, &[1; 5_000]).expect("there is room");
+        room.take(10 * ROOM_STEP).expect("there is room");
+        assert!(room.spare() >= 10 * ROOM_STEP);
+        assert_eq!(disk.taken(), 5_000 + room.spare());
+        drop(room);
+        let room = Room::open(open(Opening::Existing)).expect("the disk works");
+        assert_eq!((room.spare(), disk.taken()), (0, 5_000));
+        let mut written = [0; 5_000];
+        Backend(Arc::new(room)).read(0, &mut written).expect("it is there");
+        assert_eq!(written, [1; 5_000]);
+    }
 
     #[test]
     fn few_rows_need_their_paths_and_many_no_more_than_a_new_tree() {
