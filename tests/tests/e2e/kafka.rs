@@ -199,6 +199,8 @@ async fn a_broker_that_is_full_holds_the_source_up_and_nothing_is_lost() {
         (count(&waypost.trigger("all").await, "matched") == 200).then_some(())
     })
     .await;
+    // It is looked at once a second.
+    tokio::time::sleep(Duration::from_secs(2)).await;
     kafka.send("orders", numbered(200..3_000)).await;
     not_ready(&waypost, "Source", "in", "E0510").await;
     // Long enough for the source to tell Kafka that it reads nothing for now.
