@@ -265,10 +265,11 @@ fn check_bounds(ledger: &crate::Ledger, script: &Script) {
         let once = |batch: &Vec<Offset>| found.offsets.iter().all(|offset| batch.contains(offset));
         assert!(script.bound.iter().any(once), "{found:?} was never bound");
     }
-    for batch in &script.bounds_durable {
-        let last = script.bound.iter().rev().find(|later| later.iter().any(|offset| batch.contains(offset)));
+    for (number, batch) in script.bounds_durable.iter().enumerate() {
+        // By number: the same may have been bound once more, and what it took from another one need not be durable.
+        let last = script.bound.iter().rposition(|later| later.iter().any(|offset| batch.contains(offset)));
         let left: Vec<Offset> = batch.iter().copied().filter(|offset| pending.contains(offset)).collect();
-        if last == Some(batch)
+        if last == Some(number)
             && let Some(first) = left.first()
         {
             assert_eq!(bounds(*first).map(|bounds| bounds.offsets), Some(left), "of {batch:?}");
